@@ -1,0 +1,74 @@
+# make quickstart   train a small translator with structured dropout, translate, print BLEU
+# make test         all tests; ARGS="-m 'not slow'" leaves the long ones out
+# make lint         ruff and mypy
+# make setup        .venv with everything in it; only what changed is done again
+# make rebuild      build the package again, e.g. after a C++ compiler was installed
+# make wheel        dist/*.whl
+# make clean        remove .venv and all that is built (not runs/)
+#
+# PYTHON  the Python to make .venv with
+# TORCH   the torch to put into it; without a GPU, a far smaller one is
+#         make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+PYTHON = python3
+TORCH = torch==2.13.0
+ARGS =
+
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake $(wildcard autoload/* opennmt_sd/ops/cpu/*.cpp)
+
+.PHONY: setup quickstart test lint rebuild wheel clean
+.DEFAULT_GOAL = setup
+
+quickstart: setup
+	.venv/bin/opennmt_sd quickstart
+
+test: setup
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+setup: .venv/.package
+
+rebuild:
+	rm -f .venv/.package
+	$(MAKE) setup
+
+wheel: setup
+	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each step leaves its stamp last: one that was interrupted is done again.
+# A .venv holds its own path, so that of a moved checkout is made anew.
+ifneq ($(shell cat .venv/.python 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.python
+endif
+
+.venv/.python:
+	@echo "== 1/4 .venv, with $(PYTHON)"
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "There is no '$(PYTHON)'. Name a Python 3.10, 3.11 or 3.12: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit( \
+	  f"{sys.executable} is Python {v[0]}.{v[1]}, but OpenNMT-py needs pyonmttok and fasttext-wheel, whose wheels " \
+	  "are for Python 3.10, 3.11 and 3.12 only. Name one of these: make PYTHON=/path/to/python3.12")'
+	"$(PYTHON)" -m venv --clear .venv
+	@echo "$(CURDIR)" > $@
+
+.venv/.torch: .venv/.python
+	@echo "== 2/4 $(TORCH)"
+	$(PIP) install $(TORCH)
+	@touch $@
+
+.venv/.lock: .venv/.torch requirements.lock
+	@echo "== 3/4 OpenNMT-py and the rest of requirements.lock"
+	$(PIP) install --no-deps -r requirements.lock
+	@touch $@
+
+.venv/.package: .venv/.lock $(SOURCES)
+	@echo "== 4/4 opennmt_sd"
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@

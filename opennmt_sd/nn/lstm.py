@@ -1,0 +1,247 @@
+"""A drop-in for nn.LSTM with structured dropout between layers, on the input and on the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from opennmt_sd import ops
+from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
+from opennmt_sd.nn.base import PatternAttribute, Structured
+
+State = tuple[Tensor, Tensor]
+
+
+class StructuredLSTM(Structured, nn.LSTM):
+    """``nn.LSTM`` whose dropped units are left out of the products.
+
+    Parameters, their names and shapes, and the positional arguments are ``nn.LSTM``'s. In
+    evaluation, or with nothing to drop, it runs torch's own computation.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, device, dtype: as
+            in ``nn.LSTM``.
+        dropout: pattern, or Case III rate, between layers. Default 0.
+        proj_size: not supported; must be 0.
+        input_dropout: pattern or rate on the first layer's input. Default none. Keyword only.
+        recurrent_dropout: pattern or rate on h before ``weight_hh``, in every layer, one draw a
+            direction; set t acts on the state that enters position t. Default none. Keyword only.
+
+    Both directions of a layer read one dropped input. The h and c that are returned are undropped.
+    ``time="fixed"`` means one draw a forward call.
+
+    Raises:
+        ValueError: a rate outside [0, 1). NotImplementedError: ``proj_size``, ``jit.script``.
+        RuntimeError: double backward outside the naive engine.
+
+    Source: Sarma et al., NeurIPS 2021, section 3 (NR and RH).
+
+    Example::
+
+        lstm = StructuredLSTM(650, 650, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+        out, (h, c) = lstm(x)  # x [T, B, 650]
+    """
+
+    input_dropout = PatternAttribute()
+    dropout = PatternAttribute()
+    recurrent_dropout = PatternAttribute()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: DropoutPattern | float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        input_dropout: DropoutPattern | float | None = None,
+        recurrent_dropout: DropoutPattern | float | None = None,
+    ) -> None:
+        refuse_proj_size(proj_size)
+        patterns = {
+            "dropout": DropoutPattern.of(dropout),
+            "input_dropout": DropoutPattern.of(input_dropout),
+            "recurrent_dropout": DropoutPattern.of(recurrent_dropout),
+        }
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, 0.0, bidirectional, 0,
+            device, dtype,
+        )  # fmt: skip
+        for name, pattern in patterns.items():
+            setattr(self, name, pattern)
+
+    def forward(  # type: ignore[override]
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        *,
+        input_keep: Keep | None = None,
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """As ``nn.LSTM.forward``: also packed, unbatched, with or without an initial state.
+
+        Args:
+            input: ``[T, B, D]`` (``[B, T, D]`` with ``batch_first``), ``[T, D]``, or packed; raw.
+            hx: h_0 and c_0, ``[layers * directions, B, H]`` each; default zeros.
+            input_keep: keep sets for the first layer's input in training, instead of a draw.
+
+        Returns:
+            The output in the input's layout, and (h_n, c_n).
+        """
+        if isinstance(input, PackedSequence):
+            x, sizes, order, back = input
+            batch = int(sizes[0])
+            hx = self._state(x, batch, hx, sizes, order)
+            x, state = self._run(x, hx, sizes, input_keep)
+            return PackedSequence(x, sizes, order, back), self.permute_hidden(state, back)
+
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                f"input must be 3-D, or 2-D (unbatched), or packed; got {list(input.shape)}"
+            )
+        unbatched = input.dim() == 2
+        batch_first = self.batch_first and not unbatched
+        x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if batch_first else input
+        if unbatched and hx is not None:
+            if hx[0].dim() != 2 or hx[1].dim() != 2:
+                raise RuntimeError(
+                    "an unbatched 2-D input needs a 2-D hx, "
+                    f"got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
+                )
+            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        elif hx is not None and (hx[0].dim() != 3 or hx[1].dim() != 3):
+            raise RuntimeError(
+                f"a batched 3-D input needs a 3-D hx, got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
+            )
+        hx = self._state(x, x.shape[1], hx, None, None)
+        x, (h, c) = self._run(x, hx, None, input_keep)  # [T, B, directions * H]
+        if unbatched:
+            return x.squeeze(1), (h.squeeze(1), c.squeeze(1))
+        return x.transpose(0, 1) if batch_first else x, (h, c)
+
+    def _state(
+        self, x: Tensor, B: int, hx: State | None, sizes: Tensor | None, order: Tensor | None
+    ) -> State:
+        """The initial state in the batch's inner order, checked as nn.LSTM checks it."""
+        if hx is None:
+            layers = self.num_layers * (2 if self.bidirectional else 1)
+            zeros = x.new_zeros(layers, B, self.hidden_size)
+            hx = (zeros, zeros)
+        else:
+            hx = self.permute_hidden(hx, order)
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input must have {self.input_size} features on its last axis (input_size), "
+                f"got {x.shape[-1]}"
+            )
+        expected = (self.num_layers * (2 if self.bidirectional else 1), B, self.hidden_size)
+        self.check_hidden_size(hx[0], expected, "Expected hidden[0] size {}, got {}")
+        self.check_hidden_size(hx[1], expected, "Expected hidden[1] size {}, got {}")
+        return hx
+
+    def _run(
+        self, x: Tensor, hx: State, sizes: Tensor | None, input_keep: Keep | None
+    ) -> tuple[Tensor, State]:
+        """All layers, on x time first or packed, with a given state."""
+        weights = [self._weights(k) for k in range(self.num_layers)]
+        input_keep = input_keep if self.training else None
+        drops = self.training and (
+            input_keep is not None
+            or self.input_dropout.active
+            or self.recurrent_dropout.active
+            or (self.dropout.active and self.num_layers > 1)
+        )
+        if not drops and ops.forced() is None:
+            flat = [w for layer in weights for direction in layer for w in direction]
+            return self._torch_lstm(x, hx, flat, self.num_layers, sizes)
+
+        T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), hx[0].shape[1])
+        finals: list[State] = []
+        for k, directions in enumerate(weights):
+            pattern = self.dropout if k else self.input_dropout
+            keep = self._draw(pattern, T, B, x.shape[-1]) if k or input_keep is None else input_keep
+            count = len(directions)
+            state = hx[0][k * count : (k + 1) * count], hx[1][k * count : (k + 1) * count]
+            x, final = self._layer(x, keep, state, directions, sizes, T, B)
+            finals.append(final)
+        h, c = (torch.cat(states) for states in zip(*finals))
+        return x, (h, c)
+
+    def _layer(
+        self, x: Tensor, keep: Keep | None, hx: State, directions: list[list[Tensor]],
+        sizes: Tensor | None, T: int, B: int,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        recurrent = self.training and self.recurrent_dropout.active
+        compacts = isinstance(keep, KeepSets) and x.device.type == "cpu"
+        if not recurrent and not compacts and ops.forced() is None:
+            # Nothing here that a smaller product would serve: torch's own layer, one call.
+            x = x if keep is None else keep.apply(x, sizes)
+            return self._torch_lstm(x, hx, [w for d in directions for w in d], 1, sizes)
+
+        outputs, hs, cs = [], [], []
+        for d, (weight_ih, weight_hh, *biases) in enumerate(directions):
+            bias = biases[0] + biases[1] if biases else None
+            gates = ops.masked_linear(x, keep, weight_ih, bias, batch_sizes=sizes)  # [T, B, 4H]
+            state_keep = self._draw(self.recurrent_dropout, T, B, self.hidden_size)
+            y, h, c = ops.lstm(
+                gates, weight_hh, hx[0][d], hx[1][d], state_keep,
+                batch_sizes=sizes, reverse=d == 1,
+            )  # fmt: skip
+            outputs.append(y)
+            hs.append(h)
+            cs.append(c)
+        return torch.cat(outputs, -1), (torch.stack(hs), torch.stack(cs))
+
+    def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:
+        if not (self.training and pattern.active):
+            return None
+        return pattern.draw(T, B, D, self.generator)
+
+    def _weights(self, layer: int) -> list[list[Tensor]]:
+        """Of each direction: weight_ih, weight_hh and, with bias, bias_ih and bias_hh.
+
+        Read as attributes at every call, so that parametrizations take effect.
+        """
+        names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        suffixes = ["", "_reverse"] if self.bidirectional else [""]
+        return [[getattr(self, f"{n}_l{layer}{s}") for n in names] for s in suffixes]
+
+    def _torch_lstm(
+        self, x: Tensor, hx: State, weights: list[Tensor], layers: int, sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """torch's own dense computation, as nn.LSTM calls it."""
+        if sizes is None:
+            y, h, c = torch._VF.lstm(
+                x, hx, weights, self.bias, layers, 0.0, self.training, self.bidirectional, False
+            )
+        else:
+            y, h, c = torch._VF.lstm(
+                x, sizes, hx, weights, self.bias, layers, 0.0, self.training, self.bidirectional
+            )
+        return y, (h, c)
+
+    def extra_repr(self) -> str:
+        patterns = {
+            name: getattr(self, name) for name in ("input_dropout", "dropout", "recurrent_dropout")
+        }
+        shape = [f"{self.input_size}, {self.hidden_size}"]
+        shape += [f"num_layers={self.num_layers}"] if self.num_layers != 1 else []
+        shape += [f"{n}={getattr(self, n)}" for n in ("batch_first", "bidirectional") if
+                  getattr(self, n)]  # fmt: skip
+        shape += ["bias=False"] if not self.bias else []
+        return ", ".join(shape + [f"{n}={p}" for n, p in patterns.items() if p.active])
+
+
+def refuse_proj_size(proj_size: Any) -> None:
+    if proj_size:
+        raise NotImplementedError(
+            f"proj_size={proj_size} is not supported: use proj_size=0 and an nn.Linear behind the "
+            "LSTM, or keep nn.LSTM for this layer"
+        )

@@ -1,0 +1,194 @@
+"""The ops: one contract, several engines. Every function here checks, and chooses the engine.
+
+Axis names: T time, B batch, D input features, H hidden, N output features. Gate order i, f, g, o.
+A sequence is ``[T, B, .]``, or packed: ``[sum(batch_sizes), .]`` with ``batch_sizes`` as in
+``torch.nn.utils.rnn.PackedSequence`` (int64 on the CPU, never growing).
+
+Source: Sarma et al., "Structured in Space, Randomized in Time", NeurIPS 2021, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import lowered
+from opennmt_sd.ops.checks import (
+    check_alike,
+    check_bias,
+    check_keep,
+    check_rows,
+    check_state,
+    check_weight,
+)
+from opennmt_sd.ops.engines import engine, engine_for, forced, use
+
+__all__ = [
+    "engine_for",
+    "forced",
+    "lstm",
+    "lstm_gates",
+    "masked_linear",
+    "masked_linear_step",
+    "prepare",
+    "use",
+]
+
+
+@torch.compiler.disable
+def masked_linear(
+    x: Tensor,
+    keep: Keep | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+) -> Tensor:
+    """A linear layer on a dropped input: ``y = dropped(x) @ weight.T + bias``.
+
+    FP, BP and WG need only the kept units of a structured set.
+
+    Args:
+        x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw: dropped entries are never
+            read, kept ones are scaled here.
+        keep: what is kept (:meth:`DropoutPattern.draw`), for T steps or one for all; None keeps
+            everything.
+        weight: ``[N, D]``, as in ``nn.Linear``.
+        bias: ``[N]``; default none.
+        batch_sizes: int64 ``[T]``, for packed rows; default none.
+
+    Returns:
+        ``[T, B, N]`` or packed ``[sum(batch_sizes), N]``. The gradient for x is zero outside the
+        kept units.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+    """
+    T, B = check_rows(x, batch_sizes, "x", "D")
+    check_weight(weight, x.shape[-1])
+    check_bias(bias, weight.shape[0])
+    check_keep(keep, T, B, x.shape[-1])
+    context, (x, weight, bias) = lowered(x, weight, bias)
+    check_alike(x=x, weight=weight, bias=bias)
+    with context:
+        return engine(x).masked_linear(x, keep, weight, bias, batch_sizes)
+
+
+@torch.compiler.disable
+def lstm(
+    gates_x: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    keep: Keep | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The recurrence of one LSTM layer in one direction, over all steps.
+
+    Args:
+        gates_x: ``[T, B, 4H]`` or packed: the input's part of the gates, both biases included
+            (from :func:`masked_linear`).
+        weight_hh: ``[4H, H]``.
+        h, c: initial state, ``[B, H]`` each.
+        keep: keep sets of the recurrent state; set t acts on the h that enters position t, the
+            given one included. The h and c that come back are undropped. Default none.
+        batch_sizes: int64 ``[T]``, for packed rows; default none.
+        reverse: from the last step to the first. Default False.
+
+    Returns:
+        All h (``[T, B, H]`` or packed), the final h and the final c (``[B, H]`` each).
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+    """
+    T, B = check_rows(gates_x, batch_sizes, "gates_x", "4H")
+    H = weight_hh.shape[-1]
+    check_weight(weight_hh, gates_x.shape[-1] // 4, "weight_hh")
+    if weight_hh.shape[0] != 4 * H or gates_x.shape[-1] != 4 * H:
+        raise ValueError(
+            f"gates_x [.., 4H] and weight_hh [4H, H] do not fit: {list(gates_x.shape)} and "
+            f"{list(weight_hh.shape)}"
+        )
+    check_state("h", h, B, H)
+    check_state("c", c, B, H)
+    check_keep(keep, T, B, H)
+    context, (gates_x, weight_hh, h, c) = lowered(gates_x, weight_hh, h, c)
+    check_alike(gates_x=gates_x, weight_hh=weight_hh, h=h, c=c)
+    with context:
+        return engine(gates_x).lstm(gates_x, weight_hh, h, c, keep, batch_sizes, reverse)
+
+
+@torch.compiler.disable
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
+
+    Returns:
+        h and c, ``[B, H]`` each.
+    """
+    if gates.dim() != 2 or c.dim() != 2 or gates.shape != (c.shape[0], 4 * c.shape[1]):
+        raise ValueError(
+            f"gates must be [B, 4H] and c [B, H], got {list(gates.shape)} and {list(c.shape)}"
+        )
+    return engine(gates).lstm_gates(gates, c)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedWeight:
+    """A weight prepared for stepwise use: for one forward and backward pass."""
+
+    engine: ModuleType
+    handle: Any
+    shape: torch.Size
+
+
+@torch.compiler.disable
+def prepare(weight: Tensor, bias: Tensor | None = None) -> PreparedWeight:
+    """Prepare ``weight [N, D]`` (and ``bias [N]``) for :func:`masked_linear_step`.
+
+    The handle lives for one forward and backward pass: steps make no weight gradient of their
+    own; one time-batched gradient is made once all steps have run backward.
+    """
+    check_weight(weight, weight.shape[-1])
+    check_bias(bias, weight.shape[0])
+    _, (weight, bias) = lowered(weight, bias)
+    check_alike(weight=weight, bias=bias)
+    chosen = engine(weight)
+    return PreparedWeight(chosen, chosen.prepare(weight, bias), weight.shape)
+
+
+@torch.compiler.disable
+def masked_linear_step(
+    handle: PreparedWeight, x: Tensor, keep: Keep | None = None, t: int = 0
+) -> Tensor:
+    """One step of :func:`masked_linear`, for a loop that needs y_t before x_{t+1} exists.
+
+    Args:
+        handle: from :func:`prepare`.
+        x: ``[B, D]``, raw.
+        keep: keep sets of the whole sequence (or one for all steps); None keeps everything.
+        t: the step whose set applies.
+
+    Returns:
+        ``[B, N]``.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit. IndexError: no step t.
+    """
+    N, D = handle.shape
+    if x.dim() != 2 or x.shape[1] != D:
+        raise ValueError(f"x must be [B, {D}] for a prepared weight [{N}, {D}], got "
+                         f"{list(x.shape)}")  # fmt: skip
+    if keep is not None:
+        if not 0 <= t < max(keep.steps, 1) and keep.steps != 1:
+            raise IndexError(f"step {t} is out of range: the keep sets hold {keep.steps} steps")
+        check_keep(keep, keep.steps, x.shape[0], D)
+    context, (x,) = lowered(x)
+    with context:
+        return handle.engine.masked_linear_step(handle.handle, x, keep, t)

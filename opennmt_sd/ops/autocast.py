@@ -1,0 +1,30 @@
+"""Mixed precision on purpose: inputs become the autocast dtype, as nn.Linear and nn.LSTM do it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+LOWERED = (torch.float32, torch.float16, torch.bfloat16)  # float64 stays, as in torch
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype autocast asks for on this kind of device; None when it is off."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
+        on = torch.is_autocast_enabled(device_type)
+        return torch.get_autocast_dtype(device_type) if on else None
+    if device_type == "cpu":
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def lowered(*tensors: Tensor | None) -> tuple[AbstractContextManager, list]:
+    """The tensors in the autocast dtype, and a context in which autocast does nothing more."""
+    x = tensors[0]
+    dtype = autocast_dtype(x.device.type)
+    if dtype is None:
+        return nullcontext(), list(tensors)
+    cast = [t.to(dtype) if t is not None and t.dtype in LOWERED else t for t in tensors]
+    return torch.autocast(x.device.type, enabled=False), cast

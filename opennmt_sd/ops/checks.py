@@ -1,0 +1,71 @@
+"""What the ops demand of their arguments: one message with the value, the rule and the remedy."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from opennmt_sd.dropout import Keep, KeepMask
+
+
+def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> tuple[int, int]:
+    """T and B of time-first or packed rows."""
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    if batch_sizes is None:
+        if x.dim() != 3:
+            raise ValueError(
+                f"{name} must be [T, B, {width}] (time first), or packed [rows, {width}] with "
+                f"batch_sizes; got {list(x.shape)}"
+            )
+        return x.shape[0], x.shape[1]
+    if x.dim() != 2:
+        raise ValueError(
+            f"packed {name} must be [sum(batch_sizes), {width}], got {list(x.shape)}"
+        )
+    sizes = batch_sizes.tolist()
+    if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
+        raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")
+    if sum(sizes) != x.shape[0]:
+        raise ValueError(f"batch_sizes add up to {sum(sizes)}, {name} has {x.shape[0]} rows")
+    return len(sizes), sizes[0] if sizes else 0
+
+
+def check_keep(keep: Keep | None, T: int, B: int, D: int) -> None:
+    if keep is None:
+        return
+    if not isinstance(keep, Keep):
+        raise TypeError(f"keep must come from DropoutPattern.draw, got {type(keep).__name__}")
+    if keep.width != D:
+        raise ValueError(f"keep sets of width {keep.width} do not fit an input of width {D}")
+    if keep.steps not in (1, T):
+        raise ValueError(
+            f"keep sets of {keep.steps} steps do not fit an input of {T} steps (1 or {T} are "
+            "needed); ops take the time first: [T, B, D]"
+        )
+    if isinstance(keep, KeepMask) and keep.dense.shape[1] != B:
+        raise ValueError(f"a keep mask for a batch of {keep.dense.shape[1]} does not fit {B}")
+
+
+def check_weight(weight: Tensor, D: int, name: str = "weight") -> None:
+    if weight.dim() != 2 or weight.shape[1] != D:
+        raise ValueError(f"{name} must be [N, {D}] as in nn.Linear, got {list(weight.shape)}")
+
+
+def check_bias(bias: Tensor | None, N: int) -> None:
+    if bias is not None and bias.shape != (N,):
+        raise ValueError(f"bias must be [{N}], got {list(bias.shape)}")
+
+
+def check_alike(**tensors: Tensor | None) -> None:
+    """One device and one dtype."""
+    given = {name: t for name, t in tensors.items() if t is not None}
+    for what in ("device", "dtype"):
+        kinds = {name: getattr(t, what) for name, t in given.items()}
+        if len(set(kinds.values())) > 1:
+            listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+            raise ValueError(f"all inputs need one {what}: {listed}")
+
+
+def check_state(name: str, state: Tensor, B: int, H: int) -> None:
+    if state.shape != (B, H):
+        raise ValueError(f"{name} must be [{B}, {H}] (batch, hidden), got {list(state.shape)}")

@@ -1,0 +1,53 @@
+"""The binding to the native CPU module, which is there only if it could be built.
+
+An install without a C++ compiler works all the same: the portable engine computes the same
+results. pip hides what a build prints, so the absence is told at first use.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import platform
+import warnings
+from types import ModuleType
+
+_NAME = "opennmt_sd.ops.cpu._native"
+
+
+def native() -> ModuleType | None:
+    """The native module, or None where it was not built or cannot be loaded."""
+    return _load()[0]
+
+
+@functools.cache
+def warn_if_missing() -> None:
+    """Warn, once in a process, if there is no native module: what it means and what to do."""
+    module, fault = _load()
+    if module is None:
+        warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=3)
+
+
+@functools.cache
+def _load() -> tuple[ModuleType | None, str]:
+    """The module, or None and the reason."""
+    try:
+        return importlib.import_module(_NAME), ""
+    except ModuleNotFoundError as fault:
+        return None, "it was not built" if fault.name == _NAME else str(fault)
+    except ImportError as fault:  # built for another Python, or a library of its own is missing
+        return None, f"it was built, but cannot be loaded: {fault}"
+
+
+def _missing(fault: str, machine: str) -> str:
+    text = (
+        f"opennmt_sd runs without its native CPU module ({fault}): results are the same, but slower. "
+    )
+    if machine.lower() not in {"x86_64", "amd64"}:
+        return text + f"It is there for x86-64 only, and this machine is {machine}."
+    # pip would otherwise take the wheel that it built without a compiler, from its cache
+    return text + (
+        "To get it, install a C++17 compiler and Python's headers (Debian, Ubuntu: apt install g++ "
+        "python3-dev) and reinstall: pip install --force-reinstall --no-deps --no-cache-dir "
+        "opennmt_sd (in a checkout: make rebuild)."
+    )

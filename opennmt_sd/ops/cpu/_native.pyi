@@ -1,0 +1,5 @@
+from typing import Literal
+
+compiler: str
+
+def simd_level() -> Literal["avx512", "avx2", "baseline"]: ...

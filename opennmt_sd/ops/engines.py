@@ -1,0 +1,68 @@
+"""Which engine runs: chosen by device and dtype, or forced with :func:`use`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from opennmt_sd.ops import naive, portable
+from opennmt_sd.ops.cpu import warn_if_missing
+
+ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable}
+
+_forced: str | None = None
+
+
+class use:
+    """Force an engine for every op that follows, or for the body of a ``with``.
+
+    Process-wide. Choose before the forward pass: a backward pass stays with the engine that ran
+    forward.
+
+    Args:
+        name: ``"naive"`` (dense, readable, slow, double backward), ``"portable"`` (compacted),
+            or ``"auto"`` (the default: by device and dtype).
+
+    Raises:
+        ValueError: no such engine.
+
+    Example::
+
+        with opennmt_sd.ops.use("naive"):
+            out, _ = lstm(x)
+    """
+
+    def __init__(self, name: str) -> None:
+        global _forced
+        if name != "auto" and name not in ENGINES:
+            raise ValueError(
+                f"there is no engine {name!r}: use one of auto, {', '.join(sorted(ENGINES))}"
+            )
+        self._before = _forced
+        _forced = None if name == "auto" else name
+
+    def __enter__(self) -> use:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        global _forced
+        _forced = self._before
+
+
+def forced() -> str | None:
+    """The engine forced with :class:`use`; None if the choice is automatic."""
+    return _forced
+
+
+def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
+    """The name of the engine that runs on this device and dtype."""
+    del device, dtype  # the portable engine runs on all of them
+    return _forced or "portable"
+
+
+def engine(x: torch.Tensor) -> ModuleType:
+    if _forced is None and x.device.type == "cpu":
+        warn_if_missing()
+    return ENGINES[engine_for(x.device, x.dtype)]

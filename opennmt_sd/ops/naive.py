@@ -1,0 +1,70 @@
+"""The naive engine: dense, masked, in plain PyTorch. Written to be read; every engine must agree.
+
+It supports whatever autograd supports, double backward included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opennmt_sd.dropout import Keep
+
+
+def masked_linear(
+    x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
+) -> Tensor:
+    return F.linear(x if keep is None else keep.apply(x, batch_sizes), weight, bias)
+
+
+def lstm(
+    gates_x: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    keep: Keep | None,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if batch_sizes is None:
+        steps = list(gates_x.unbind(0))  # T of [B, 4H]
+    else:
+        steps = list(gates_x.split(batch_sizes.tolist()))  # T of [batch_sizes[t], 4H]
+    outputs = [h] * len(steps)
+    order = range(len(steps))
+    for t in reversed(order) if reverse else order:
+        n = steps[t].shape[0]  # the sequences that are alive at t come first
+        h_t, c_t = h[:n], c[:n]
+        if keep is not None:
+            h_t = keep[t].apply(h_t, torch.tensor([n]))
+        h_t, c_t = lstm_gates(steps[t] + F.linear(h_t, weight_hh), c_t)
+        outputs[t] = h_t
+        h, c = torch.cat([h_t, h[n:]]), torch.cat([c_t, c[n:]])
+    if batch_sizes is None:
+        return torch.stack(outputs), h, c
+    return torch.cat(outputs), h, c
+
+
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, g, o = gates.chunk(4, dim=-1)  # each [..., H]
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+@dataclass(eq=False)
+class Prepared:
+    weight: Tensor
+    bias: Tensor | None
+
+
+def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
+    return Prepared(weight, bias)
+
+
+def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
+    return masked_linear(
+        x.unsqueeze(0), None if keep is None else keep[t], handle.weight, handle.bias, None
+    ).squeeze(0)
