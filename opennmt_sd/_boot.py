@@ -42,7 +42,7 @@ class _Finder:
         if fullname != TRIGGER:
             return None
         # Only the finders behind this one: two finders that asked all others would never end.
-        finders = sys.meta_path[sys.meta_path.index(self) + 1 :]  # type: ignore[arg-type]
+        finders = sys.meta_path[sys.meta_path.index(self) + 1 :]
         for finder in finders:
             find_spec = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find_spec(fullname, path, target) if find_spec else None

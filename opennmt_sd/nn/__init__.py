@@ -1,7 +1,7 @@
 """Modules: drop-ins for torch's own that take a dropout pattern."""
 
 from opennmt_sd.nn.cell import StructuredLSTMCell
-from opennmt_sd.nn.convert import convert, revert
+from opennmt_sd.nn.conversion import convert, revert
 from opennmt_sd.nn.dropout import StructuredDropout
 from opennmt_sd.nn.linear import MaskedLinear
 from opennmt_sd.nn.lstm import StructuredLSTM

@@ -10,9 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 Rows = Callable[[Tensor, "Tensor | None", int, int], Tensor]
 
 
-def time_first(
-    x: Tensor | PackedSequence, batch_first: bool, run: Rows
-) -> Tensor | PackedSequence:
+def time_first(x: Tensor | PackedSequence, batch_first: bool, run: Rows) -> Tensor | PackedSequence:
     """Run ``run(rows, batch_sizes, T, B)`` on x brought to ``[T, B, D]`` or packed rows.
 
     Args:

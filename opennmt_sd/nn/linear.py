@@ -49,7 +49,7 @@ class MaskedLinear(Structured, nn.Linear):
         self.dropout = DropoutPattern.of(dropout)
         self.batch_first = batch_first
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, input: Tensor | PackedSequence, keep: Keep | None = None
     ) -> Tensor | PackedSequence:
         """Project; ``keep`` replaces the module's own draw in training (the input stays raw)."""

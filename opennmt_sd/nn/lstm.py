@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from typing import Any
 
 import torch
@@ -98,7 +100,7 @@ class StructuredLSTM(Structured, nn.LSTM):
         if isinstance(input, PackedSequence):
             x, sizes, order, back = input
             batch = int(sizes[0])
-            hx = self._state(x, batch, hx, sizes, order)
+            hx = self._state(x, batch, hx, order)
             x, state = self._run(x, hx, sizes, input_keep)
             return PackedSequence(x, sizes, order, back), self.permute_hidden(state, back)
 
@@ -112,27 +114,24 @@ class StructuredLSTM(Structured, nn.LSTM):
         if unbatched and hx is not None:
             if hx[0].dim() != 2 or hx[1].dim() != 2:
                 raise RuntimeError(
-                    "an unbatched 2-D input needs a 2-D hx, "
-                    f"got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
+                    f"an unbatched 2-D input needs a 2-D hx, got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
                 )
             hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         elif hx is not None and (hx[0].dim() != 3 or hx[1].dim() != 3):
             raise RuntimeError(
                 f"a batched 3-D input needs a 3-D hx, got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
             )
-        hx = self._state(x, x.shape[1], hx, None, None)
+        hx = self._state(x, x.shape[1], hx, None)
         x, (h, c) = self._run(x, hx, None, input_keep)  # [T, B, directions * H]
         if unbatched:
             return x.squeeze(1), (h.squeeze(1), c.squeeze(1))
         return x.transpose(0, 1) if batch_first else x, (h, c)
 
-    def _state(
-        self, x: Tensor, B: int, hx: State | None, sizes: Tensor | None, order: Tensor | None
-    ) -> State:
+    def _state(self, x: Tensor, B: int, hx: State | None, order: Tensor | None) -> State:
         """The initial state in the batch's inner order, checked as nn.LSTM checks it."""
+        rows = self.num_layers * (2 if self.bidirectional else 1)
         if hx is None:
-            layers = self.num_layers * (2 if self.bidirectional else 1)
-            zeros = x.new_zeros(layers, B, self.hidden_size)
+            zeros = x.new_zeros(rows, B, self.hidden_size)
             hx = (zeros, zeros)
         else:
             hx = self.permute_hidden(hx, order)
@@ -141,7 +140,7 @@ class StructuredLSTM(Structured, nn.LSTM):
                 f"input must have {self.input_size} features on its last axis (input_size), "
                 f"got {x.shape[-1]}"
             )
-        expected = (self.num_layers * (2 if self.bidirectional else 1), B, self.hidden_size)
+        expected = (rows, B, self.hidden_size)
         self.check_hidden_size(hx[0], expected, "Expected hidden[0] size {}, got {}")
         self.check_hidden_size(hx[1], expected, "Expected hidden[1] size {}, got {}")
         return hx
@@ -185,6 +184,8 @@ class StructuredLSTM(Structured, nn.LSTM):
             x = x if keep is None else keep.apply(x, sizes)
             return self._torch_lstm(x, hx, [w for d in directions for w in d], 1, sizes)
 
+        if x.device.type != "cpu":
+            _tell_of_loop(x.device.type)
         outputs, hs, cs = [], [], []
         for d, (weight_ih, weight_hh, *biases) in enumerate(directions):
             bias = biases[0] + biases[1] if biases else None
@@ -237,6 +238,16 @@ class StructuredLSTM(Structured, nn.LSTM):
                   getattr(self, n)]  # fmt: skip
         shape += ["bias=False"] if not self.bias else []
         return ", ".join(shape + [f"{n}={p}" for n, p in patterns.items() if p.active])
+
+
+@functools.cache
+def _tell_of_loop(device: str) -> None:
+    warnings.warn(
+        f"recurrent dropout runs step by step on {device}: there are no kernels for it yet. "
+        "Without it (recurrent_dropout=None) each layer is one fused call",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def refuse_proj_size(proj_size: Any) -> None:

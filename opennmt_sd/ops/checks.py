@@ -19,9 +19,7 @@ def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> 
             )
         return x.shape[0], x.shape[1]
     if x.dim() != 2:
-        raise ValueError(
-            f"packed {name} must be [sum(batch_sizes), {width}], got {list(x.shape)}"
-        )
+        raise ValueError(f"packed {name} must be [sum(batch_sizes), {width}], got {list(x.shape)}")
     sizes = batch_sizes.tolist()
     if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
         raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")

@@ -15,7 +15,7 @@ ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable}
 _forced: str | None = None
 
 
-class use:
+class use:  # noqa: N801 - it reads as a verb: use("naive")
     """Force an engine for every op that follows, or for the body of a ``with``.
 
     Process-wide. Choose before the forward pass: a backward pass stays with the engine that ran
@@ -35,7 +35,7 @@ class use:
     """
 
     def __init__(self, name: str) -> None:
-        global _forced
+        global _forced  # noqa: PLW0603 - one switch for the process, as documented
         if name != "auto" and name not in ENGINES:
             raise ValueError(
                 f"there is no engine {name!r}: use one of auto, {', '.join(sorted(ENGINES))}"
@@ -47,7 +47,7 @@ class use:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        global _forced
+        global _forced  # noqa: PLW0603
         _forced = self._before
 
 

@@ -2,7 +2,9 @@
 
 A structured keep set K turns each product into a smaller one (FP, BP and WG alike):
 
-    y = scale * x[:, K] @ W[:, K].T,  dx[:, K] = scale * dy @ W[:, K],  dW[:, K] = scale * dy.T @ x[:, K]
+    FP  y = scale * x[:, K] @ W[:, K].T
+    BP  dx[:, K] = scale * dy @ W[:, K]
+    WG  dW[:, K] = scale * dy.T @ x[:, K]
 
 Everything below works on rows: time steps one after the other, ``[R, D]`` with R = sum(sizes).
 Random (dense) masks, one set for all steps, and no mask at all make one product over all rows.
@@ -19,10 +21,12 @@ from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
 
-# ---------------------------------------------------------------- the three phases, over all rows
+# ------------------------------------------------------------ the three phases, over all rows
 
 
-def fp(x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> Tensor:
+def fp(
+    x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, sizes: list[int]
+) -> Tensor:
     """Forward product: rows ``[R, D]`` to ``[R, N]``."""
     if not isinstance(keep, KeepSets):
         return F.linear(_masked(x, keep, sizes), weight, bias)
@@ -93,18 +97,20 @@ def _refuse_double_backward() -> None:
         )
 
 
-# ---------------------------------------------------------------- time-batched masked linear
+# ------------------------------------------------------------ time-batched masked linear
 
 
 class _MaskedLinear(Function):
     @staticmethod
-    def forward(ctx: Any, x, weight, bias, keep, sizes):
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, keep: Keep, sizes: list[int]
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.keep, ctx.sizes = keep, sizes
         return fp(x, keep, weight, bias, sizes)
 
     @staticmethod
-    def backward(ctx: Any, dy):
+    def backward(ctx: Any, dy: Tensor) -> Any:
         _refuse_double_backward()
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
@@ -127,12 +133,15 @@ def _sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
     return [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
 
 
-# ---------------------------------------------------------------- the LSTM recurrence
+# ------------------------------------------------------------ the LSTM recurrence
 
 
 class _LSTM(Function):
     @staticmethod
-    def forward(ctx: Any, gates_x, weight_hh, h0, c0, keep, sizes, reverse):
+    def forward(
+        ctx: Any, gates_x: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor,
+        keep: Keep | None, sizes: list[int], reverse: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         acc = _sum_dtype(gates_x)
         gates = gates_x.new_empty(gates_x.shape, dtype=acc)  # [R, 4H], activated
         cells = gates.new_empty(gates.shape[0], h0.shape[1])  # [R, H]
@@ -150,7 +159,7 @@ class _LSTM(Function):
         return hidden, h, c.to(c0.dtype)
 
     @staticmethod
-    def backward(ctx: Any, d_hidden, d_h, d_c):
+    def backward(ctx: Any, d_hidden: Tensor, d_h: Tensor, d_c: Tensor) -> Any:
         _refuse_double_backward()
         gates, cells, hidden, weight_hh, h0, c0 = ctx.saved_tensors
         keep, sizes, reverse = ctx.keep, ctx.sizes, ctx.reverse
@@ -239,7 +248,7 @@ def lstm(
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
 
 
-# ---------------------------------------------------------------- the gates of one step
+# ------------------------------------------------------------ the gates of one step
 
 
 def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,14 +283,14 @@ def _gates_backward(
 
 class _Gates(Function):
     @staticmethod
-    def forward(ctx: Any, gates, c):
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = gates.clone()
         h, c_new = _gates_forward(gates, c)
         ctx.save_for_backward(gates, c, c_new)
         return h, c_new
 
     @staticmethod
-    def backward(ctx: Any, dh, dc):
+    def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
         _refuse_double_backward()
         gates, c, c_new = ctx.saved_tensors
         return _gates_backward(gates, c, c_new, dh, dc)
@@ -291,7 +300,7 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return _Gates.apply(gates, c)
 
 
-# ---------------------------------------------------------------- stepwise, deferred weight gradient
+# ------------------------------------------------------------ stepwise, deferred weight gradient
 
 
 class _Steps:
@@ -336,12 +345,12 @@ class _DeferredWeightGrad(Function):
     """A token that every step takes, so that this backward runs once theirs have."""
 
     @staticmethod
-    def forward(ctx: Any, weight, bias, steps):
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, steps: _Steps) -> Tensor:  # noqa: ARG004 - bias is there for its gradient
         ctx.steps = steps
         return weight.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _):
+    def backward(ctx: Any, _: Tensor) -> Any:
         _refuse_double_backward()
         dw, db = ctx.steps.weight_grad()
         return dw, db if ctx.needs_input_grad[1] else None, None
@@ -349,7 +358,10 @@ class _DeferredWeightGrad(Function):
 
 class _MaskedLinearStep(Function):
     @staticmethod
-    def forward(ctx: Any, x, token, steps, bias, keep, t):
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, steps: _Steps,  # noqa: ARG004 - token orders backward
+        bias: Tensor | None, keep: Keep | None, t: int,
+    ) -> Tensor:  # fmt: skip
         if isinstance(keep, KeepSets):
             K, scale = keep.kept(t), keep.scale
             x, packed = x.index_select(1, K), steps.packed.index_select(0, K)
@@ -361,11 +373,11 @@ class _MaskedLinearStep(Function):
         ctx.steps, ctx.keep, ctx.t = steps, keep, t
         if ctx.needs_input_grad[1]:
             ctx.step = len(steps.inputs)
-            steps.inputs.append((x, K, scale))
+            steps.inputs.append((x.detach(), K, scale))  # with its graph it would be a cycle
         return y if bias is None else y.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, dy):
+    def backward(ctx: Any, dy: Tensor) -> Any:
         _refuse_double_backward()
         dx = token = None
         if ctx.needs_input_grad[1]:

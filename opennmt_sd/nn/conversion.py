@@ -51,8 +51,8 @@ def convert(
     for lstm in found:
         if type(lstm) is nn.LSTM:
             rate = lstm.__dict__.pop("dropout")
-            lstm.__class__ = StructuredLSTM
-            lstm.dropout = DropoutPattern.of(rate) if between is None else between
+            lstm.__class__ = StructuredLSTM  # type: ignore[assignment]
+            lstm.dropout = DropoutPattern.of(rate) if between is None else between  # type: ignore[assignment]
             lstm.input_dropout, lstm.recurrent_dropout = patterns
     return model
 
@@ -69,6 +69,6 @@ def revert(model: Module) -> Module:
             for name in [n for n in module.__dict__ if n.startswith("_pattern_")]:
                 del module.__dict__[name]
             module.__dict__.pop("generator", None)
-            module.__class__ = nn.LSTM
+            module.__class__ = nn.LSTM  # type: ignore[assignment]
             module.dropout = rate
     return model

@@ -1,0 +1,1 @@
+"""The mains behind the console commands."""

@@ -1,0 +1,108 @@
+"""The ``opennmt_sd`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import opennmt_sd
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments; default: those of the process.
+
+    Returns:
+        0; or 1 where something failed, with one line on stderr. Wrong usage exits with 2.
+    """
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "quickstart":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if args.command == "quickstart":
+        from opennmt_sd.cli import quickstart
+
+        return quickstart.main(rest)
+    if args.command == "export":
+        return _export(args.checkpoint, args.output, args.force)
+    print("\n".join(f"{key:<12} {value}" for key, value in _facts().items()))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="opennmt_sd", description="Structured dropout for recurrent networks."
+    )
+    parser.add_argument("--version", action="version", version=opennmt_sd.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    export = commands.add_parser(
+        "export", help="write a checkpoint that stock OpenNMT-py loads without the plugin"
+    )
+    export.add_argument("checkpoint", type=Path, help="a checkpoint trained with the plugin")
+    export.add_argument(
+        "-o", "--output", type=Path, help="default: CHECKPOINT with .stock before its suffix"
+    )
+    export.add_argument("--force", action="store_true", help="overwrite the output")
+    # Its own parser reads the rest, --help included.
+    commands.add_parser(
+        "quickstart", add_help=False, help="train a small translator and print its BLEU score"
+    )
+    commands.add_parser("info", help="versions and engines, for a bug report")
+    return parser
+
+
+def _export(checkpoint: Path, output: Path | None, force: bool) -> int:
+    from opennmt_sd.onmt.checkpoint import CheckpointError
+    from opennmt_sd.onmt.export import ExportError, export
+
+    target = output or checkpoint.with_name(f"{checkpoint.stem}.stock{checkpoint.suffix}")
+    try:
+        export(checkpoint, target, force=force)
+    except (CheckpointError, ExportError) as error:
+        print(f"opennmt_sd export: {error}", file=sys.stderr)
+        return 1
+    print(target)
+    return 0
+
+
+def _facts() -> dict[str, str]:
+    """What a bug report should say."""
+    facts = {"opennmt_sd": opennmt_sd.__version__, "python": platform.python_version()}
+    facts["platform"] = platform.platform()
+    for package in ("torch", "OpenNMT-py", "numpy"):
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            facts[package] = "not installed"
+    if facts["torch"] != "not installed":
+        import torch
+
+        from opennmt_sd.ops import engine_for
+        from opennmt_sd.ops.cpu import native
+
+        facts["torch"] = torch.__version__  # with its build, such as +cu121
+        facts["engine"] = f"{engine_for('cpu')} (cpu)"
+        facts["native"] = "there" if native() else "missing"
+    facts["autoload"] = _autoload()
+    return facts
+
+
+def _autoload() -> str:
+    """Whether the plugin loads into stock commands of this environment."""
+    from opennmt_sd import _boot
+
+    if os.environ.get(_boot.SWITCH) == "0":
+        return f"off ({_boot.SWITCH}=0)"
+    armed = any(type(finder).__module__ == _boot.__name__ for finder in sys.meta_path)
+    return "on" if armed else "off (opennmt_sd_autoload.pth is not in this environment)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

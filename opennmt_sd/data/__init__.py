@@ -1,0 +1,8 @@
+"""The small licensed samples that ship with the package: who made them is said beside each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# 20,000 / 500 / 500 German-English pairs: {train,valid,test}.{de,en}, and vocab.{de,en}.
+TATOEBA = Path(__file__).parent / "tatoeba-de-en"

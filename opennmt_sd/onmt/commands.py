@@ -1,0 +1,62 @@
+"""OpenNMT-py's commands with the plugin loaded, whether or not it loads by itself.
+
+``onmt_sd_train`` is ``onmt_train``, and so on: the same options, the same output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+INSTALL = (
+    "install it with: pip install 'opennmt_sd[onmt]' (torch 2.2), or for a current torch "
+    "with the checkout's lock file: pip install --no-deps -r requirements.lock"
+)
+
+
+def _run(command: str) -> None:
+    # For the children: spawned training processes start Python anew.
+    os.environ["OPENNMT_SD_AUTOLOAD"] = "1"
+    from opennmt_sd.onmt import register
+
+    try:
+        register()
+        main = import_module(f"onmt.bin.{command}").main
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name == "opennmt_sd":
+            raise
+        missing = "OpenNMT-py" if name == "onmt" else f"'{name}', which OpenNMT-py needs,"
+        sys.exit(f"onmt_sd_{command}: {missing} is not installed; {INSTALL}")
+    main()
+
+
+def train() -> None:
+    """``onmt_train``"""
+    _run("train")
+
+
+def translate() -> None:
+    """``onmt_translate``"""
+    _run("translate")
+
+
+def server() -> None:
+    """``onmt_server``"""
+    _run("server")
+
+
+def average_models() -> None:
+    """``onmt_average_models``"""
+    _run("average_models")
+
+
+def release_model() -> None:
+    """``onmt_release_model``"""
+    _run("release_model")
+
+
+def build_vocab() -> None:
+    """``onmt_build_vocab``"""
+    _run("build_vocab")

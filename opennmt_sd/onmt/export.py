@@ -1,0 +1,92 @@
+"""A checkpoint for stock OpenNMT-py: what the plugin trained, without a trace of the plugin."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opennmt_sd.onmt.checkpoint import CheckpointError, read
+from opennmt_sd.onmt.names import DECODERS, ENCODERS, is_ours
+
+
+class ExportError(ValueError):
+    """An export that was not made. Nothing was written; the text says what to do."""
+
+
+def export(
+    checkpoint: str | os.PathLike[str], output: str | os.PathLike[str], *, force: bool = False
+) -> None:
+    """Write a checkpoint that stock OpenNMT-py loads, translating to the same bytes.
+
+    The weights and their names are stock's already: only the options change. The two types become
+    ``brnn`` or ``rnn``, and every ``sd_*`` option goes. The optimizer's state stays, so stock can
+    also go on training (with ordinary dropout); ``onmt_release_model`` removes it.
+
+    Args:
+        checkpoint: a checkpoint trained with the plugin.
+        output: the file to write; complete, or not at all.
+        force: overwrite ``output``.
+
+    Raises:
+        CheckpointError: ``checkpoint`` is missing, damaged or no OpenNMT-py checkpoint.
+        ExportError: it needs no export, or ``output`` exists, is ``checkpoint`` itself, or cannot
+            be written.
+    """
+    source, target = Path(checkpoint), Path(output)
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise ExportError(f"{target}: this is the checkpoint itself: give another output")
+        if target.is_dir():
+            raise ExportError(f"{target}: this is a folder: give a file")
+        if not force:
+            raise ExportError(f"{target}: exists already: --force overwrites it")
+    content = read(source)
+    opt = content["opt"]
+    if not is_ours(opt):
+        raise ExportError(
+            f"{source}: needs no export: it was trained with encoder_type "
+            f"{getattr(opt, 'encoder_type', None)} and decoder_type "
+            f"{getattr(opt, 'decoder_type', None)}, which stock OpenNMT-py knows"
+        )
+    if "model" not in content:
+        raise CheckpointError(
+            f"{source}: holds no weights (save_format safetensors?): only save_format: pytorch "
+            "can be exported"
+        )
+    content["opt"] = stock_options(opt)
+    _save(content, target)
+
+
+def stock_options(opt: Namespace) -> Namespace:
+    """A copy of a model's options, said in stock's words."""
+    options = {key: value for key, value in vars(opt).items() if not key.startswith("sd_")}
+    for key, names in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
+        if key in options:
+            options[key] = names.get(options[key], options[key])
+    return Namespace(**options)
+
+
+def _save(content: dict[str, Any], target: Path) -> None:
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise ExportError(f"{target}: cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's files are the owner's alone
+        os.replace(name, target)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # torch says RuntimeError for a full disk
+            raise ExportError(f"{target}: cannot be written: {error}") from error
+        raise

@@ -1,0 +1,144 @@
+"""The plugin's options, flat as OpenNMT-py's are, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import Any
+
+from opennmt_sd.dropout import SPACES, TIMES, check_rate
+from opennmt_sd.onmt.names import (
+    DECODERS,
+    ENCODERS,
+    has_our_decoder,
+    has_our_encoder,
+    is_ours,
+)
+from opennmt_sd.onmt.places import PLACES, option
+
+# Plain str and float (and None): a checkpoint that holds them loads with weights_only.
+DEFAULTS: dict[str, Any] = {
+    "sd_space": "structured",
+    "sd_time": "random",
+    **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
+}
+
+
+def add_options(parser: Any) -> None:
+    """Add the ``sd_*`` options to an OpenNMT-py parser, as a group of their own."""
+    group = parser.add_argument_group(
+        "Structured dropout (opennmt_sd)",
+        "For -encoder_type sd_rnn or sd_brnn and -decoder_type sd_rnn.",
+    )
+    for name, choices, text in (
+        ("sd_space", SPACES, "structured: the whole batch drops the same units, so that matrix "
+         "products shrink; random: every sample drops its own."),
+        ("sd_time", TIMES, "random: a new set at each time step; fixed: one set for a sequence."),
+    ):  # fmt: skip
+        # Checked in `option_faults`, not by `choices`: all faults are shown at once.
+        metavar = f"{{{','.join(choices)}}}"
+        group.add(
+            f"--{name}", f"-{name}", type=str, default=DEFAULTS[name], metavar=metavar, help=text
+        )
+    for name, place in PLACES.items():
+        rule = "Where it is not set, it follows -dropout." if place.follows else ""
+        group.add(
+            f"--{option(name)}",
+            f"-{option(name)}",
+            type=float,
+            default=DEFAULTS[option(name)],
+            metavar="RATE",
+            help=f"Dropout rate, in [0, 1), of {place.what}. {rule}".strip(),
+        )
+    _refuse_abbreviations(parser)
+
+
+def _refuse_abbreviations(parser: Any) -> None:
+    """Take our options out of argparse's guessing: `sd_rec` in a YAML file is a fault to show."""
+    guess = parser._get_option_tuples
+
+    def guess_without_ours(text: str) -> list[Any]:
+        return [found for found in guess(text) if found[0].dest not in DEFAULTS]
+
+    parser._get_option_tuples = guess_without_ours
+
+
+def accept_override_opts(parser: Any) -> None:
+    """Let `-override_opts` count: stock knows `--override_opts` and `-override-opts`, and drops
+    the one spelling that all its other options have in silence."""
+    actions = parser._option_string_actions
+    action = actions.get("--override_opts")
+    if action is not None and "-override_opts" not in actions:
+        action.option_strings = [*action.option_strings, "-override_opts"]
+        actions["-override_opts"] = action
+
+
+def unknown_faults(unknown: list[str]) -> list[str]:
+    """What the parser did not know, where it looks like one of ours.
+
+    Args:
+        unknown: the arguments that ``parse_known_args`` left over. A YAML file's unknown keys
+            are among them, as ``--key=value``.
+    """
+    keys = [word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("-")]
+    ours = dict.fromkeys(k for k in keys if k.lower().replace("-", "_").startswith("sd_"))
+    return [f"{key} is no option: did you mean {_nearest(key, DEFAULTS)}?" for key in ours]
+
+
+def option_faults(opt: Namespace) -> list[str]:
+    """What is wrong with the values of the options a model is built from, one text each."""
+    faults = []
+    for key, known in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
+        name = getattr(opt, key, None) or ""
+        if name.startswith("sd_") and name not in known:
+            faults.append(f"{key} {name} is unknown: did you mean {_nearest(name, known)}?")
+    for key, choices in (("sd_space", SPACES), ("sd_time", TIMES)):
+        value = getattr(opt, key, DEFAULTS[key])
+        if value not in choices:
+            faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")
+    rates = [(option(place), getattr(opt, option(place), None)) for place in PLACES]
+    if is_ours(opt):
+        dropout = getattr(opt, "dropout", 0.0)
+        rates += [("dropout", p) for p in (dropout if isinstance(dropout, list) else [dropout])]
+    for key, value in rates:
+        try:
+            check_rate(0.0 if value is None else value, key)
+        except (TypeError, ValueError) as error:
+            faults.append(str(error))
+    return faults
+
+
+def ignored_faults(opt: Namespace) -> list[str]:
+    """Options of ours that were set, where the model has no part that reads them."""
+    sides = {
+        side
+        for side, there in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))
+        if there
+    }
+    readers = {"sd_space": {"encoder", "decoder"}, "sd_time": {"encoder", "decoder"}}
+    readers.update({option(name): set(place.sides) for name, place in PLACES.items()})
+    faults = []
+    for key, default in DEFAULTS.items():
+        if getattr(opt, key, default) != default and not readers[key] & sides:
+            types = {
+                "encoder": "encoder_type: sd_brnn or sd_rnn",
+                "decoder": "decoder_type: sd_rnn",
+            }
+            remedy = " or ".join(types[side] for side in ("encoder", "decoder")
+                                 if side in readers[key])  # fmt: skip
+            faults.append(
+                f"{key} {getattr(opt, key)} would be ignored with encoder_type "
+                f"{opt.encoder_type} and decoder_type {opt.decoder_type}: "
+                f"set {remedy}, or remove it"
+            )
+    return faults
+
+
+def _nearest(word: str, names: Iterable[str]) -> str:
+    def likeness(name: str) -> tuple[bool, float]:
+        # Without what the names share; the beginning of a name counts most.
+        mine, its = (text.lower()[3:].removesuffix("_dropout") for text in (word, name))
+        return its.startswith(mine), difflib.SequenceMatcher(None, mine, its).ratio()
+
+    return max(names, key=likeness)

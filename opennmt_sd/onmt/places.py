@@ -1,0 +1,110 @@
+"""Where a translator drops, and at which rate: the places and the plan."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opennmt_sd.dropout import DropoutPattern, check_rate
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place where units are dropped.
+
+    Args:
+        what: what is dropped there, in words.
+        sides: the parts of the model it belongs to, ``"encoder"`` or ``"decoder"`` or both.
+        follows: whether its rate is that of ``dropout`` where it has none of its own.
+    """
+
+    what: str
+    sides: tuple[str, ...]
+    follows: bool = True
+
+
+PLACES: Mapping[str, Place] = {
+    "src_embedding": Place("the source embeddings", ("encoder",)),
+    "encoder": Place("what passes between the layers of the encoder", ("encoder",)),
+    "tgt_embedding": Place("the target embeddings", ("decoder",)),
+    "decoder": Place("what passes between the layers of the decoder", ("decoder",)),
+    "output": Place(
+        "the decoder's output after attention: the generator's input and the next input feed",
+        ("decoder",),
+    ),
+    # Stock drops nothing here, so a config that only names the types must not either.
+    "recurrent": Place("h before weight_hh, in both", ("encoder", "decoder"), follows=False),
+}
+
+
+def option(place: str) -> str:
+    """The name of the option that holds a place's own rate."""
+    return f"sd_{place}_dropout"
+
+
+class DropoutPlan:
+    """The rate at each place, and the one pattern they share in space and time.
+
+    Args:
+        dropout: the rate of every place that follows, in [0, 1).
+        rates: rates of their own by place, in [0, 1); None means none of its own. These stay,
+            whatever a schedule does.
+        space: ``"structured"`` (default) or ``"random"``.
+        time: ``"random"`` (default) or ``"fixed"``.
+
+    Raises:
+        ValueError: a rate is outside [0, 1), or space or time is unknown.
+    """
+
+    def __init__(
+        self,
+        dropout: float = 0.0,
+        rates: Mapping[str, float | None] | None = None,
+        *,
+        space: str = "structured",
+        time: str = "random",
+    ) -> None:
+        self.space, self.time = space, time
+        own = {place: (rates or {}).get(place) for place in PLACES}
+        self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
+        self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time) for p in PLACES}
+        self.follow(dropout)
+
+    @classmethod
+    def from_opt(cls, opt: Namespace) -> DropoutPlan:
+        """The plan of a model's options.
+
+        ``opt.dropout`` is a schedule (its first rate counts) or, in old checkpoints, a number.
+        Options that are not there have their defaults.
+        """
+        dropout = getattr(opt, "dropout", 0.0)
+        return cls(
+            dropout[0] if isinstance(dropout, list) else dropout,
+            {place: getattr(opt, option(place), None) for place in PLACES},
+            space=getattr(opt, "sd_space", "structured"),
+            time=getattr(opt, "sd_time", "random"),
+        )
+
+    def pattern(self, place: str) -> DropoutPattern:
+        """What is dropped at a place now: ask at each forward, a schedule may have moved it."""
+        return self._patterns[place]
+
+    def follow(self, dropout: float) -> None:
+        """Set the rate of every place that has none of its own; ``recurrent`` never follows."""
+        rate = check_rate(dropout, "dropout")
+        for place in self._followers:
+            self._patterns[place] = DropoutPattern(rate, self.space, self.time)
+
+    def describe(self, sides: tuple[str, ...] = ("encoder", "decoder")) -> str:
+        """One line: for each place the rate, space and time.
+
+        Args:
+            sides: the parts of the model that follow this plan; a place of another is "stock".
+        """
+        return ", ".join(
+            f"{place} {p.p:g} {p.space}/{p.time}"
+            if set(PLACES[place].sides) & set(sides)
+            else f"{place} stock"
+            for place, p in self._patterns.items()
+        )

@@ -1,0 +1,53 @@
+"""What the encoder and the decoder share: they follow one plan of what is dropped where."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+
+from opennmt_sd.dropout import Keep
+from opennmt_sd.onmt.places import DropoutPlan
+from opennmt_sd.onmt.rank_generator import generator_for
+
+
+class Planned:
+    """Mixin for a stock encoder or decoder whose dropout is taken over by a plan.
+
+    The plan and the generator are plain attributes: stock's own ``load_state_dict`` knows
+    parameters and nothing else.
+    """
+
+    plan: DropoutPlan
+    generator: torch.Generator | None
+    embeddings: Any
+    training: bool
+
+    def take_over(self, opt: Namespace) -> None:
+        """Follow the plan of these options instead of stock's dropout."""
+        self.plan = DropoutPlan.from_opt(opt)
+        self.generator = generator_for(opt)
+        self.embeddings.dropout_p = 0.0  # dropped where they enter the RNN, by the product itself
+        self.apply_plan()
+
+    def apply_plan(self) -> None:
+        """Hand the plan's patterns to the modules that draw by themselves."""
+
+    def update_dropout(self, dropout: float, attention_dropout: float | None = None) -> None:  # noqa: ARG002 - stock's signature
+        """A step of stock's ``dropout_steps``: reaches every place without a rate of its own.
+
+        RNNs have no dropout inside the attention: ``attention_dropout`` is not used, as in stock.
+        """
+        self.plan.follow(dropout)
+        self.apply_plan()
+
+    def draw(self, place: str, T: int, B: int, D: int) -> Keep | None:
+        """What ``place`` keeps over T steps of a batch of B with D units.
+
+        None keeps all: in evaluation, and at a rate of 0.
+        """
+        pattern = self.plan.pattern(place)
+        if not (self.training and pattern.active):
+            return None
+        return pattern.draw(T, B, D, self.generator)

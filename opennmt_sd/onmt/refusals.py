@@ -1,0 +1,226 @@
+"""What cannot work with the plugin's types is refused before data is read, all faults at once."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opennmt_sd.onmt.checkpoint import CheckpointError, read
+from opennmt_sd.onmt.names import (
+    has_our_decoder,
+    has_our_encoder,
+    is_bidirectional,
+    is_ours,
+)
+from opennmt_sd.onmt.options import ignored_faults, option_faults
+
+
+class UnsupportedOptionsError(ValueError, RuntimeError):
+    """Options that cannot work together; the text lists every fault with its remedy.
+
+    A RuntimeError too, since those are what ``onmt_server`` answers its client with.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(explain(faults))
+
+
+def explain(faults: list[str]) -> str:
+    """All faults as one text."""
+    if len(faults) == 1:
+        return faults[0]
+    return "\n  ".join([f"{len(faults)} faults in the options:", *faults])
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One option that cannot work.
+
+    Args:
+        option: its name.
+        bad: whether a value is one that cannot.
+        why: the reason and the remedy.
+        of_model: whether the value the model is built from counts (a checkpoint's on resume).
+        of_run: whether the value of this run counts.
+    """
+
+    option: str
+    bad: Callable[[Any], bool]
+    why: str
+    of_model: bool = True
+    of_run: bool = False
+
+
+def _is(*values: Any) -> Callable[[Any], bool]:
+    return lambda value: value in values
+
+
+def _set(value: Any) -> bool:
+    return bool(value)
+
+
+# What stock OpenNMT-py 3.5.1 does with each stands in the comment.
+REFUSALS = (
+    # GRU works; SRU needs cupy and CUDA.
+    Refusal("rnn_type", _is("GRU", "SRU"), "structured dropout is there for the LSTM only: set "
+            "rnn_type: LSTM, or take the stock types (encoder_type: brnn, decoder_type: rnn)"),
+    # TypeError on the first batch: a language model's decoder has no encoder state.
+    Refusal("model_task", _is("lm"), "OpenNMT-py's language models are transformers only: set "
+            "model_task: seq2seq, or decoder_type: transformer_lm"),
+    # ValueError from the loss, on the first target longer than N.
+    Refusal("truncated_decoder", _set, "OpenNMT-py fails on the first target longer than that: "
+            "remove it, and bound the lengths with the filtertoolong transform instead",
+            of_model=False, of_run=True),
+    # Fails in the first optimizer step.
+    Refusal("optim", _is("sparseadam"), "OpenNMT-py builds no sparse gradients for it and fails "
+            "in the first step: set optim: adam", of_run=True),
+    # TypeError on the first batch.
+    Refusal("generator_function", _is("sparsemax"), "OpenNMT-py fails on it on the first batch: "
+            "set generator_function: softmax", of_model=False, of_run=True),
+    # Writes a checkpoint that neither translate nor resume can load.
+    Refusal("save_format", _is("safetensors"), "OpenNMT-py cannot load such a checkpoint again: "
+            "set save_format: pytorch", of_model=False, of_run=True),
+)  # fmt: skip
+
+RNN_DECODER_REFUSALS = (
+    # Trains; the checkpoint cannot be loaded again (OpenNMT-py issue 2503).
+    Refusal("copy_attn", _set, "OpenNMT-py trains it with an RNN decoder but cannot load the "
+            "checkpoint again: remove it; subwords (the bpe or sentencepiece transform) leave "
+            "hardly a word unknown", of_run=True),
+    Refusal("reuse_copy_attn", _set, "it belongs to copy_attn, whose checkpoints OpenNMT-py "
+            "cannot load again with an RNN decoder: remove it", of_run=True),
+    # AssertionError.
+    Refusal("lambda_align", lambda value: (value or 0) > 0, "RNN decoders give no alignment to "
+            "train on: set lambda_align: 0, or decoder_type: transformer", of_run=True),
+)  # fmt: skip
+
+
+def _combinations(opt: Namespace) -> list[str]:
+    """Faults of several model options together. Stock fails on all of these, without a text."""
+    faults = []
+    encoder, hidden = opt.encoder_type, _either(opt, "hidden_size", "enc_hid_size")
+    layers = [_either(opt, "layers", f"{side}_layers") for side in ("enc", "dec")]
+    if encoder in ("transformer", "cnn"):
+        faults.append(
+            f"encoder_type {encoder} gives no state that an RNN decoder could start from: "
+            "set encoder_type: sd_brnn or brnn"
+        )
+    if is_bidirectional(opt) and hidden % 2:
+        faults.append(
+            f"hidden_size {hidden} must be even with encoder_type {encoder}: "
+            "each direction has half of it"
+        )
+    if layers[0] != layers[1] and (layers[1] > layers[0] or not opt.input_feed):
+        faults.append(
+            f"enc_layers {layers[0]} and dec_layers {layers[1]}: the decoder's layers start from "
+            "the encoder's, one from each: give both the same number"
+        )
+    if opt.coverage_attn and not opt.input_feed:
+        faults.append("coverage_attn needs input_feed: 1 (it is 0)")
+    return faults
+
+
+def _either(opt: Namespace, both: str, own: str) -> int:
+    """The value set for encoder and decoder together, else the encoder's or decoder's own."""
+    value: int = getattr(opt, both)
+    return value if value > 0 else getattr(opt, own)
+
+
+def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
+    """Why a training run cannot work, one text each; empty when it can.
+
+    Args:
+        model_opt: the options the model is built from. On a resume without ``--override_opts``
+            these are the checkpoint's.
+        opt: the options of this run (the same object where nothing is resumed).
+    """
+    resumed = model_opt is not opt
+    faults = option_faults(opt)
+    if resumed:
+        faults += [text for text in option_faults(model_opt) if text not in faults]
+        faults += _unmet_types(model_opt, opt)
+    else:
+        faults += ignored_faults(opt)
+    if not is_ours(model_opt):
+        return faults
+    refusals = list(REFUSALS)
+    if has_our_decoder(model_opt) or getattr(model_opt, "decoder_type", None) == "rnn":
+        refusals += RNN_DECODER_REFUSALS
+        faults += _combinations(model_opt)
+    for refusal in refusals:
+        sources = [model_opt] * refusal.of_model + [opt] * refusal.of_run
+        values = [getattr(source, refusal.option, None) for source in sources]
+        bad = next((value for value in values if refusal.bad(value)), None)
+        if bad is not None:
+            faults.append(f"{refusal.option} {bad} does not work here: {refusal.why}")
+    return faults
+
+
+def _unmet_types(model_opt: Namespace, opt: Namespace) -> list[str]:
+    """Types of ours that were asked for, where the checkpoint's win: else silently ignored."""
+    wanted = [
+        (key, getattr(opt, key), getattr(model_opt, key, None))
+        for key, ours in (("encoder_type", has_our_encoder), ("decoder_type", has_our_decoder))
+        if ours(opt) and not ours(model_opt)
+    ]
+    return [
+        f"{key} {new} would be ignored: the checkpoint was trained with {old}, and a checkpoint's "
+        "options win. Add --override_opts to resume it with this run's options"
+        for key, new, old in wanted
+    ]
+
+
+def command_line_faults(opt: Namespace) -> list[str]:
+    """:func:`training_faults` of parsed options, with a look into the checkpoint to resume."""
+    if not getattr(opt, "train_from", "") or opt.override_opts:
+        return training_faults(opt, opt)
+    try:
+        model_opt = read(opt.train_from, mmap=True)["opt"]
+    except CheckpointError as error:
+        # Stock's own business, unless one of our types was asked for.
+        return [*option_faults(opt), f"train_from {error}"] if is_ours(opt) else []
+    return training_faults(model_opt, opt)
+
+
+def check_training(model_opt: Namespace, opt: Namespace) -> None:
+    """Raise :class:`UnsupportedOptionsError` where :func:`training_faults` finds any."""
+    faults = training_faults(model_opt, opt)
+    if faults:
+        raise UnsupportedOptionsError(faults)
+
+
+def check_translation(opt: Namespace, model_path: str) -> None:
+    """Refuse what translation cannot do with one of our decoders.
+
+    Raises:
+        UnsupportedOptionsError: the text names every such option.
+    """
+    align = [key for key in ("report_align", "gold_align") if getattr(opt, key, False)]
+    attend = [key for key in ("replace_unk", "attn_debug") if getattr(opt, key, False)]
+    if getattr(opt, "coverage_penalty", "none") != "none":
+        attend.append("coverage_penalty")
+    if not align and not attend:
+        return
+    try:
+        model_opt = read(model_path, mmap=True)["opt"]
+    except CheckpointError:
+        return  # stock is about to say so
+    if not has_our_decoder(model_opt):
+        return
+    # KeyError in stock, or AttributeError: RNN decoders never fill attns["align"].
+    faults = [
+        f"{key} does not work with decoder_type {model_opt.decoder_type}: RNN decoders give no "
+        "alignment. Remove it, and align the finished translations with a word aligner"
+        for key in align
+    ]
+    # IndexError in stock: with input feed the attention is time first, the search wants it last.
+    if getattr(model_opt, "input_feed", 1):
+        faults += [
+            f"{key} does not work with this model: OpenNMT-py cannot use the attention of an RNN "
+            "decoder with input feed. Remove it, or train with input_feed: 0"
+            for key in attend
+        ]
+    if faults:
+        raise UnsupportedOptionsError(faults)

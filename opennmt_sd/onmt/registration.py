@@ -1,0 +1,199 @@
+"""How the plugin gets into OpenNMT-py: two registries and four wrapped functions.
+
+This may run while ``onmt`` is still half imported (the autoload calls it as soon as
+``onmt.model_builder`` has been executed), hence the two rules here: modules are fetched by their
+full name, never as attributes of ``onmt``; and the encoder and the decoder are imported when a
+model is built, since they import onmt in turn.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from opennmt_sd.onmt.checkpoint import allow_namespace
+from opennmt_sd.onmt.names import (
+    DECODERS,
+    ENCODERS,
+    has_our_decoder,
+    has_our_encoder,
+    is_ours,
+)
+from opennmt_sd.onmt.options import (
+    DEFAULTS,
+    accept_override_opts,
+    add_options,
+    unknown_faults,
+)
+from opennmt_sd.onmt.places import DropoutPlan
+from opennmt_sd.onmt.refusals import (
+    check_training,
+    check_translation,
+    command_line_faults,
+    explain,
+)
+from opennmt_sd.onmt.schedule import Schedule, next_step
+
+_Function = Callable[..., Any]
+
+
+def register_plugin() -> None:
+    """See :func:`opennmt_sd.onmt.register`."""
+    import_module("onmt.model_builder")  # with autoload on, this may come back here: no harm
+    allow_namespace()
+    _register_types()
+    opts, builder = import_module("onmt.opts"), import_module("onmt.model_builder")
+    _wrap(opts, "model_opts", _with_options)
+    _wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
+    _wrap(builder, "build_model", _with_plan)
+    _wrap(builder, "load_test_model", _with_translation_check)
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[[_Function], _Function]) -> None:
+    """Replace a function, once, also where another onmt module has taken it by name already."""
+    stock = getattr(owner, name)
+    if hasattr(stock, "_wrapped_by_opennmt_sd"):
+        return
+    ours = wrapper(stock)
+    ours._wrapped_by_opennmt_sd = True  # type: ignore[attr-defined]
+    setattr(owner, name, ours)
+    for key, module in list(sys.modules.items()):
+        if key.startswith("onmt.") and vars(module).get(name) is stock:
+            setattr(module, name, ours)
+
+
+def _register_types() -> None:
+    # `from onmt.encoders import ...` finds a module that is not yet an attribute of `onmt`.
+    from onmt.decoders import register_decoder, str2dec
+    from onmt.decoders.decoder import DecoderBase
+    from onmt.encoders import register_encoder, str2enc
+    from onmt.encoders.encoder import EncoderBase
+
+    class SdEncoder(EncoderBase):  # type: ignore[misc]
+        """Stands in the registry; building imports the real one."""
+
+        @classmethod
+        def from_opt(cls, opt: Namespace, embeddings: Any) -> Any:
+            from opennmt_sd.onmt.encoder import StructuredRNNEncoder
+
+            return StructuredRNNEncoder.from_opt(opt, embeddings)
+
+    class SdDecoder(DecoderBase):  # type: ignore[misc]
+        """Stands in the registry; building imports the real one."""
+
+        @classmethod
+        def from_opt(cls, opt: Namespace, embeddings: Any) -> Any:
+            from opennmt_sd.onmt.decoder import StructuredRNNDecoder
+
+            return StructuredRNNDecoder.from_opt(opt, embeddings)
+
+    for name in ENCODERS.keys() - str2enc:
+        register_encoder(name)(SdEncoder)
+    for name in DECODERS.keys() - str2dec:
+        register_decoder(name)(SdDecoder)
+
+
+def _with_options(model_opts: _Function) -> _Function:
+    """`onmt.opts.model_opts`: the options of a model, for --help, YAML and checkpoints."""
+
+    @functools.wraps(model_opts)
+    def wrapped(parser: Any) -> None:
+        model_opts(parser)
+        add_options(parser)
+
+    return wrapped
+
+
+def _with_checks(parse: _Function) -> _Function:
+    """`ArgumentParser.parse_known_args`: `onmt_train` drops what it does not know in silence."""
+
+    @functools.wraps(parse)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:
+        accept_override_opts(self)
+        sru: Any = import_module("onmt.modules.sru")
+        require_sru = sru.check_sru_requirement
+        # Parsing `rnn_type: SRU` asks for cupy at once; our refusal must come first.
+        sru.check_sru_requirement = lambda abort=False: True  # noqa: ARG005 - stock's signature
+        try:
+            opt, unknown = parse(self, *args, **kwargs)
+        finally:
+            sru.check_sru_requirement = require_sru
+        trains = hasattr(opt, "train_from") and all(hasattr(opt, key) for key in DEFAULTS)
+        if trains:
+            faults = unknown_faults(unknown) + command_line_faults(opt)
+            if faults:
+                self.exit(2, f"{self.prog}: error: {explain(faults)}\n")
+        if getattr(opt, "rnn_type", None) == "SRU":
+            require_sru(abort=True)
+        return opt, unknown
+
+    return wrapped
+
+
+def _with_plan(build_model: _Function) -> _Function:
+    """`build_model`, of training alone: checks, the schedule of a resumed run, and the log line."""
+
+    @functools.wraps(build_model)
+    def wrapped(
+        model_opt: Namespace, opt: Namespace, vocabs: Any, checkpoint: Any, device_id: int
+    ) -> Any:
+        if not (is_ours(model_opt) or is_ours(opt)):
+            return build_model(model_opt, opt, vocabs, checkpoint, device_id)
+        check_training(model_opt, opt)
+        step = next_step(checkpoint, opt)  # before stock empties the checkpoint
+        model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
+        _follow_schedule(model, model_opt, opt, step)
+        return model
+
+    return wrapped
+
+
+def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int) -> None:
+    from onmt.utils.logging import logger
+
+    schedule = Schedule.of(model_opt)
+    rate = schedule.rate_at(step)
+    if rate != schedule.dropout[0]:
+        model.update_dropout(rate, schedule.attention_dropout[0])
+    kept = [
+        f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
+        for key in DEFAULTS
+        if getattr(model_opt, key) != getattr(opt, key)
+    ]
+    if kept:
+        logger.warning(
+            "opennmt_sd: kept from the checkpoint: %s; --override_opts would take this run's",
+            ", ".join(kept),
+        )
+    if rate != schedule.dropout[0] or Schedule.of(opt) != schedule:
+        logger.info("opennmt_sd: step %d resumes the schedule of dropout: %s", step, schedule)
+        schedule.hand_to(opt)
+    logger.info("opennmt_sd: %s", _summary(model, model_opt, rate))
+
+
+def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
+    """The one line at the start of training."""
+    from opennmt_sd.ops import engine_for
+
+    plan = DropoutPlan.from_opt(model_opt)
+    plan.follow(rate)
+    ours = (("encoder", has_our_encoder(model_opt)), ("decoder", has_our_decoder(model_opt)))
+    weight = next(model.parameters())
+    engine = engine_for(weight.device, weight.dtype)
+    sides = tuple(side for side, there in ours if there)
+    return f"dropout {plan.describe(sides)}; engine {engine}"
+
+
+def _with_translation_check(load_test_model: _Function) -> _Function:
+    """`load_test_model`: what loads a model for translate and server."""
+
+    @functools.wraps(load_test_model)
+    def wrapped(opt: Namespace, device_id: int = 0, model_path: str | None = None) -> Any:
+        check_translation(opt, opt.models[0] if model_path is None else model_path)
+        return load_test_model(opt, device_id, model_path)
+
+    return wrapped
