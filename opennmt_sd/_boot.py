@@ -5,6 +5,7 @@ the start of every Python in the environment. It puts one finder in front of `sy
 wakes up for a single module, `onmt.model_builder`, and registers the plugin once that has run.
 `OPENNMT_SD_AUTOLOAD=0` turns it off.
 """
+
 # Runs at every start of Python: imports nothing that is not loaded already (see `__init__`).
 import os
 import sys

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from opennmt_sd.eager import eager
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -84,6 +86,7 @@ class DropoutPattern:
     def scale(self) -> float:
         return 1 / (1 - self.p)
 
+    @eager
     def draw(self, T: int, B: int, D: int, generator: torch.Generator | None = None) -> Keep:
         """Draw what is kept over T steps of a batch of B with D units.
 

@@ -43,7 +43,9 @@ class Structured:
     generator: torch.Generator | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
+        # nn.LSTM has one of its own; before Python 3.11 object has none.
+        inherited = getattr(super(), "__getstate__", self.__dict__.copy)
+        state = dict(inherited())
         state.pop("generator", None)  # generators cannot be copied on every torch
         return state
 

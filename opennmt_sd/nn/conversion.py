@@ -47,13 +47,13 @@ def convert(
                 "first, then register the parametrizations"
             )
     patterns = [DropoutPattern.of(p) for p in (input_dropout, recurrent_dropout)]
-    between = None if dropout is None else DropoutPattern.of(dropout)
-    for lstm in found:
-        if type(lstm) is nn.LSTM:
-            rate = lstm.__dict__.pop("dropout")
-            lstm.__class__ = StructuredLSTM  # type: ignore[assignment]
-            lstm.dropout = DropoutPattern.of(rate) if between is None else between  # type: ignore[assignment]
-            lstm.input_dropout, lstm.recurrent_dropout = patterns
+    found = [m for m in found if type(m) is nn.LSTM]
+    between = [DropoutPattern.of(m.dropout if dropout is None else dropout) for m in found]
+    for lstm, pattern in zip(found, between):
+        del lstm.__dict__["dropout"]
+        lstm.__class__ = StructuredLSTM  # type: ignore[assignment]
+        lstm.dropout = pattern  # type: ignore[assignment]
+        lstm.input_dropout, lstm.recurrent_dropout = patterns
     return model
 
 
@@ -62,7 +62,16 @@ def revert(model: Module) -> Module:
 
     The rate between layers stays, as ordinary dropout; dropout on the input and on the state,
     which ``nn.LSTM`` does not have, is gone.
+
+    Raises:
+        NotImplementedError: a StructuredLSTM has parametrized weights; nothing has been changed.
     """
+    for module in model.modules():
+        if isinstance(module, StructuredLSTM) and nn.utils.parametrize.is_parametrized(module):
+            raise NotImplementedError(
+                "a StructuredLSTM with parametrized weights cannot be reverted: remove the "
+                "parametrizations first"
+            )
     for module in model.modules():
         if type(module) is StructuredLSTM:
             rate = module.dropout.p

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
 from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.ops.checks import check_keep
 
 State = tuple[Tensor, Tensor]
 
@@ -99,8 +100,8 @@ class StructuredLSTM(Structured, nn.LSTM):
         """
         if isinstance(input, PackedSequence):
             x, sizes, order, back = input
-            batch = int(sizes[0])
-            hx = self._state(x, batch, hx, order)
+            self.check_input(x, sizes)
+            hx = self._state(int(sizes[0]), hx, order, x)
             x, state = self._run(x, hx, sizes, input_keep)
             return PackedSequence(x, sizes, order, back), self.permute_hidden(state, back)
 
@@ -121,13 +122,16 @@ class StructuredLSTM(Structured, nn.LSTM):
             raise RuntimeError(
                 f"a batched 3-D input needs a 3-D hx, got ({hx[0].dim()}-D, {hx[1].dim()}-D)"
             )
-        hx = self._state(x, x.shape[1], hx, None)
+        self.check_input(x, None)
+        if not x.shape[0]:
+            raise RuntimeError("an LSTM needs at least one step, got a sequence of length 0")
+        hx = self._state(x.shape[1], hx, None, x)
         x, (h, c) = self._run(x, hx, None, input_keep)  # [T, B, directions * H]
         if unbatched:
             return x.squeeze(1), (h.squeeze(1), c.squeeze(1))
         return x.transpose(0, 1) if batch_first else x, (h, c)
 
-    def _state(self, x: Tensor, B: int, hx: State | None, order: Tensor | None) -> State:
+    def _state(self, B: int, hx: State | None, order: Tensor | None, x: Tensor) -> State:
         """The initial state in the batch's inner order, checked as nn.LSTM checks it."""
         rows = self.num_layers * (2 if self.bidirectional else 1)
         if hx is None:
@@ -135,11 +139,6 @@ class StructuredLSTM(Structured, nn.LSTM):
             hx = (zeros, zeros)
         else:
             hx = self.permute_hidden(hx, order)
-        if x.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"input must have {self.input_size} features on its last axis (input_size), "
-                f"got {x.shape[-1]}"
-            )
         expected = (rows, B, self.hidden_size)
         self.check_hidden_size(hx[0], expected, "Expected hidden[0] size {}, got {}")
         self.check_hidden_size(hx[1], expected, "Expected hidden[1] size {}, got {}")
@@ -162,6 +161,7 @@ class StructuredLSTM(Structured, nn.LSTM):
             return self._torch_lstm(x, hx, flat, self.num_layers, sizes)
 
         T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), hx[0].shape[1])
+        check_keep(input_keep, T, B, self.input_size)
         finals: list[State] = []
         for k, directions in enumerate(weights):
             pattern = self.dropout if k else self.input_dropout

@@ -73,6 +73,17 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
 class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
     """With input feed: each step reads the attended output of the step before."""
 
+    def forward(
+        self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None,
+        step: int | None = None, **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        dec_outs, attns = super().forward(tgt, enc_out, src_len=src_len, step=step, **kwargs)
+        if step is not None and "std" in attns:
+            # Translation reads [B, T, S], as without input feed. Stock gives [T, B, S] here, and
+            # fails on replace_unk, attn_debug and coverage_penalty.
+            attns["std"] = attns["std"].transpose(0, 1)
+        return dec_outs, attns
+
     def _run_forward_pass(
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
     ) -> tuple[tuple[Tensor, Tensor], list[Tensor], dict[str, list[Tensor]]]:

@@ -198,10 +198,7 @@ def check_translation(opt: Namespace, model_path: str) -> None:
         UnsupportedOptionsError: the text names every such option.
     """
     align = [key for key in ("report_align", "gold_align") if getattr(opt, key, False)]
-    attend = [key for key in ("replace_unk", "attn_debug") if getattr(opt, key, False)]
-    if getattr(opt, "coverage_penalty", "none") != "none":
-        attend.append("coverage_penalty")
-    if not align and not attend:
+    if not align:
         return
     try:
         model_opt = read(model_path, mmap=True)["opt"]
@@ -215,12 +212,4 @@ def check_translation(opt: Namespace, model_path: str) -> None:
         "alignment. Remove it, and align the finished translations with a word aligner"
         for key in align
     ]
-    # IndexError in stock: with input feed the attention is time first, the search wants it last.
-    if getattr(model_opt, "input_feed", 1):
-        faults += [
-            f"{key} does not work with this model: OpenNMT-py cannot use the attention of an RNN "
-            "decoder with input feed. Remove it, or train with input_feed: 0"
-            for key in attend
-        ]
-    if faults:
-        raise UnsupportedOptionsError(faults)
+    raise UnsupportedOptionsError(faults)

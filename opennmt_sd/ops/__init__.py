@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
+from opennmt_sd.eager import eager
 from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-@torch.compiler.disable
+@eager
 def masked_linear(
     x: Tensor,
     keep: Keep | None,
@@ -79,7 +80,7 @@ def masked_linear(
         return engine(x).masked_linear(x, keep, weight, bias, batch_sizes)
 
 
-@torch.compiler.disable
+@eager
 def lstm(
     gates_x: Tensor,
     weight_hh: Tensor,
@@ -109,6 +110,8 @@ def lstm(
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
     """
     T, B = check_rows(gates_x, batch_sizes, "gates_x", "4H")
+    if T == 0:
+        raise ValueError(f"gates_x must have at least one step, got {list(gates_x.shape)}")
     H = weight_hh.shape[-1]
     check_weight(weight_hh, gates_x.shape[-1] // 4, "weight_hh")
     if weight_hh.shape[0] != 4 * H or gates_x.shape[-1] != 4 * H:
@@ -125,7 +128,7 @@ def lstm(
         return engine(gates_x).lstm(gates_x, weight_hh, h, c, keep, batch_sizes, reverse)
 
 
-@torch.compiler.disable
+@eager
 def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
 
@@ -146,9 +149,10 @@ class PreparedWeight:
     engine: ModuleType
     handle: Any
     shape: torch.Size
+    like: Tensor  # empty: the weight's dtype and device
 
 
-@torch.compiler.disable
+@eager
 def prepare(weight: Tensor, bias: Tensor | None = None) -> PreparedWeight:
     """Prepare ``weight [N, D]`` (and ``bias [N]``) for :func:`masked_linear_step`.
 
@@ -160,10 +164,11 @@ def prepare(weight: Tensor, bias: Tensor | None = None) -> PreparedWeight:
     _, (weight, bias) = lowered(weight, bias)
     check_alike(weight=weight, bias=bias)
     chosen = engine(weight)
-    return PreparedWeight(chosen, chosen.prepare(weight, bias), weight.shape)
+    handle = chosen.prepare(weight, bias)
+    return PreparedWeight(chosen, handle, weight.shape, weight.detach().new_empty(0))
 
 
-@torch.compiler.disable
+@eager
 def masked_linear_step(
     handle: PreparedWeight, x: Tensor, keep: Keep | None = None, t: int = 0
 ) -> Tensor:
@@ -190,5 +195,6 @@ def masked_linear_step(
             raise IndexError(f"step {t} is out of range: the keep sets hold {keep.steps} steps")
         check_keep(keep, keep.steps, x.shape[0], D)
     context, (x,) = lowered(x)
+    check_alike(x=x, weight=handle.like)
     with context:
         return handle.engine.masked_linear_step(handle.handle, x, keep, t)

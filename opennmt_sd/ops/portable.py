@@ -72,7 +72,7 @@ def wg(x: Tensor, dy: Tensor, keep: Keep | None, sizes: list[int]) -> Tensor:
 
 
 def _masked(x: Tensor, keep: KeepMask | None, sizes: list[int]) -> Tensor:
-    if keep is None:
+    if keep is None or not x.numel():
         return x
     if len(set(sizes)) == 1:  # not packed: the mask broadcasts
         return keep.apply(x.view(len(sizes), sizes[0], -1)).view_as(x)

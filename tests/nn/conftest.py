@@ -1,0 +1,61 @@
+"""What the tests of the modules share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from opennmt_sd import DropoutPattern, ops
+from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.engines import ENGINES
+
+OTHERS = sorted(set(ENGINES) - {"naive"})
+
+
+@pytest.fixture(autouse=True)
+def automatic_engine() -> Iterator[None]:
+    """No test leaves an engine forced behind it."""
+    ops.use("auto")
+    yield
+    ops.use("auto")
+
+
+@pytest.fixture(autouse=True)
+def one_seed() -> None:
+    torch.manual_seed(1)
+
+
+@pytest.fixture(params=OTHERS)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["auto", *sorted(ENGINES)])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The automatic choice, and each engine forced."""
+    with ops.use(request.param):
+        yield request.param
+
+
+class Drawn(defaultdict[float, list[Keep]]):
+    """Every draw since the test began, by the rate of its pattern."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    """Records what is drawn, so that a test can apply the same sets by hand."""
+    drawn, real = Drawn(), DropoutPattern.draw
+
+    def draw(pattern: DropoutPattern, *size: int, **kwargs: object) -> Keep:
+        keep = real(pattern, *size, **kwargs)
+        drawn[pattern.p].append(keep)
+        return keep
+
+    monkeypatch.setattr(DropoutPattern, "draw", draw)
+    return drawn

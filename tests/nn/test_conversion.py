@@ -1,0 +1,236 @@
+"""``convert`` and ``revert``: classes change, everything else stays where it is."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd import DropoutPattern, StructuredLSTM, convert, revert
+
+T, B, D, H = 5, 3, 4, 6
+
+
+class Model(nn.Module):
+    """Two LSTMs, one of them twice, at different depths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict({"rnn": nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)})
+        self.decoder = nn.Sequential(nn.LSTM(2 * H, H, batch_first=True))
+        self.alias = self.encoder["rnn"]
+        self.gru = nn.GRU(H, H)
+        self.out = nn.Linear(H, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.encoder["rnn"](x)
+        return self.out(self.gru(self.decoder(y)[0])[0])
+
+
+def structured(model: nn.Module) -> list[str]:
+    return [n for n, m in model.named_modules() if isinstance(m, StructuredLSTM)]
+
+
+def test_every_lstm_is_converted() -> None:
+    model = Model()
+    assert convert(model) is model
+    assert structured(model) == ["encoder.rnn", "decoder.0"]
+    assert type(model.alias) is StructuredLSTM
+    assert type(model.gru) is nn.GRU
+
+
+def test_the_model_may_be_an_lstm_itself() -> None:
+    lstm = nn.LSTM(D, H)
+    assert convert(lstm) is lstm
+    assert type(lstm) is StructuredLSTM
+    assert revert(lstm) is lstm
+    assert type(lstm) is nn.LSTM
+
+
+def test_nothing_is_replaced() -> None:
+    """Modules, parameters, hooks and the optimizer's references are the same objects."""
+    model = Model()
+    modules, parameters = list(model.modules()), list(model.named_parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    calls: list[str] = []
+    model.alias.register_forward_hook(lambda *_: calls.append("hook"))
+    for swap in (convert, revert):
+        swap(model)
+        assert [a is b for a, b in zip(modules, model.modules(), strict=True)] == [True] * len(
+            modules
+        )
+        now = list(model.named_parameters())
+        assert [n for n, _ in now] == [n for n, _ in parameters]
+        assert all(a is b for (_, a), (_, b) in zip(now, parameters))
+        before = model.alias.weight_hh_l0.detach().clone()
+        model(torch.randn(T, B, D)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert not torch.equal(model.alias.weight_hh_l0, before)
+    assert calls == ["hook", "hook"]
+
+
+def test_rates_and_places() -> None:
+    """By default the rate that was there, as case III, and nothing new."""
+    model = convert(Model())
+    assert model.alias.dropout == DropoutPattern(0.3)
+    assert model.decoder[0].dropout == DropoutPattern(0.0)
+    assert not model.alias.input_dropout.active
+    assert not model.alias.recurrent_dropout.active
+    model = convert(Model(), dropout=DropoutPattern(0.2, time="fixed"), input_dropout=0.4,
+                    recurrent_dropout=0.1)  # fmt: skip
+    for lstm in (model.alias, model.decoder[0]):
+        assert lstm.dropout == DropoutPattern(0.2, time="fixed")
+        assert lstm.input_dropout == DropoutPattern(0.4)
+        assert lstm.recurrent_dropout == DropoutPattern(0.1)
+    assert convert(Model(), dropout=0.0).alias.dropout == DropoutPattern(0.0)
+
+
+def test_modes_and_flags_stay() -> None:
+    model = Model().eval()
+    model.alias.weight_ih_l0.requires_grad_(False)
+    convert(model)
+    assert not model.alias.training
+    assert not model.alias.weight_ih_l0.requires_grad
+    assert model.decoder[0].batch_first
+
+
+def test_evaluation_stays_bit_for_bit() -> None:
+    model = Model().eval()
+    x = torch.randn(T, B, D)
+    want = model(x)
+    assert torch.equal(convert(model)(x), want)
+    assert torch.equal(revert(model)(x), want)
+
+
+def test_converted_is_built() -> None:
+    """A converted LSTM trains as one that was built as ours."""
+    lstm = nn.LSTM(D, H, 2, dropout=0.3)
+    ours = StructuredLSTM(D, H, 2, dropout=0.3, input_dropout=0.4, recurrent_dropout=0.5)
+    ours.load_state_dict(lstm.state_dict())
+    convert(lstm, input_dropout=0.4, recurrent_dropout=0.5)
+    assert repr(lstm) == repr(ours)
+    x = torch.randn(T, B, D)
+    torch.manual_seed(3)
+    want = ours(x)[0]
+    torch.manual_seed(3)
+    assert torch.equal(lstm(x)[0], want)
+
+
+def test_a_round_trip_gives_the_lstm_back() -> None:
+    lstm = nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)
+    before = dict(vars(lstm))
+    revert(convert(lstm, input_dropout=0.4, recurrent_dropout=0.5))
+    assert type(lstm) is nn.LSTM
+    assert vars(lstm).keys() == before.keys()
+    assert lstm.dropout == 0.3
+    x = torch.randn(T, B, D)
+    torch.manual_seed(3)
+    got = lstm(x)[0]
+    fresh = nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)
+    fresh.load_state_dict(lstm.state_dict())
+    torch.manual_seed(3)
+    assert torch.equal(got, fresh(x)[0])
+    assert not torch.equal(lstm(x)[0], got), "nn.LSTM's own dropout is on again"
+    assert repr(lstm) == repr(fresh)
+
+
+def test_reverting_takes_the_present_rate_and_the_generator() -> None:
+    lstm = convert(nn.LSTM(D, H, 2, dropout=0.3))
+    lstm.dropout = 0.4
+    lstm.generator = torch.Generator()
+    revert(lstm)
+    assert lstm.dropout == 0.4
+    assert "generator" not in vars(lstm)
+    copy.deepcopy(lstm)
+
+
+def test_converting_twice_changes_nothing() -> None:
+    model = convert(Model(), input_dropout=0.4)
+    convert(model, input_dropout=0.9, dropout=0.9)
+    assert model.alias.input_dropout == DropoutPattern(0.4)
+    assert model.alias.dropout == DropoutPattern(0.3)
+
+
+def test_reverting_leaves_others_alone() -> None:
+    model = Model()
+    revert(model)
+    assert type(model.alias) is nn.LSTM
+    assert model.alias.dropout == 0.3
+
+
+def test_a_subclass_is_left_alone() -> None:
+    """Its forward is not ours to replace."""
+
+    class Own(nn.LSTM):
+        pass
+
+    model = nn.Sequential(Own(D, H, 2, dropout=0.3), nn.LSTM(D, H))
+    convert(model)
+    assert [type(m) for m in model] == [Own, StructuredLSTM]
+    assert model[0].dropout == 0.3
+
+
+def weight_normed() -> nn.LSTM:
+    return nn.utils.parametrizations.weight_norm(nn.LSTM(D, H), "weight_hh_l0")
+
+
+REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
+    "proj_size": (
+        lambda: nn.LSTM(D, H, proj_size=2), {}, NotImplementedError,
+        "proj_size=2 is not supported: use proj_size=0 and an nn.Linear behind the LSTM, or keep "
+        "nn.LSTM for this layer",
+    ),
+    "parametrized weights": (
+        weight_normed, {}, NotImplementedError,
+        "an nn.LSTM with parametrized weights cannot be converted: convert the model first, then "
+        "register the parametrizations",
+    ),
+    "an nn.LSTM that drops all": (
+        lambda: nn.LSTM(D, H, 2, dropout=1.0), {}, ValueError,
+        "dropout rate 1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
+    ),
+    "a rate between layers": (
+        lambda: nn.LSTM(D, H), {"dropout": 1.5}, ValueError,
+        "dropout rate 1.5 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
+    ),
+    "a rate on the input": (
+        lambda: nn.LSTM(D, H), {"input_dropout": -1}, ValueError,
+        "dropout rate -1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
+    ),
+    "a rate on the state": (
+        lambda: nn.LSTM(D, H), {"recurrent_dropout": "half"}, TypeError,
+        "dropout rate must be a number in [0, 1), got 'half'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("last", "given", "error", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_refusal_changes_nothing(
+    last: Any, given: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    """Also not what stands before the module that is refused."""
+    model = nn.Sequential(nn.LSTM(D, H, 2, dropout=0.3), last())
+    classes = [type(m) for m in model.modules()]
+    attributes = [dict(vars(m)) for m in model.modules()]
+    with pytest.raises(error) as caught:
+        convert(model, **given)
+    assert str(caught.value) == text
+    assert [type(m) for m in model.modules()] == classes
+    assert [dict(vars(m)) for m in model.modules()] == attributes
+
+
+def test_reverting_parametrized_weights_is_refused() -> None:
+    """As converting them is: their class is one that parametrize made."""
+    model = nn.Sequential(StructuredLSTM(D, H), StructuredLSTM(D, H, dropout=0.0))
+    nn.utils.parametrizations.weight_norm(model[1], "weight_hh_l0")
+    with pytest.raises(NotImplementedError) as error:
+        revert(model)
+    assert str(error.value) == (
+        "a StructuredLSTM with parametrized weights cannot be reverted: remove the "
+        "parametrizations first"
+    )
+    assert type(model[0]) is StructuredLSTM, "nothing has been changed"

@@ -1,0 +1,260 @@
+"""``StructuredLSTM`` as a drop-in: with nothing to drop it is ``nn.LSTM``."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from opennmt_sd import DropoutPattern, StructuredLSTM, ops
+
+T, B, D, H = 5, 3, 4, 6
+LENGTHS = {"packed": [5, 3, 1], "packed unsorted": [2, 5, 1]}
+LAYOUTS = ["time first", "batch first", "unbatched", "unbatched, batch first", *LENGTHS]
+
+CONFIGS = {
+    f"{layers} layer{'s' * (layers > 1)}, {'two ways' if both else 'one way'}"
+    f"{'' if bias else ', no bias'}": {"num_layers": layers, "bidirectional": both, "bias": bias}
+    for layers, both, bias in itertools.product((1, 2), (False, True), (True, False))
+}
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+with_or_without_state = pytest.mark.parametrize("state", [False, True], ids=["zeros", "hx given"])
+
+
+def pair(layout: str, config: dict[str, Any], **dropout: Any) -> tuple[nn.LSTM, StructuredLSTM]:
+    """torch's and ours, of the same weights."""
+    config = {**config, "batch_first": layout.endswith("batch first")}
+    theirs, ours = nn.LSTM(D, H, **config), StructuredLSTM(D, H, **config, **dropout)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def example(layout: str, config: dict[str, Any], state: bool) -> tuple[Any, ...]:
+    """Leaves (data, then h and c if given) and a function that makes the arguments of them."""
+    rows = config["num_layers"] * (1 + config["bidirectional"])
+    shape, hidden = {
+        "batch first": ((B, T, D), (rows, B, H)),
+        "unbatched": ((T, D), (rows, H)),
+        "unbatched, batch first": ((T, D), (rows, H)),
+    }.get(layout, ((T, B, D), (rows, B, H)))
+    data = [torch.randn(shape), *([torch.randn(hidden), torch.randn(hidden)] if state else [])]
+
+    def arguments(leaves: list[Tensor]) -> tuple[Any, ...]:
+        x: Any = leaves[0]
+        if layout in LENGTHS:
+            lengths = torch.tensor(LENGTHS[layout])
+            x = pack_padded_sequence(x, lengths, enforce_sorted=layout == "packed")
+        return (x, tuple(leaves[1:])) if state else (x,)
+
+    return data, arguments
+
+
+def run(lstm: nn.LSTM, data: list[Tensor], arguments: Any) -> dict[str, Any]:
+    """Output, final states and every gradient."""
+    leaves = [t.clone().requires_grad_() for t in data]
+    y, (h, c) = lstm(*arguments(leaves))
+    rows = y.data if isinstance(y, PackedSequence) else y
+    g = torch.Generator().manual_seed(2)
+    cotangents = [torch.randn(t.shape, generator=g) for t in (rows, h, c)]
+    inputs = [*leaves, *lstm.parameters()]
+    grads = torch.autograd.grad([rows, h, c], inputs, cotangents)
+    names = ["x", "h_0", "c_0"][: len(leaves)] + [n for n, _ in lstm.named_parameters()]
+    results = {"y": rows, "h_n": h, "c_n": c, **{f"d {n}": d for n, d in zip(names, grads)}}
+    if isinstance(y, PackedSequence):
+        results |= {n: getattr(y, n) for n in ("batch_sizes", "sorted_indices", "unsorted_indices")}
+    return results
+
+
+def compare(got: dict[str, Any], want: dict[str, Any]) -> None:
+    assert got.keys() == want.keys()
+    for name, expected in want.items():
+        if expected is None:
+            assert got[name] is None, name
+        else:
+            torch.testing.assert_close(got[name], expected, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@with_or_without_state
+@every_config
+@every_layout
+def test_evaluation_is_torchs_bit_for_bit(layout: str, config: dict[str, Any], state: bool) -> None:
+    theirs, ours = pair(layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    data, arguments = example(layout, config, state)
+    want, got = run(theirs.eval(), data, arguments), run(ours.eval(), data, arguments)
+    for name, expected in want.items():
+        assert (got[name] is None) if expected is None else torch.equal(got[name], expected), name
+
+
+@with_or_without_state
+@every_config
+@every_layout
+def test_training_with_nothing_to_drop(
+    any_engine: str, layout: str, config: dict[str, Any], state: bool
+) -> None:
+    theirs, ours = pair(layout, config)
+    data, arguments = example(layout, config, state)
+    compare(run(ours, data, arguments), run(theirs, data, arguments))
+
+
+@every_config
+@every_layout
+def test_evaluation_on_a_forced_engine(engine: str, layout: str, config: dict[str, Any]) -> None:
+    """A forced engine runs in evaluation too, and drops nothing."""
+    theirs, ours = pair(layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    data, arguments = example(layout, config, True)
+    with ops.use(engine):
+        got = run(ours.eval(), data, arguments)
+    compare(got, run(theirs.eval(), data, arguments))
+
+
+def test_three_layers() -> None:
+    config = {"num_layers": 3, "bidirectional": True}
+    theirs, ours = pair("time first", config)
+    data, arguments = example("time first", config, True)
+    with ops.use("portable"):
+        got = run(ours, data, arguments)
+    compare(got, run(theirs, data, arguments))
+
+
+def test_layouts_of_the_results_are_torchs() -> None:
+    """Strides too: a caller's ``view`` works with one as with the other."""
+    for layout in LAYOUTS[:4]:
+        theirs, ours = pair(layout, {"num_layers": 2, "bidirectional": True}, dropout=0.5)
+        data, arguments = example(layout, {"num_layers": 2, "bidirectional": True}, False)
+        for t, o in zip(theirs.eval()(*arguments(data)), ours.eval()(*arguments(data))):
+            for want, got in zip(*((r if isinstance(r, tuple) else (r,)) for r in (t, o))):
+                assert got.stride() == want.stride(), layout
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_dtypes(dtype: torch.dtype) -> None:
+    lstm = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5).to(dtype)
+    y, (h, c) = lstm(torch.randn(T, B, D, dtype=dtype))
+    assert {y.dtype, h.dtype, c.dtype} == {dtype}
+    y.sum().backward()
+    assert all(w.grad.dtype == dtype for w in lstm.parameters())
+
+
+# ---------------------------------------------------------------- construction and weights
+
+
+def test_positional_arguments_are_torchs() -> None:
+    arguments = (D, H, 2, False, True, 0.25, True, 0, "cpu", torch.float64)
+    theirs, ours = nn.LSTM(*arguments), StructuredLSTM(*arguments)
+    for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional",
+                 "proj_size"):  # fmt: skip
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.dropout == DropoutPattern(0.25)
+    assert ours.weight_ih_l0.dtype == torch.float64
+
+
+def test_our_own_arguments_are_keywords() -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        StructuredLSTM(D, H, 1, True, False, 0.0, False, 0, None, None, 0.5)  # type: ignore[misc]
+
+
+def test_is_an_lstm() -> None:
+    assert isinstance(StructuredLSTM(D, H), nn.LSTM)
+
+
+def test_the_same_seed_gives_torchs_initial_weights() -> None:
+    torch.manual_seed(3)
+    theirs = nn.LSTM(D, H, 2, bidirectional=True)
+    torch.manual_seed(3)
+    ours = StructuredLSTM(D, H, 2, bidirectional=True, dropout=0.5)
+    for (name, want), got in zip(theirs.named_parameters(), ours.parameters()):
+        assert torch.equal(got, want), name
+
+
+@every_config
+def test_state_dicts_go_both_ways(config: dict[str, Any]) -> None:
+    theirs, ours = nn.LSTM(D, H, **config), StructuredLSTM(D, H, **config, dropout=0.5)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [w.shape for w in ours.parameters()] == [w.shape for w in theirs.parameters()]
+    before = {n: w.clone() for n, w in ours.state_dict().items()}
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], weight), name
+    theirs.load_state_dict(before, strict=True)
+    for name, weight in before.items():
+        assert torch.equal(theirs.state_dict()[name], weight), name
+
+
+# ---------------------------------------------------------------- errors
+
+STATE = torch.zeros(2, B, H)
+PACKED = pack_padded_sequence(torch.zeros(T, B, D + 1), torch.tensor([5, 3, 1]))
+WRONG: dict[str, tuple[Any, ...]] = {
+    "one axis": (torch.zeros(D),),
+    "four axes": (torch.zeros(T, B, D, 1),),
+    "another width": (torch.zeros(T, B, D + 1),),
+    "another width, unbatched": (torch.zeros(T, D + 1),),
+    "another width, packed": (PACKED,),
+    "no step": (torch.zeros(0, B, D),),
+    "h without batch": (torch.zeros(T, B, D), (STATE[:, 0], STATE)),
+    "c without batch": (torch.zeros(T, B, D), (STATE, STATE[:, 0])),
+    "a batch of states, unbatched": (torch.zeros(T, D), (STATE, STATE)),
+    "h of other layers": (torch.zeros(T, B, D), (STATE[:1], STATE)),
+    "c of another batch": (torch.zeros(T, B, D), (STATE, STATE[:, :2])),
+    "another dtype": (torch.zeros(T, B, D).double(),),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_errors_are_of_torchs_kind(arguments: tuple[Any, ...], training: bool) -> None:
+    """Whoever catches nn.LSTM's errors catches ours."""
+    theirs = nn.LSTM(D, H, 2).train(training)
+    ours = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    with pytest.raises(Exception) as want:  # noqa: PT011 - torch says which
+        theirs(*arguments)
+    with pytest.raises(want.type):
+        ours.train(training)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (WRONG["four axes"],
+         "input must be 3-D, or 2-D (unbatched), or packed; got [5, 3, 4, 1]"),
+        (WRONG["no step"],
+         "an LSTM needs at least one step, got a sequence of length 0"),
+        (WRONG["h without batch"],
+         "a batched 3-D input needs a 3-D hx, got (2-D, 3-D)"),
+        (WRONG["a batch of states, unbatched"],
+         "an unbatched 2-D input needs a 2-D hx, got (3-D, 3-D)"),
+        (WRONG["h of other layers"],
+         "Expected hidden[0] size (2, 3, 6), got [1, 3, 6]"),
+        (WRONG["c of another batch"],
+         "Expected hidden[1] size (2, 3, 6), got [2, 2, 6]"),
+    ],
+    ids=["axes", "no step", "hx axes", "hx unbatched", "h", "c"],
+)  # fmt: skip
+def test_the_texts(arguments: tuple[Any, ...], text: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        StructuredLSTM(D, H, 2, dropout=0.5)(*arguments)
+    assert str(caught.value) == text
+
+
+def test_proj_size_is_refused() -> None:
+    with pytest.raises(NotImplementedError) as error:
+        StructuredLSTM(D, H, proj_size=2)
+    assert str(error.value) == (
+        "proj_size=2 is not supported: use proj_size=0 and an nn.Linear behind the LSTM, or keep "
+        "nn.LSTM for this layer"
+    )
+
+
+@pytest.mark.parametrize("name", ["dropout", "input_dropout", "recurrent_dropout"])
+def test_rates_are_checked(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^dropout rate 1\.0 is outside \[0, 1\)"):
+        StructuredLSTM(D, H, **{name: 1.0})
+    lstm = StructuredLSTM(D, H, **{name: 0.25})
+    with pytest.raises(ValueError, match=r"^dropout rate -0\.5 is outside \[0, 1\)"):
+        setattr(lstm, name, -0.5)
+    assert getattr(lstm, name) == DropoutPattern(0.25)

@@ -1,0 +1,216 @@
+"""What cannot work is refused before data is read, with the reason and the remedy."""
+
+from __future__ import annotations
+
+import copy
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from opennmt_sd.onmt.refusals import (
+    UnsupportedOptionsError,
+    check_training,
+    check_translation,
+)
+
+Parse = Callable[..., Namespace]
+Refused = Callable[..., str]
+
+# What is set, how the text begins, and what it says to do instead.
+TABLE = {
+    "GRU": ("rnn_type: GRU", "rnn_type GRU does not work here: ", "set rnn_type: LSTM"),
+    "SRU": ("rnn_type: SRU", "rnn_type SRU does not work here: ", "set rnn_type: LSTM"),
+    "lm": ("model_task: lm", "model_task lm does not work here: ", "set model_task: seq2seq"),
+    "truncated": (
+        "truncated_decoder: 5",
+        "truncated_decoder 5 does not work here: ",
+        "filtertoolong",
+    ),
+    "sparseadam": ("optim: sparseadam", "optim sparseadam does not work here: ", "optim: adam"),
+    "sparsemax": (
+        "generator_function: sparsemax",
+        "generator_function sparsemax does not work here: ",
+        "set generator_function: softmax",
+    ),
+    "safetensors": (
+        "save_format: safetensors",
+        "save_format safetensors does not work here: ",
+        "set save_format: pytorch",
+    ),
+    "copy_attn": ("copy_attn: true", "copy_attn True does not work here: ", "subwords"),
+    "reuse_copy_attn": (
+        "reuse_copy_attn: true",
+        "reuse_copy_attn True does not work here: ",
+        "remove it",
+    ),
+    "lambda_align": (
+        "lambda_align: 0.1",
+        "lambda_align 0.1 does not work here: ",
+        "set lambda_align: 0",
+    ),
+    "coverage": (
+        "coverage_attn: true\ninput_feed: 0",
+        "coverage_attn needs input_feed: 1",
+        "(it is 0)",
+    ),
+    "odd": ("hidden_size: 15", "hidden_size 15 must be even with encoder_type sd_brnn", "half"),
+    "layers": ("enc_layers: 1\ndec_layers: 2", "enc_layers 1 and dec_layers 2: ", "same number"),
+    "fewer_layers": (
+        "enc_layers: 2\ndec_layers: 1\ninput_feed: 0",
+        "enc_layers 2 and dec_layers 1: ",
+        "same number",
+    ),
+    "stateless": ("encoder_type: cnn", "encoder_type cnn gives no state", "sd_brnn"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("yaml", "start", "remedy"), TABLE.values(), ids=TABLE)
+def test_refused_with_our_types(refused: Refused, yaml: str, start: str, remedy: str) -> None:
+    error = refused(yaml=yaml)
+    assert f"error: {start}" in error
+    assert remedy in error
+
+
+@pytest.mark.parametrize("yaml", [row[0] for name, row in TABLE.items() if name != "SRU"])
+def test_stock_types_are_let_through(parse: Parse, yaml: str) -> None:
+    parse("-encoder_type", "brnn", "-decoder_type", "rnn", yaml=yaml)
+
+
+def test_stocks_own_check_of_sru_still_runs(parse: Parse) -> None:
+    with pytest.raises(AssertionError, match="cupy"):
+        parse("-encoder_type", "brnn", "-decoder_type", "rnn", "-rnn_type", "SRU")
+
+
+def test_all_at_once(refused: Refused) -> None:
+    yaml = "".join(f"{row[0]}\n" for name, row in TABLE.items() if name in ("GRU", "sparsemax"))
+    error = refused("-copy_attn", "-sd_space", "flat", yaml=yaml)
+    assert "error: 4 faults in the options:\n  sd_space 'flat' is unknown" in error
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("-layers", "3"),
+        ("-enc_layers", "2", "-dec_layers", "1"),
+        ("-coverage_attn",),
+        ("-encoder_type", "sd_rnn", "-hidden_size", "15"),
+        ("-encoder_type", "mean", "-input_feed", "0"),
+        ("-copy_attn", "-decoder_type", "transformer"),
+        ("-optim", "adafactor", "-average_decay", "0.1", "-label_smoothing", "0.1"),
+        ("-context_gate", "both", "-bridge", "-global_attention", "mlp"),
+    ],
+    ids=" ".join,
+)
+def test_what_works_is_let_through(parse: Parse, args: tuple[str, ...]) -> None:
+    parse(*args)
+
+
+def test_without_the_command_line_the_same_holds(parse: Parse) -> None:
+    opt = parse()
+    opt.rnn_type = "GRU"
+    with pytest.raises(UnsupportedOptionsError, match="set rnn_type: LSTM"):
+        check_training(opt, opt)
+
+
+# A resume: the checkpoint's options win, unless --override_opts.
+
+
+@pytest.fixture
+def checkpoint(parse: Parse, tmp_path: Path) -> Callable[..., str]:
+    def checkpoint(**changes: object) -> str:
+        opt = copy.copy(parse())
+        vars(opt).update(changes)
+        path = tmp_path / "model.pt"
+        torch.save({"model": {}, "vocab": {}, "opt": opt, "optim": None}, path)
+        return str(path)
+
+    return checkpoint
+
+
+def test_resume_refuses_this_runs_part(refused: Refused, checkpoint: Callable[..., str]) -> None:
+    stock = ("-encoder_type", "brnn", "-decoder_type", "rnn")  # not what counts
+    error = refused("-train_from", checkpoint(), *stock, "-generator_function", "sparsemax")
+    assert "error: generator_function sparsemax does not work here" in error
+
+
+def test_resume_refuses_the_checkpoints_part(
+    refused: Refused, checkpoint: Callable[..., str]
+) -> None:
+    error = refused("-train_from", checkpoint(copy_attn=True))
+    assert "error: copy_attn True does not work here" in error
+
+
+def test_resume_ignores_what_the_checkpoint_overrules(
+    parse: Parse, checkpoint: Callable[..., str]
+) -> None:
+    parse("-train_from", checkpoint(), "-rnn_type", "GRU")
+
+
+def test_resume_of_a_stock_checkpoint_needs_override_opts(
+    parse: Parse, refused: Refused, checkpoint: Callable[..., str]
+) -> None:
+    path = checkpoint(encoder_type="brnn", decoder_type="rnn")
+    error = refused("-train_from", path)
+    assert (
+        "\n  encoder_type sd_brnn would be ignored: the checkpoint was trained with brnn" in error
+    )
+    assert "\n  decoder_type sd_rnn would be ignored: the checkpoint was trained with rnn" in error
+    assert error.count("Add --override_opts") == 2
+    parse("-train_from", path, "-override_opts")
+
+
+def test_override_opts_makes_this_run_count(
+    refused: Refused, checkpoint: Callable[..., str]
+) -> None:
+    error = refused("-train_from", checkpoint(), "-override_opts", "-rnn_type", "GRU")
+    assert "error: rnn_type GRU" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "no such file"),
+        (b"", "not readable as a checkpoint"),
+        (b"PK\x03\x04 and no more", "not readable as a checkpoint"),
+    ],
+    ids=["missing", "empty", "damaged"],
+)
+def test_resume_of_no_checkpoint(
+    parse: Parse, refused: Refused, tmp_path: Path, content: bytes | None, text: str
+) -> None:
+    path = tmp_path / "no.pt"
+    if content is not None:
+        path.write_bytes(content)
+    assert f"error: train_from {path}: {text}" in refused("-train_from", str(path))
+    # With stock types it is stock's to say.
+    parse("-train_from", str(path), "-encoder_type", "brnn", "-decoder_type", "rnn")
+
+
+# Translation.
+
+
+@pytest.mark.parametrize(
+    ("asked", "input_feed", "text"),
+    [
+        ({"report_align": True}, 0, "report_align does not work with decoder_type sd_rnn"),
+        ({"report_align": True, "gold_align": True}, 1, "2 faults in the options"),
+        ({"replace_unk": True}, 1, None),
+        ({}, 1, None),
+    ],
+)
+def test_translation(
+    checkpoint: Callable[..., str], asked: dict[str, object], input_feed: int, text: str | None
+) -> None:
+    path = checkpoint(input_feed=input_feed)
+    if text is None:
+        check_translation(Namespace(**asked), path)
+    else:
+        with pytest.raises(UnsupportedOptionsError, match=text):
+            check_translation(Namespace(**asked), path)
+
+
+def test_translation_by_a_stock_decoder(checkpoint: Callable[..., str]) -> None:
+    check_translation(Namespace(report_align=True), checkpoint(decoder_type="transformer"))

@@ -1,0 +1,107 @@
+"""The plugin gets into OpenNMT-py whatever is imported first, and only once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+# Each runs in a Python of its own; the asserts below hold in all.
+ORDERS = {
+    "onmt_first": "import onmt; register()",
+    "plugin_first": "register(); register()",
+    "encoder_first": "import opennmt_sd.onmt.encoder, opennmt_sd.onmt.decoder; register()",
+    "commands_first": "import onmt.bin.train, onmt.bin.translate; register()",
+}
+
+CHECK = """
+import argparse, inspect, io, sys
+from opennmt_sd.onmt import register
+assert "onmt" not in sys.modules and "torch" not in sys.modules, "the package must stay light"
+{order}
+import onmt.bin.train, onmt.model_builder, onmt.train_single, onmt.translate.translator
+from onmt.decoders import str2dec
+from onmt.encoders import str2enc
+assert {{"sd_rnn", "sd_brnn"}} <= set(str2enc) and "sd_rnn" in str2dec
+from onmt.train_single import build_model
+assert build_model is onmt.model_builder.build_model, "train_single kept stock's"
+assert list(inspect.signature(build_model).parameters) == [
+    "model_opt", "opt", "vocabs", "checkpoint", "device_id"]
+for wrapped in (
+    build_model, onmt.model_builder.load_test_model, onmt.opts.model_opts,
+    onmt.utils.parse.ArgumentParser.parse_known_args,
+):
+    assert hasattr(wrapped, "__wrapped__"), wrapped
+    assert not hasattr(wrapped.__wrapped__, "_wrapped_by_opennmt_sd"), f"{{wrapped}} twice"
+import torch
+file = io.BytesIO()
+torch.save({{"opt": argparse.Namespace(a=1)}}, file)
+file.seek(0)
+assert torch.load(file)["opt"].a == 1
+print("fine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "autoload"),
+    [
+        *((order, "0") for order in ORDERS),
+        *((order, "1") for order in ("plugin_first", "encoder_first")),
+    ],
+)
+def test_any_order(order: str, autoload: str, tmp_path: Path) -> None:
+    path = tmp_path / "check.py"
+    path.write_text(CHECK.format(order=ORDERS[order]))
+    env = {**os.environ, "OPENNMT_SD_AUTOLOAD": autoload}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::FutureWarning", str(path)],
+        env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == "fine\n", done.stderr
+    assert "opennmt_sd could not load" not in done.stderr
+
+
+@pytest.mark.parametrize("feed", ["0", "1"])
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "line"),
+    [
+        ("sd_brnn", "rnn", "decoder stock, output stock, recurrent 0 "),
+        ("brnn", "sd_rnn", "src_embedding stock, encoder stock, "),
+        ("sd_rnn", "sd_rnn", "src_embedding 0.3 structured/random, "),
+        ("mean", "sd_rnn", "src_embedding stock, encoder stock, "),
+    ],
+)
+def test_types_mix_with_stocks(
+    parse: Callable[..., Namespace],
+    caplog: pytest.LogCaptureFixture,
+    encoder: str,
+    decoder: str,
+    line: str,
+    feed: str,
+) -> None:
+    from onmt.constants import DefaultTokens as D
+    from onmt.model_builder import build_model
+    from onmt.utils.parse import ArgumentParser
+    from pyonmttok import build_vocab_from_tokens
+
+    opt = parse("-encoder_type", encoder, "-decoder_type", decoder, "-hidden_size", "8",
+                "-word_vec_size", "8", "-input_feed", feed)  # fmt: skip
+    ArgumentParser.update_model_opts(opt)
+    vocab = build_vocab_from_tokens([D.UNK, D.PAD, D.BOS, D.EOS, "a", "b"])
+    with caplog.at_level("INFO", "onmt"):
+        model = build_model(opt, opt, {"src": vocab, "tgt": vocab}, None, -1)
+    assert line in caplog.messages[-1]
+    src, tgt = torch.randint(4, 6, (3, 5, 1)), torch.randint(4, 6, (3, 4, 1))
+    out, _ = model(src, tgt, torch.tensor([5, 4, 2]))
+    assert out.shape == (3, 3, 8)
+    out.sum().backward()
+    for part in (model.encoder, model.decoder):
+        if hasattr(part, "plan"):
+            part.update_dropout(0.1)
+            assert part.plan.pattern("output").p == 0.1

@@ -1,0 +1,138 @@
+"""A schedule of dropout_steps, also when training goes on from a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from opennmt_sd.onmt.schedule import Schedule, next_step
+
+SCHEDULE = ("-dropout", "0.4", "0.2", "0.1", "-dropout_steps", "0", "10", "20",
+            "-attention_dropout", "0", "0", "0")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(1, 0.4), (10, 0.4), (11, 0.2), (20, 0.2), (21, 0.1), (9999, 0.1)]
+)
+def test_rate_at(step: int, rate: float) -> None:
+    assert Schedule((0.4, 0.2, 0.1), (0.0, 0.0, 0.0), (0, 10, 20)).rate_at(step) == rate
+
+
+def test_before_the_first_step_the_first_rate_holds_as_stock_builds_it() -> None:
+    assert Schedule((0.4, 0.2), (0.0, 0.0), (5, 10)).rate_at(2) == 0.4
+
+
+def test_the_schedule_of_an_old_checkpoint() -> None:
+    schedule = Schedule.of(Namespace(dropout=0.3))
+    assert schedule == Schedule((0.3,), (0.0,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("state", "reset", "step"),
+    [
+        ({"training_step": 15}, "none", 15),
+        ({"training_step": 15}, "states", 15),
+        ({"training_step": 15}, "keep_states", 15),
+        ({"training_step": 15}, "all", 1),
+        (None, "none", 1),  # released or averaged: stock starts over as well
+    ],
+)
+def test_next_step(state: Any, reset: str, step: int) -> None:
+    assert next_step({"optim": state}, Namespace(reset_optim=reset)) == step
+
+
+def test_next_step_of_a_new_run() -> None:
+    assert next_step(None, Namespace(reset_optim="none")) == 1
+
+
+# The real build_model, as train_single calls it.
+
+
+@pytest.fixture
+def build(
+    parse: Callable[..., Namespace], caplog: pytest.LogCaptureFixture
+) -> Callable[..., tuple[Any, Namespace, str]]:
+    """Train options -> the model after a resume at a step, this run's options, and the log."""
+    small = ("-layers", "2", "-hidden_size", "8", "-word_vec_size", "8")
+
+    def build(trained: tuple[str, ...], *args: str, step: int = 15) -> tuple[Any, Namespace, str]:
+        from onmt.constants import DefaultTokens as D
+        from onmt.model_builder import build_model
+        from onmt.utils.parse import ArgumentParser
+        from pyonmttok import build_vocab_from_tokens
+
+        tokens = [D.UNK, D.PAD, D.BOS, D.EOS, "a", "b"]
+        vocab = build_vocab_from_tokens(tokens)
+        vocabs = {"src": vocab, "tgt": vocab, "decoder_start_token": D.BOS}
+        was = parse(*small, *trained)
+        ArgumentParser.update_model_opts(was)
+        model = build_model(was, was, vocabs, None, -1)
+        state = model.state_dict()
+        checkpoint = {
+            "model": {k: v for k, v in state.items() if "generator" not in k},
+            "generator": model.generator.state_dict(),
+            "opt": was,
+            "optim": {"training_step": step},
+        }
+        opt = parse(*small, *args)
+        ArgumentParser.update_model_opts(opt)
+        model_opt = opt if opt.override_opts else copy.deepcopy(was)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "onmt"):
+            model = build_model(model_opt, opt, vocabs, checkpoint, -1)
+        log = "\n".join(m for m in caplog.messages if m.startswith("opennmt_sd: "))
+        return model, opt, log
+
+    return build
+
+
+def rates(model: Any) -> list[float]:
+    plans = (model.encoder.plan, model.decoder.plan)
+    return [p.pattern(place).p for p in plans for place in ("encoder", "output", "recurrent")]
+
+
+def test_a_resumed_run_goes_on_with_the_checkpoints_schedule(build: Callable[..., Any]) -> None:
+    model, opt, log = build((*SCHEDULE, "-sd_output_dropout", "0.35"))
+    assert rates(model) == [0.2, 0.35, 0.0] * 2
+    # The trainer reads these.
+    assert opt.dropout == [0.4, 0.2, 0.1]
+    assert opt.dropout_steps == [0, 10, 20]
+    assert opt.attention_dropout == [0.0, 0.0, 0.0]
+    lines = log.splitlines()
+    assert lines[0] == (
+        "opennmt_sd: kept from the checkpoint: sd_output_dropout 0.35 (this run: None); "
+        "--override_opts would take this run's"
+    )
+    assert lines[1] == (
+        "opennmt_sd: step 15 resumes the schedule of dropout: "
+        "0.4 after step 0, 0.2 after step 10, 0.1 after step 20"
+    )
+    assert "encoder 0.2 structured/random" in lines[2]
+    assert "output 0.35 structured/random" in lines[2]
+    assert len(lines) == 3
+
+
+def test_override_opts_takes_this_runs_schedule(build: Callable[..., Any]) -> None:
+    args = ("-override_opts", "-dropout", "0.5", "0.3", "-dropout_steps", "0", "12",
+            "-attention_dropout", "0", "0")  # fmt: skip
+    model, opt, _ = build(SCHEDULE, *args)
+    assert rates(model) == [0.3, 0.3, 0.0] * 2
+    assert opt.dropout == [0.5, 0.3]
+
+
+def test_reset_optim_all_starts_the_schedule_over(build: Callable[..., Any]) -> None:
+    model, opt, _ = build(SCHEDULE, "-reset_optim", "all")
+    assert rates(model) == [0.4, 0.4, 0.0] * 2
+    assert opt.dropout_steps == [0, 10, 20]
+
+
+def test_nothing_to_resume_is_one_line(build: Callable[..., Any]) -> None:
+    _, _, log = build(())
+    assert log.startswith("opennmt_sd: dropout src_embedding 0.3 structured/random, ")
+    assert len(log.splitlines()) == 1
+    assert "; engine " in log

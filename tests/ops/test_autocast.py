@@ -1,0 +1,106 @@
+"""Mixed precision: dtypes go in and out as with torch's own layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd import ops
+
+KINDS = ["structured", "fixed", "mask", "fixed mask", None]
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+lowered = pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.bfloat16, torch.float64],
+    ids=["float32", "bfloat16", "float64"],
+)
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def outcome(layer, *given: Tensor) -> list[torch.dtype]:
+    """The dtypes of what a layer gives, and of the gradients of what it was given."""
+    leaves = [t.detach().clone().requires_grad_() for t in given]
+    with autocast():
+        y = layer(*leaves)
+    outputs = y if isinstance(y, tuple) else (y,)
+    sum(o.float().sum() for o in outputs).backward()
+    return [t.dtype for t in outputs] + [leaf.grad.dtype for leaf in leaves]
+
+
+@every_kind
+@lowered
+def test_masked_linear_is_like_linear(any_engine: str, kind, dtype: torch.dtype, draw) -> None:
+    given = [torch.randn(s, dtype=dtype) for s in ((4, 3, 6), (5, 6), (5,))]
+    keep = None if kind is None else draw(kind, 0.5, 4, 3, 6)
+    want = outcome(nn.functional.linear, *given)
+    assert outcome(lambda x, w, b: ops.masked_linear(x, keep, w, b), *given) == want
+
+
+@every_kind
+def test_lstm_is_like_lstm(any_engine: str, kind, draw) -> None:
+    """In float32; float64 is left as it is, which torch's own LSTM has no rule for on a CPU."""
+    torch_lstm = nn.LSTM(6, 5)
+    weights = [w.detach() for w in torch_lstm.parameters()]
+    given = torch.randn(4, 3, 6), torch.zeros(3, 5), torch.zeros(3, 5), *weights
+    keep = None if kind is None else draw(kind, 0.5, 4, 3, 5)
+
+    def theirs(x, h, c, *weights):
+        y, h, c = torch._VF.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, True, False, False)
+        return y, h[0], c[0]
+
+    def ours(x, h, c, w_ih, w_hh, b_ih, b_hh):
+        return ops.lstm(ops.masked_linear(x, None, w_ih, b_ih + b_hh), w_hh, h, c, keep)
+
+    assert outcome(ours, *given) == outcome(theirs, *given)
+
+
+@every_kind
+def test_a_step_is_like_linear(any_engine: str, kind, draw) -> None:
+    given = [torch.randn(s) for s in ((3, 6), (5, 6), (5,))]
+    keep = None if kind is None else draw(kind, 0.5, 4, 3, 6)
+
+    def step(x, w, b):
+        return ops.masked_linear_step(ops.prepare(w, b), x, keep, 1)
+
+    assert outcome(step, *given) == outcome(nn.functional.linear, *given)
+
+
+def test_gates_of_a_step_and_a_float32_cell(any_engine: str) -> None:
+    """Gates come lowered from the products, the first cell does not: the cell's dtype wins."""
+    gates, c = torch.randn(3, 20).bfloat16(), torch.randn(3, 5)
+    assert outcome(ops.lstm_gates, gates, c) == [torch.float32] * 2 + [
+        torch.bfloat16,
+        torch.float32,
+    ]
+
+
+@every_kind
+def test_values(any_engine: str, kind, draw, compare) -> None:
+    """What autocast computes is what the lowered inputs give, sums in float32."""
+    x, weight = torch.randn(4, 3, 6), torch.randn(5, 6)
+    keep = None if kind is None else draw(kind, 0.5, 4, 3, 6)
+    with autocast():
+        y = ops.masked_linear(x, keep, weight)
+    want = ops.masked_linear(x.bfloat16(), keep, weight.bfloat16())
+    assert y.dtype == want.dtype == torch.bfloat16
+    compare({"y": y}, {"y": want}, rtol=0, atol=0)
+
+
+def test_the_backward_pass_is_lowered_too(engine: str, draw, compare) -> None:
+    """As in torch, the backward pass runs outside autocast, on what the forward pass lowered."""
+    given = [torch.randn(s) for s in ((4, 3, 6), (5, 6))]
+    keep = draw("structured", 0.5, 4, 3, 6)
+    results = []
+    for name in (engine, "naive"):
+        leaves = [t.clone().requires_grad_() for t in given]
+        with ops.use(name), autocast():
+            y = ops.masked_linear(leaves[0], keep, leaves[1])
+        y.float().square().sum().backward()
+        results.append({"dx": leaves[0].grad, "dw": leaves[1].grad})
+    largest = {n: float(t.abs().max()) for n, t in results[1].items()}
+    for name, got in results[0].items():  # rounded once or twice on the way
+        assert (got - results[1][name]).abs().max() < 3 * 2**-8 * largest[name], name

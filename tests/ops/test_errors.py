@@ -1,0 +1,184 @@
+"""The texts of what the ops refuse: the value, the rule, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from opennmt_sd import DropoutPattern, ops
+
+X, W, BIAS = torch.zeros(4, 3, 6), torch.zeros(5, 6), torch.zeros(5)
+GATES, W_HH, STATE = torch.zeros(4, 3, 8), torch.zeros(8, 2), torch.zeros(3, 2)
+HANDLE = "handle"  # a handle of W, prepared in the test
+
+
+def sizes(*n: int) -> torch.Tensor:
+    return torch.tensor(n)
+
+
+def sets(T: int, D: int) -> Any:
+    return DropoutPattern(0.5).draw(T, 3, D)
+
+
+def mask(T: int, B: int, D: int) -> Any:
+    return DropoutPattern(0.5, "random").draw(T, B, D)
+
+
+# id: op, arguments, error, text
+REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], str]] = {
+    "integers": (
+        ops.masked_linear, {"x": X.long(), "keep": None, "weight": W},
+        TypeError, "x must be floating point, got torch.int64",
+    ),
+    "two axes": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W},
+        ValueError, "x must be [T, B, D] (time first), or packed [rows, D] with batch_sizes; "
+                    "got [3, 6]",
+    ),
+    "packed, three axes": (
+        ops.masked_linear, {"x": X, "keep": None, "weight": W, "batch_sizes": sizes(3, 1)},
+        ValueError, "packed x must be [sum(batch_sizes), D], got [4, 3, 6]",
+    ),
+    "sizes that grow": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(1, 2)},
+        ValueError, "batch_sizes must be positive and must not grow, got [1, 2]",
+    ),
+    "a size of 0": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(3, 0)},
+        ValueError, "batch_sizes must be positive and must not grow, got [3, 0]",
+    ),
+    "sizes of other rows": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(3, 1)},
+        ValueError, "batch_sizes add up to 4, x has 3 rows",
+    ),
+    "weight of another width": (
+        ops.masked_linear, {"x": X, "keep": None, "weight": W.t()},
+        ValueError, "weight must be [N, 6] as in nn.Linear, got [6, 5]",
+    ),
+    "bias of another width": (
+        ops.masked_linear, {"x": X, "keep": None, "weight": W, "bias": BIAS[:4]},
+        ValueError, "bias must be [5], got [4]",
+    ),
+    "a rate for sets": (
+        ops.masked_linear, {"x": X, "keep": 0.5, "weight": W},
+        TypeError, "keep must come from DropoutPattern.draw, got float",
+    ),
+    "sets of another width": (
+        ops.masked_linear, {"x": X, "keep": sets(4, 7), "weight": W},
+        ValueError, "keep sets of width 7 do not fit an input of width 6",
+    ),
+    "sets of other steps": (
+        ops.masked_linear, {"x": X, "keep": sets(3, 6), "weight": W},
+        ValueError, "keep sets of 3 steps do not fit an input of 4 steps (1 or 4 are needed); ops "
+                    "take the time first: [T, B, D]",
+    ),
+    "mask of another batch": (
+        ops.masked_linear, {"x": X, "keep": mask(4, 2, 6), "weight": W},
+        ValueError, "a keep mask for a batch of 2 does not fit 3",
+    ),
+    "two dtypes": (
+        ops.masked_linear, {"x": X.double(), "keep": None, "weight": W, "bias": BIAS},
+        ValueError, "all inputs need one dtype: x torch.float64, weight torch.float32, "
+                    "bias torch.float32",
+    ),
+    "two devices": (
+        ops.masked_linear, {"x": X, "keep": None, "weight": W.to("meta")},
+        ValueError, "all inputs need one device: x cpu, weight meta",
+    ),
+    "lstm: two axes": (
+        ops.lstm, {"gates_x": GATES[0], "weight_hh": W_HH, "h": STATE, "c": STATE},
+        ValueError, "gates_x must be [T, B, 4H] (time first), or packed [rows, 4H] with "
+                    "batch_sizes; got [3, 8]",
+    ),
+    "lstm: weight of another width": (
+        ops.lstm, {"gates_x": GATES, "weight_hh": torch.zeros(8, 3), "h": STATE, "c": STATE},
+        ValueError, "weight_hh must be [N, 2] as in nn.Linear, got [8, 3]",
+    ),
+    "lstm: weight of other gates": (
+        ops.lstm, {"gates_x": GATES, "weight_hh": torch.zeros(6, 2), "h": STATE, "c": STATE},
+        ValueError, "gates_x [.., 4H] and weight_hh [4H, H] do not fit: [4, 3, 8] and [6, 2]",
+    ),
+    "lstm: h of another batch": (
+        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE[:2], "c": STATE},
+        ValueError, "h must be [3, 2] (batch, hidden), got [2, 2]",
+    ),
+    "lstm: c with layers": (
+        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE[None]},
+        ValueError, "c must be [3, 2] (batch, hidden), got [1, 3, 2]",
+    ),
+    "lstm: sets of the gates": (
+        ops.lstm,
+        {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE, "keep": sets(4, 8)},
+        ValueError, "keep sets of width 8 do not fit an input of width 2",
+    ),
+    "lstm: two dtypes": (
+        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE.double()},
+        ValueError, "all inputs need one dtype: gates_x torch.float32, weight_hh torch.float32, "
+                    "h torch.float32, c torch.float64",
+    ),
+    "gates: of another width": (
+        ops.lstm_gates, {"gates": GATES[0], "c": torch.zeros(3, 3)},
+        ValueError, "gates must be [B, 4H] and c [B, H], got [3, 8] and [3, 3]",
+    ),
+    "gates: with time": (
+        ops.lstm_gates, {"gates": GATES, "c": STATE},
+        ValueError, "gates must be [B, 4H] and c [B, H], got [4, 3, 8] and [3, 2]",
+    ),
+    "prepare: one axis": (
+        ops.prepare, {"weight": BIAS},
+        ValueError, "weight must be [N, 5] as in nn.Linear, got [5]",
+    ),
+    "prepare: bias of another width": (
+        ops.prepare, {"weight": W, "bias": BIAS[:2]},
+        ValueError, "bias must be [5], got [2]",
+    ),
+    "prepare: two dtypes": (
+        ops.prepare, {"weight": W, "bias": BIAS.double()},
+        ValueError, "all inputs need one dtype: weight torch.float32, bias torch.float64",
+    ),
+    "step: with time": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X},
+        ValueError, "x must be [B, 6] for a prepared weight [5, 6], got [4, 3, 6]",
+    ),
+    "step: of another width": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0, :, :5]},
+        ValueError, "x must be [B, 6] for a prepared weight [5, 6], got [3, 5]",
+    ),
+    "step: no such step": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": sets(4, 6), "t": 4},
+        IndexError, "step 4 is out of range: the keep sets hold 4 steps",
+    ),
+    "step: counted from the end": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": sets(4, 6), "t": -1},
+        IndexError, "step -1 is out of range: the keep sets hold 4 steps",
+    ),
+    "step: sets of another width": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": sets(4, 5)},
+        ValueError, "keep sets of width 5 do not fit an input of width 6",
+    ),
+    "step: mask of another batch": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": mask(4, 2, 6)},
+        ValueError, "a keep mask for a batch of 2 does not fit 3",
+    ),
+    "step: two dtypes": (
+        ops.masked_linear_step, {"handle": HANDLE, "x": X[0].double()},
+        ValueError, "all inputs need one dtype: x torch.float64, weight torch.float32",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("op", "given", "error", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(
+    any_engine: str,
+    op: Callable[..., Any],
+    given: dict[str, Any],
+    error: type[Exception],
+    text: str,
+) -> None:
+    given = {n: ops.prepare(W) if v is HANDLE else v for n, v in given.items()}
+    with pytest.raises(error) as caught:
+        op(**given)
+    assert str(caught.value) == text

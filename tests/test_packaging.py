@@ -1,0 +1,210 @@
+"""What is in the wheel, and that it installs and works without a C++ compiler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def build(folder: Path, *options: str, **environment: str) -> Path:
+    done = run(
+        sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", ROOT,
+        "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder, "-v", *options,
+        cwd=folder, **environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as file:
+        return set(file.namelist())
+
+
+def native(wheel: Path) -> list[str]:
+    return [name for name in names(wheel) if name.startswith("opennmt_sd/ops/cpu/_native.cpython")]
+
+
+@dataclass
+class Environment:
+    """A bare environment that holds one wheel, and borrows the rest from the running one."""
+
+    folder: Path
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run(self.folder / "bin/python", *arguments, cwd=self.folder, **environment)
+
+    def pip(self, *arguments: object) -> None:
+        python = self.folder / "bin/python"
+        done = run(sys.executable, "-m", "pip", "--python", python, *arguments, cwd=self.folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def packages(self) -> set[str]:
+        return {path.name for path in self.folder.glob("lib/python*/site-packages/*")}
+
+
+def install(wheel: Path, folder: Path) -> Environment:
+    environment = Environment(folder)
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    environment.pip("install", "--no-deps", "--no-index", wheel)
+    # Sorts last, and its folder comes after: our package is the wheel's, torch is borrowed.
+    (site_packages / "zz_borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return environment
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return install(wheel, tmp_path_factory.mktemp("environment") / "venv")
+
+
+def test_wheel_holds_the_whole_package_and_no_more(wheel: Path) -> None:
+    package = ROOT / "opennmt_sd"
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for folder, _, files in os.walk(package, followlinks=True)
+        for path in (Path(folder, file) for file in files)
+        if path.suffix not in {".cpp", ".pyc", ".so"}
+    }
+    assert {
+        "opennmt_sd/py.typed",
+        "opennmt_sd/conf/__init__.py",
+        "opennmt_sd/conf/onmt/quickstart.yaml",
+        "opennmt_sd/data/tatoeba-de-en/train.de",
+        "opennmt_sd/data/tatoeba-de-en/LICENSE.md",
+    } <= expected
+    ours = {name for name in names(wheel) if ".dist-info/" not in name}
+    autoload = {"opennmt_sd_autoload.pth", "opennmt_sd_autoload.start"}
+    assert ours - set(native(wheel)) == expected | autoload
+
+
+def test_wheel_has_the_native_module(wheel: Path) -> None:
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        pytest.skip("no C++ compiler on this machine")
+    assert len(native(wheel)) == 1
+
+
+def test_installed_wheel_works_from_a_foreign_folder(environment: Environment) -> None:
+    code = (
+        "import sys; print(any(type(f).__module__ == 'opennmt_sd._boot' for f in sys.meta_path))\n"
+        "import importlib.resources as r, opennmt_sd, torch\n"
+        "print(opennmt_sd.__file__)\n"
+        "print((r.files('opennmt_sd.conf') / 'onmt' / 'quickstart.yaml').is_file())\n"
+        "print(opennmt_sd.StructuredLSTM(3, 4)(torch.ones(2, 1, 3))[0].shape)"
+    )
+    done = environment.run("-c", code)
+    armed, place, config, shape = done.stdout.splitlines()
+    assert Path(place).is_relative_to(environment.folder)
+    assert (armed, config, shape) == ("True", "True", "torch.Size([2, 1, 4])"), done.stderr
+
+
+def test_installed_wheel_loads_the_plugin_into_stock_onmt(environment: Environment) -> None:
+    code = (
+        "import onmt.model_builder, sys; from onmt.encoders import str2enc\n"
+        "print('sd_brnn' in str2enc, sys.modules['opennmt_sd.onmt'].__file__)"
+    )
+    known, place = environment.run("-c", code).stdout.split()
+    assert known == "True"
+    assert Path(place).is_relative_to(environment.folder)
+
+
+def test_python_start_loads_nothing_but_the_finder(environment: Environment) -> None:
+    code = "import os, site, sys; print(*sys.modules)"
+    started = set(environment.run("-c", code).stdout.split())
+    bare = set(environment.run("-S", "-c", code).stdout.split())  # site-packages not looked at
+    assert started - bare == {"opennmt_sd", "opennmt_sd._boot"}
+
+
+def test_commands_are_there(environment: Environment) -> None:
+    siblings = {"train", "translate", "server", "average_models", "release_model", "build_vocab"}
+    expected = {"opennmt_sd", *(f"onmt_sd_{name}" for name in siblings)}
+    assert expected <= {path.name for path in (environment.folder / "bin").iterdir()}
+    code = (
+        "from importlib.metadata import distribution\n"
+        "found = distribution('opennmt_sd').entry_points.select(group='console_scripts')\n"
+        "print(*(entry.name for entry in found if callable(entry.load())))"
+    )
+    done = environment.run("-c", code)
+    assert set(done.stdout.split()) == expected, done.stderr
+
+
+PICKY = """#!/bin/sh
+# A compiler that builds programs, and fails on nanobind: too old, say.
+case "$*" in *nanobind*) echo "error: I do not know C++17" >&2; exit 1;; esac
+exec c++ "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        ([], {"CXX": "/bin/false"}),
+        ([], {"CXX": "/no/such/compiler"}),
+        ([], {"CXXFLAGS": "-include/no/such/header.h"}),
+        ([], {"CXX": "picky"}),
+        (["-Ccmake.define.CMAKE_DISABLE_FIND_PACKAGE_Python=ON"], {}),
+    ],
+    ids=["broken", "absent", "broken by its flags", "fails on nanobind", "no Python headers"],
+)
+def test_build_goes_on_without_a_working_compiler(
+    tmp_path: Path, options: list[str], variables: dict[str, str]
+) -> None:
+    picky = tmp_path / "picky"
+    picky.write_text(PICKY)
+    picky.chmod(0o755)
+    if variables.get("CXX") == "picky":
+        variables = {"CXX": str(picky)}
+    wheel = build(tmp_path, *options, **variables)
+    assert native(wheel) == []
+    assert "opennmt_sd_autoload.pth" in names(wheel)
+
+
+def test_without_a_compiler_all_works_with_one_warning(tmp_path: Path) -> None:
+    environment = install(build(tmp_path, CXX="/bin/false"), tmp_path / "venv")
+    code = (
+        "import opennmt_sd, torch\n"
+        "lstm = opennmt_sd.StructuredLSTM(3, 4, dropout=0.5, num_layers=2)\n"
+        "for _ in range(3): print(lstm(torch.ones(2, 1, 3))[0].shape)\n"
+        "import onmt.model_builder; from onmt.encoders import str2enc; print('sd_brnn' in str2enc)"
+    )
+    done = environment.run("-W", "ignore::FutureWarning", "-c", code)
+    assert done.stdout.splitlines() == ["torch.Size([2, 1, 4])"] * 3 + ["True"], done.stderr
+    assert done.stderr.count("opennmt_sd runs without its native CPU module") == 1
+
+
+def test_uninstalling_leaves_nothing_behind(wheel: Path, tmp_path: Path) -> None:
+    environment = install(wheel, tmp_path / "venv")
+    environment.pip("uninstall", "--yes", "opennmt_sd")
+    assert not [name for name in environment.packages() if "opennmt_sd" in name]
+    done = environment.run("-c", "print('ok')")
+    assert (done.stdout, done.stderr) == ("ok\n", "")
