@@ -51,7 +51,7 @@ def convert(
     between = [DropoutPattern.of(m.dropout if dropout is None else dropout) for m in found]
     for lstm, pattern in zip(found, between):
         del lstm.__dict__["dropout"]
-        lstm.__class__ = StructuredLSTM  # type: ignore[assignment]
+        lstm.__class__ = StructuredLSTM
         lstm.dropout = pattern  # type: ignore[assignment]
         lstm.input_dropout, lstm.recurrent_dropout = patterns
     return model

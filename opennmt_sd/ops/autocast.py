@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +21,11 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
-def lowered(*tensors: Tensor | None) -> tuple[AbstractContextManager, list]:
+def lowered(x: Tensor, *others: Tensor | None) -> tuple[AbstractContextManager[Any], list[Any]]:
     """The tensors in the autocast dtype, and a context in which autocast does nothing more."""
-    x = tensors[0]
+    tensors = [x, *others]
     dtype = autocast_dtype(x.device.type)
     if dtype is None:
-        return nullcontext(), list(tensors)
+        return nullcontext(), tensors
     cast = [t.to(dtype) if t is not None and t.dtype in LOWERED else t for t in tensors]
     return torch.autocast(x.device.type, enabled=False), cast

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.dropout import Keep, KeepMask, KeepSets
+from opennmt_sd.dropout import Keep, KeepSets
 
 # ------------------------------------------------------------ the three phases, over all rows
 
@@ -71,7 +71,7 @@ def wg(x: Tensor, dy: Tensor, keep: Keep | None, sizes: list[int]) -> Tensor:
     return dw.t().to(dy.dtype).contiguous()
 
 
-def _masked(x: Tensor, keep: KeepMask | None, sizes: list[int]) -> Tensor:
+def _masked(x: Tensor, keep: Keep | None, sizes: list[int]) -> Tensor:
     if keep is None or not x.numel():
         return x
     if len(set(sizes)) == 1:  # not packed: the mask broadcasts
@@ -190,20 +190,20 @@ class _Step:
         if isinstance(keep, KeepSets) and keep.steps == 1:
             self.packed = self.packed.index_select(0, keep.kept(0))
 
-    def _of(self, t: int) -> tuple[Tensor, Tensor]:
+    def _of(self, keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
         """The kept units of step t and their rows of the packed weight."""
-        K = self.keep.kept(t)
-        return K, self.packed if self.keep.steps == 1 else self.packed.index_select(0, K)
+        K = keep.kept(t)
+        return K, self.packed if keep.steps == 1 else self.packed.index_select(0, K)
 
     def fp(self, h: Tensor, t: int) -> Tensor:
         if isinstance(self.keep, KeepSets):
-            K, packed = self._of(t)
+            K, packed = self._of(self.keep, t)
             return (h.index_select(1, K) @ packed).mul_(self.keep.scale)
         return self._masked(h, t) @ self.packed
 
     def bp(self, d_gates: Tensor, t: int) -> Tensor:
         if isinstance(self.keep, KeepSets):
-            K, packed = self._of(t)
+            K, packed = self._of(self.keep, t)
             dh = d_gates.new_zeros(d_gates.shape[0], self.keep.width)
             return dh.index_copy_(1, K.long(), (d_gates @ packed.t()).mul_(self.keep.scale))
         return self._masked(d_gates @ self.packed.t(), t)
