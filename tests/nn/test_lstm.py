@@ -205,16 +205,24 @@ WRONG: dict[str, tuple[Any, ...]] = {
 }
 
 
+# torch 2.2 computes on with a wrong width, and leaves the dtype to a kernel; ours must refuse both.
+UNCHECKED_BY_OLD_TORCH = {"another width", "another width, unbatched", "another dtype"}
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
-def test_errors_are_of_torchs_kind(arguments: tuple[Any, ...], training: bool) -> None:
+@pytest.mark.parametrize("fault", WRONG)
+def test_errors_are_of_torchs_kind(fault: str, training: bool) -> None:
     """Whoever catches nn.LSTM's errors catches ours."""
     theirs = nn.LSTM(D, H, 2).train(training)
     ours = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
-    with pytest.raises(Exception) as want:  # noqa: PT011 - torch says which
-        theirs(*arguments)
-    with pytest.raises(want.type):
-        ours.train(training)(*arguments)
+    if torch.__version__.startswith(("2.1.", "2.2.", "2.3.")) and fault in UNCHECKED_BY_OLD_TORCH:
+        expected: Any = (RuntimeError, ValueError)
+    else:
+        with pytest.raises(Exception) as want:
+            theirs(*WRONG[fault])
+        expected = want.type
+    with pytest.raises(expected):
+        ours.train(training)(*WRONG[fault])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ T, B, D, H = 5, 3, 4, 6
 FIXED = DropoutPattern(0.4, "random", "fixed")
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
-    "lstm": lambda: StructuredLSTM(D, H, 2, dropout=FIXED, input_dropout=0.5, recurrent_dropout=0.3),
+    "lstm": lambda: StructuredLSTM(D, H, 2, dropout=FIXED, input_dropout=0.5,
+                                   recurrent_dropout=0.3),
     "cell": lambda: StructuredLSTMCell(D, H, input_dropout=0.5, recurrent_dropout=0.3),
     "linear": lambda: MaskedLinear(D, H, dropout=FIXED, batch_first=True),
     "dropout": lambda: StructuredDropout(FIXED, batch_first=True),
@@ -206,7 +207,7 @@ def test_compilation() -> None:
     """Graph breaks are allowed; other results are not."""
     model = Tagger()
     compiled = torch.compile(model, backend="aot_eager")  # without a C++ compiler
-    for T in (4, 5):  # noqa: N806 - the second length makes shapes dynamic
+    for T in (4, 5):  # the second length makes shapes dynamic
         ids = torch.randint(20, (T, B))
         got, want = (seeded(m, ids) for m in (compiled, model))
         torch.testing.assert_close(got, want)

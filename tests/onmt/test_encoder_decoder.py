@@ -177,8 +177,9 @@ def test_evaluation_is_stocks_bit_for_bit(build: Build, option: str, encoder: st
 
 
 @pytest.mark.parametrize(
-    ("encoder", "decoder"), [("brnn", "sd_rnn"), ("sd_brnn", "rnn"), ("rnn", "sd_rnn"), ("sd_rnn", "rnn")]
-)  # fmt: skip
+    ("encoder", "decoder"),
+    [("brnn", "sd_rnn"), ("sd_brnn", "rnn"), ("rnn", "sd_rnn"), ("sd_rnn", "rnn")],
+)
 @feeds
 def test_ours_beside_stocks(build: Build, encoder: str, decoder: str, option: str) -> None:
     stock = build(encoder.removeprefix("sd_"), "rnn", **OPTIONS[option])
@@ -484,8 +485,10 @@ def test_a_step_multiplies_less(build: Build, option: str, engine: str) -> None:
 
     def flops(**rates: float) -> int:
         # Attention is left out, and the vocabulary's layer is not part of the two modules.
-        model = build("sd_rnn", "sd_rnn", global_attention="none", **{**OPTIONS[option], "layers": 1,
-                      "hidden_size": 64, "word_vec_size": 64}, **rated("III", **rates))  # fmt: skip
+        options = {**OPTIONS[option], "layers": 1, "hidden_size": 64, "word_vec_size": 64}
+        model = build(
+            "sd_rnn", "sd_rnn", global_attention="none", **options, **rated("III", **rates)
+        )
         given = batch()
         with ops.use(engine), FlopCounterMode(display=False) as counter:
             torch.manual_seed(1)

@@ -51,7 +51,7 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 def draw() -> Callable[..., Keep | None]:
     """Keep sets by name, p and size; None for "keeps all", and sets that keep nothing."""
 
-    def draw(kind: str, p: float | str | None, T: int, B: int, D: int, seed: int = 0):  # noqa: ANN202
+    def draw(kind: str, p: float | str | None, T: int, B: int, D: int, seed: int = 0):
         if p is None:
             return None
         if p == "all":  # a legal draw, but too rare to wait for

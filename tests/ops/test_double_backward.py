@@ -27,7 +27,8 @@ def stepwise(keep) -> Callable[..., Tensor]:
 def function(op: str, keep) -> tuple[Callable[..., Tensor], list[tuple[int, ...]]]:
     """An op and the shapes of its inputs, of one width: 2 steps, 2 samples, 2 units."""
     return {
-        "masked_linear": (lambda x, w, b: ops.masked_linear(x, keep, w, b), [(2, 2, 2), (3, 2), (3,)]),
+        "masked_linear": (lambda *given: ops.masked_linear(given[0], keep, *given[1:]),
+                          [(2, 2, 2), (3, 2), (3,)]),
         "lstm": (lambda *given: ops.lstm(*given, keep)[0], [(2, 2, 8), (8, 2), (2, 2), (2, 2)]),
         "lstm_gates": (lambda gates, c: torch.cat(ops.lstm_gates(gates, c)), [(2, 8), (2, 2)]),
         "stepwise": (stepwise(keep), [(2, 2), (2, 2)]),

@@ -37,7 +37,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
     for name, module in ENGINES.items():
 
-        def gates(*given, name=name, real=module.lstm_gates):  # noqa: ANN202
+        def gates(*given, name=name, real=module.lstm_gates):
             ran.append(name)
             return real(*given)
 
