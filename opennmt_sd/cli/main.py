@@ -62,7 +62,7 @@ def _export(checkpoint: Path, output: Path | None, force: bool) -> int:
     from opennmt_sd.onmt.checkpoint import CheckpointError
     from opennmt_sd.onmt.export import ExportError, export
 
-    target = output or checkpoint.with_name(f"{checkpoint.stem}.stock{checkpoint.suffix}")
+    target = output or checkpoint.parent / f"{checkpoint.stem}.stock{checkpoint.suffix}"
     try:
         export(checkpoint, target, force=force)
     except (CheckpointError, ExportError) as error:

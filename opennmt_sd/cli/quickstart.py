@@ -257,7 +257,7 @@ def _is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
-    except (zipfile.BadZipFile, EOFError):
+    except Exception:  # noqa: BLE001 - of a damaged file zipfile raises a dozen kinds
         return False
 
 

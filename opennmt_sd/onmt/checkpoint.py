@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -38,6 +37,8 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
         CheckpointError: no such file, truncated or damaged, or not an OpenNMT-py checkpoint.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: this is a folder: give a checkpoint file")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     allow_namespace()
@@ -51,7 +52,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
             weights_only=weights_only,
             mmap=mmap,
         )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle can raise anything, TypeError among others
         first = str(error).strip().splitlines()
         raise CheckpointError(
             f"{path}: not readable as a checkpoint: the file is damaged, incomplete or of "

@@ -73,17 +73,6 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
 class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
     """With input feed: each step reads the attended output of the step before."""
 
-    def forward(
-        self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None,
-        step: int | None = None, **kwargs: Any,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        dec_outs, attns = super().forward(tgt, enc_out, src_len=src_len, step=step, **kwargs)
-        if step is not None and "std" in attns:
-            # Translation reads [B, T, S], as without input feed. Stock gives [T, B, S] here, and
-            # fails on replace_unk, attn_debug and coverage_penalty.
-            attns["std"] = attns["std"].transpose(0, 1)
-        return dec_outs, attns
-
     def _run_forward_pass(
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
     ) -> tuple[tuple[Tensor, Tensor], list[Tensor], dict[str, list[Tensor]]]:
@@ -101,7 +90,8 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         drop = _Dropper(keep_out, T, emb.device)
 
         feed = self.state["input_feed"].squeeze(0)
-        h, c = (list(states.unbind(0)) for states in self.state["hidden"])
+        # An encoder with more layers hands over more states; as in stock, the first ones count.
+        h, c = (list(states[: self.num_layers].unbind(0)) for states in self.state["hidden"])
         coverage = self.state["coverage"]
         coverage = None if coverage is None else coverage.squeeze(0)
         dec_outs: list[Tensor] = []

@@ -43,6 +43,8 @@ def export(
             raise ExportError(f"{target}: this is the checkpoint itself: give another output")
         if target.is_dir():
             raise ExportError(f"{target}: this is a folder: give a file")
+        if not target.is_file():  # a file put in the place of /dev/null breaks the machine
+            raise ExportError(f"{target}: this is a device or a pipe: give a file")
         if not force:
             raise ExportError(f"{target}: exists already: --force overwrites it")
     content = read(source)

@@ -91,7 +91,7 @@ def option_faults(opt: Namespace) -> list[str]:
     faults = []
     for key, known in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
         name = getattr(opt, key, None) or ""
-        if name.startswith("sd_") and name not in known:
+        if name.lower().replace("-", "_").startswith("sd_") and name not in known:
             faults.append(f"{key} {name} is unknown: did you mean {_nearest(name, known)}?")
     for key, choices in (("sd_space", SPACES), ("sd_time", TIMES)):
         value = getattr(opt, key, DEFAULTS[key])

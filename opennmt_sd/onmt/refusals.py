@@ -122,6 +122,24 @@ def _combinations(opt: Namespace) -> list[str]:
     return faults
 
 
+def _schedule_faults(opt: Namespace) -> list[str]:
+    """Stock asserts these too, but speaks of `accum_steps`, and asks RNNs for what they ignore."""
+    steps = len(opt.dropout_steps)
+    faults = []
+    if len(opt.dropout) != steps:
+        faults.append(
+            f"dropout and dropout_steps must be equally long, got {len(opt.dropout)} and {steps}: "
+            "give one rate for each step"
+        )
+    if len(opt.attention_dropout) != steps:
+        faults.append(
+            "attention_dropout and dropout_steps must be equally long, got "
+            f"{len(opt.attention_dropout)} and {steps}: RNNs do not use it, but OpenNMT-py counts "
+            f"it: set attention_dropout: {[0.0] * steps}"
+        )
+    return faults
+
+
 def _either(opt: Namespace, both: str, own: str) -> int:
     """The value set for encoder and decoder together, else the encoder's or decoder's own."""
     value: int = getattr(opt, both)
@@ -145,6 +163,7 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
         faults += ignored_faults(opt)
     if not is_ours(model_opt):
         return faults
+    faults += _schedule_faults(opt)
     refusals = list(REFUSALS)
     if has_our_decoder(model_opt) or getattr(model_opt, "decoder_type", None) == "rnn":
         refusals += RNN_DECODER_REFUSALS
@@ -174,14 +193,14 @@ def _unmet_types(model_opt: Namespace, opt: Namespace) -> list[str]:
 
 def command_line_faults(opt: Namespace) -> list[str]:
     """:func:`training_faults` of parsed options, with a look into the checkpoint to resume."""
-    if not getattr(opt, "train_from", "") or opt.override_opts:
+    if not getattr(opt, "train_from", ""):
         return training_faults(opt, opt)
     try:
         model_opt = read(opt.train_from, mmap=True)["opt"]
     except CheckpointError as error:
         # Stock's own business, unless one of our types was asked for.
         return [*option_faults(opt), f"train_from {error}"] if is_ours(opt) else []
-    return training_faults(model_opt, opt)
+    return training_faults(opt if opt.override_opts else model_opt, opt)
 
 
 def check_training(model_opt: Namespace, opt: Namespace) -> None:
@@ -197,7 +216,8 @@ def check_translation(opt: Namespace, model_path: str) -> None:
     Raises:
         UnsupportedOptionsError: the text names every such option.
     """
-    align = [key for key in ("report_align", "gold_align") if getattr(opt, key, False)]
+    keys = ("report_align", "gold_align", "align_debug")
+    align = [key for key in keys if getattr(opt, key, False)]
     if not align:
         return
     try:
@@ -206,7 +226,7 @@ def check_translation(opt: Namespace, model_path: str) -> None:
         return  # stock is about to say so
     if not has_our_decoder(model_opt):
         return
-    # KeyError in stock, or AttributeError: RNN decoders never fill attns["align"].
+    # KeyError, AttributeError or TypeError in stock: RNN decoders never fill attns["align"].
     faults = [
         f"{key} does not work with decoder_type {model_opt.decoder_type}: RNN decoders give no "
         "alignment. Remove it, and align the finished translations with a word aligner"

@@ -51,6 +51,8 @@ def register_plugin() -> None:
     _wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
     _wrap(builder, "build_model", _with_plan)
     _wrap(builder, "load_test_model", _with_translation_check)
+    decoders = import_module("onmt.decoders.decoder")
+    _wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
 
 
 def _wrap(owner: Any, name: str, wrapper: Callable[[_Function], _Function]) -> None:
@@ -164,14 +166,16 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
         for key in DEFAULTS
         if getattr(model_opt, key) != getattr(opt, key)
     ]
+    if Schedule.of(opt) != schedule:
+        kept.append(f"dropout {schedule} (this run: {Schedule.of(opt)})")
+        schedule.hand_to(opt)
     if kept:
         logger.warning(
             "opennmt_sd: kept from the checkpoint: %s; --override_opts would take this run's",
             ", ".join(kept),
         )
-    if rate != schedule.dropout[0] or Schedule.of(opt) != schedule:
+    if rate != schedule.dropout[0]:
         logger.info("opennmt_sd: step %d resumes the schedule of dropout: %s", step, schedule)
-        schedule.hand_to(opt)
     logger.info("opennmt_sd: %s", _summary(model, model_opt, rate))
 
 
@@ -195,5 +199,22 @@ def _with_translation_check(load_test_model: _Function) -> _Function:
     def wrapped(opt: Namespace, device_id: int = 0, model_path: str | None = None) -> Any:
         check_translation(opt, opt.models[0] if model_path is None else model_path)
         return load_test_model(opt, device_id, model_path)
+
+    return wrapped
+
+
+def _with_attention_batch_first(forward: _Function) -> _Function:
+    """`InputFeedRNNDecoder.forward`, stock's and ours: attention as translation reads it.
+
+    Translation reads ``[B, T, S]``, as every other decoder gives it. Stock gives ``[T, B, S]`` with
+    input feed, and fails on replace_unk, attn_debug, coverage_penalty and mixed ensembles.
+    """
+
+    @functools.wraps(forward)
+    def wrapped(self: Any, *args: Any, step: int | None = None, **kwargs: Any) -> Any:
+        dec_outs, attns = forward(self, *args, step=step, **kwargs)
+        if step is not None and "std" in attns:
+            attns["std"] = attns["std"].transpose(0, 1)
+        return dec_outs, attns
 
     return wrapped

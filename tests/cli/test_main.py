@@ -41,6 +41,12 @@ def test_a_fault_is_one_line_and_exit_code_1(
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("folder", [".", "/", ""])
+def test_a_folder_is_no_checkpoint(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", folder]) == 1
+    assert "this is a folder: give a checkpoint file" in capsys.readouterr().err
+
+
 def test_force(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(checkpoint)]) == 0
     assert main(["export", str(checkpoint)]) == 1

@@ -135,7 +135,13 @@ def damage_all(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [damage_end, damage_middle, damage_all])
+def damage_table(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] = 99  # a compression that there is not
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_end, damage_middle, damage_all, damage_table])
 def test_a_damaged_checkpoint_is_passed_over(
     calls, folder: Path, capsys: pytest.CaptureFixture[str], damage
 ) -> None:

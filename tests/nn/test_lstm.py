@@ -121,6 +121,28 @@ def test_three_layers() -> None:
     compare(got, run(theirs, data, arguments))
 
 
+@pytest.mark.parametrize(
+    ("dropout", "training", "calls"),
+    [(0.5, False, 1), (0.0, True, 1), (DropoutPattern(0.5, "random"), True, 2)],
+    ids=["evaluation", "nothing to drop", "random in space: one a layer"],
+)
+def test_torchs_calls(
+    dropout: Any, training: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be left out of the products, torch's fused LSTM computes them."""
+    seen: list[str] = []
+    real = torch._VF.lstm
+
+    def lstm(*given: Any) -> Any:
+        seen.append("lstm")
+        return real(*given)
+
+    monkeypatch.setattr(torch._VF, "lstm", lstm)
+    ours = StructuredLSTM(D, H, 2, bidirectional=True, dropout=dropout, input_dropout=dropout)
+    ours.train(training)(torch.randn(T, B, D))
+    assert len(seen) == calls
+
+
 def test_layouts_of_the_results_are_torchs() -> None:
     """Strides too: a caller's ``view`` works with one as with the other."""
     for layout in LAYOUTS[:4]:

@@ -201,7 +201,7 @@ def test_a_given_state_is_dropped_where_it_enters() -> None:
 
 @every_case
 @pytest.mark.parametrize("both", [False, True], ids=["one way", "two ways"])
-def test_sets_that_are_given(case: str, both: bool, drawn) -> None:
+def test_sets_that_are_given(any_engine: str, case: str, both: bool, drawn) -> None:
     lstm = build(case, PLACES["all"], both)
     x = torch.randn(T, B, D, dtype=torch.float64)
     keep = DropoutPattern(0.5, *CASES[case]).draw(T, B, D)

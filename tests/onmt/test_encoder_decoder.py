@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one layer": {"input_feed": 1, "layers": 1},
     "one layer, no feed": {"input_feed": 0, "layers": 1, "global_attention": "dot"},
     "three layers": {"input_feed": 1, "layers": 3},
+    "fewer decoder layers": {"input_feed": 1, "layers": -1, "enc_layers": 3, "dec_layers": 2},
 }  # fmt: skip
 STOCK_FAILS = {"gate source, bridge, no feed"}  # it views an output that is not contiguous
 CASES = {"I": ("random", "random"), "II": ("random", "fixed"),
@@ -311,12 +312,13 @@ def test_the_input_feed_decoder_is_stocks_with_masks(
 ) -> None:
     """Every place of the decoder, the fed output and the state among them."""
     options = OPTIONS[option]
-    layers = options.get("layers", 2)
+    layers = options.get("dec_layers", options.get("layers", 2))
+    given = options.get("enc_layers", layers)
     ours = build("sd_rnn", "sd_rnn", **options, **rated(case, **RATES)).decoder.double()
     stock = build("rnn", "rnn", **options).decoder.double()
-    got = decode(ours, layers)
+    got = decode(ours, given)
     play(stock, drawn, layers, feed=True)
-    compare(got, decode(stock, layers))
+    compare(got, decode(stock, given))
 
 
 @every_case

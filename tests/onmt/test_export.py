@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from argparse import Namespace
@@ -131,6 +132,16 @@ def _code(path: Path) -> None:
     torch.save({"opt": Path, "vocab": {}}, path)  # a class: weights_only must refuse it
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _scrambled(path: Path) -> None:
+    # A pickle of before torch's zip files: a dictionary with a dictionary as a key.
+    path.write_bytes(b"\x80\x02}}Ns.")
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -141,8 +152,24 @@ def _code(path: Path) -> None:
         (_foreign, "model.pt: not an OpenNMT-py checkpoint: it has no model options"),
         (_tensor, "model.pt: not an OpenNMT-py checkpoint"),
         (_code, "model.pt: not "),
+        (_folder, "model.pt: this is a folder: give a checkpoint file"),
+        (
+            _scrambled,
+            "model.pt: not readable as a checkpoint: the file is damaged, incomplete or "
+            "of another kind (TypeError: ",
+        ),
     ],
-    ids=["missing", "truncated", "empty", "text", "foreign", "tensor", "code"],
+    ids=[
+        "missing",
+        "truncated",
+        "empty",
+        "text",
+        "foreign",
+        "tensor",
+        "code",
+        "folder",
+        "scrambled",
+    ],
 )
 def test_what_is_no_checkpoint(
     save: Callable[..., Path], tmp_path: Path, spoil: Callable[[Path], Any], text: str
@@ -152,6 +179,19 @@ def test_what_is_no_checkpoint(
     with pytest.raises(CheckpointError, match=re.escape(text)):
         export(source, tmp_path / "stock.pt")
     assert {path.name for path in tmp_path.iterdir()} <= {"model.pt"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes of that kind")
+@pytest.mark.parametrize("force", [False, True])
+def test_never_in_the_place_of_a_device(
+    save: Callable[..., Path], tmp_path: Path, force: bool
+) -> None:
+    """As root, `-o /dev/null --force` would break the machine."""
+    target = tmp_path / "pipe"
+    os.mkfifo(target)
+    with pytest.raises(ExportError, match="this is a device or a pipe: give a file"):
+        export(save(), target, force=force)
+    assert target.is_fifo()
 
 
 def test_a_folder_that_is_not_there(save: Callable[..., Path], tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_later_rate_of_a_schedule_is_checked_too(refused: Refused) -> None:
         ("sd_time: sometimes", "sd_time 'sometimes' is unknown: use random or fixed"),
         ("encoder_type: sd_brn", "encoder_type sd_brn is unknown: did you mean sd_brnn?"),
         ("decoder_type: sd_brnn", "decoder_type sd_brnn is unknown: did you mean sd_rnn?"),
+        ("encoder_type: SD-BRNN", "encoder_type SD-BRNN is unknown: did you mean sd_brnn?"),
     ],
 )
 def test_an_unknown_value_names_the_known_ones(refused: Refused, yaml: str, text: str) -> None:

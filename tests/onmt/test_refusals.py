@@ -63,6 +63,16 @@ TABLE = {
         "enc_layers 2 and dec_layers 1: ",
         "same number",
     ),
+    "schedule": (
+        "dropout: [0.3, 0.1]\ndropout_steps: [0, 9]",
+        "attention_dropout and dropout_steps must be equally long, got 1 and 2: ",
+        "set attention_dropout: [0.0, 0.0]",
+    ),
+    "steps": (
+        "dropout: [0.3, 0.1]",
+        "dropout and dropout_steps must be equally long, got 2 and 1: ",
+        "give one rate for each step",
+    ),
     "stateless": ("encoder_type: cnn", "encoder_type cnn gives no state", "sd_brnn"),
 }  # fmt: skip
 
@@ -185,6 +195,7 @@ def test_resume_of_no_checkpoint(
     if content is not None:
         path.write_bytes(content)
     assert f"error: train_from {path}: {text}" in refused("-train_from", str(path))
+    assert f"train_from {path}: {text}" in refused("-train_from", str(path), "-override_opts")
     # With stock types it is stock's to say.
     parse("-train_from", str(path), "-encoder_type", "brnn", "-decoder_type", "rnn")
 
@@ -197,6 +208,7 @@ def test_resume_of_no_checkpoint(
     [
         ({"report_align": True}, 0, "report_align does not work with decoder_type sd_rnn"),
         ({"report_align": True, "gold_align": True}, 1, "2 faults in the options"),
+        ({"align_debug": True}, 1, "align_debug does not work with decoder_type sd_rnn"),
         ({"replace_unk": True}, 1, None),
         ({}, 1, None),
     ],

@@ -105,8 +105,9 @@ def test_a_resumed_run_goes_on_with_the_checkpoints_schedule(build: Callable[...
     assert opt.attention_dropout == [0.0, 0.0, 0.0]
     lines = log.splitlines()
     assert lines[0] == (
-        "opennmt_sd: kept from the checkpoint: sd_output_dropout 0.35 (this run: None); "
-        "--override_opts would take this run's"
+        "opennmt_sd: kept from the checkpoint: sd_output_dropout 0.35 (this run: None), "
+        "dropout 0.4 after step 0, 0.2 after step 10, 0.1 after step 20 (this run: 0.3 after "
+        "step 0); --override_opts would take this run's"
     )
     assert lines[1] == (
         "opennmt_sd: step 15 resumes the schedule of dropout: "

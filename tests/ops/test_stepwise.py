@@ -170,6 +170,24 @@ def test_a_pass_for_x_alone_leaves_nothing_behind(
 
 
 @every_kind
+@pytest.mark.parametrize("before", ["x alone", "everything"])
+def test_a_pass_over_all_steps_and_then_over_a_few(
+    any_engine: str, kind, before: str, given, draw, compare
+) -> None:
+    """What the first pass left of the later steps must not count in the second."""
+    keep = None if kind is None else draw(kind, 0.5, T, B, D)
+    leaves = leaves_of(given)
+    y = stepwise(leaves, keep)
+    inputs = list(leaves.values())
+    torch.autograd.grad(
+        y, inputs[:1] if before == "x alone" else inputs, given["dy"], retain_graph=True
+    )
+    y[:2].backward(given["dy"][:2])
+    want = wanted(given, keep, steps=2)
+    compare(grads(leaves), {n: want[n] for n in grads(leaves)})
+
+
+@every_kind
 def test_backward_over_the_first_steps_only(any_engine: str, kind, given, draw, compare) -> None:
     keep = None if kind is None else draw(kind, 0.5, T, B, D)
     leaves = leaves_of(given)
