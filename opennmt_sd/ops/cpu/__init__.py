@@ -28,6 +28,18 @@ def warn_if_missing() -> None:
         warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=3)
 
 
+def require_native() -> ModuleType:
+    """The native module.
+
+    Raises:
+        RuntimeError: it is not there; the text says why and what to do.
+    """
+    module, fault = _load()
+    if module is None:
+        raise RuntimeError(_missing(fault, platform.machine()))
+    return module
+
+
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     """The module, or None and the reason."""

@@ -1,0 +1,602 @@
+// The kernels, for the instruction set that this file is compiled for (SD_ISA names it).
+//
+// Two register tiles do all the work:
+//   outer: rows x a strip of columns. One packed weight row, one element of each of the rows, one
+//          multiply-add into registers. FP, WG and the forward recurrence.
+//   dot:   kept units x rows, where a vector holds L (four floats) consecutive n of G rows, so that
+//          sums over n need little work at the end, and any batch fills the vectors. BP and the
+//          backward recurrence.
+// A strip is NR rows of the weight, packed once a call as [D, NR]: a kept unit is then NR
+// neighbours, whatever the keep set, and all steps read the strip from cache.
+//
+// Nothing here may have external linkage but the table at the end: the linker could otherwise pick
+// this instruction set's copy of a shared function for every machine. So no std:: either.
+#include "kernels.h"
+#include "simd.h"
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+constexpr int ROWS = SD_BYTES == 64 ? 12 : 6;  // of an outer tile: 2 * ROWS sums in registers
+constexpr int VECTORS = SD_BYTES == 64 ? 6 : 3; // of a dot tile: L * VECTORS sums
+template <class T> constexpr int NR = 2 * VL<T>;
+constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on: dy stays in L1
+
+SD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+SD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+SD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+SD_INLINE int threads() {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
+}
+SD_INLINE int thread() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+template <class T> struct Scratch {
+    T *p;
+    explicit Scratch(int64_t n) : p((T *)scratch_new(n * sizeof(T))) {}
+    ~Scratch() { scratch_free(p); }
+    Scratch(const Scratch &) = delete;
+};
+
+// f(Number<n>()) for the n that is known at run time, 1 to MAX.
+template <int N> struct Number {
+    static constexpr int value = N;
+};
+template <int MAX, class F> SD_INLINE void with_number(int n, F &&f) {
+    if constexpr (MAX > 0) {
+        if (n == MAX) return f(Number<MAX>());
+        with_number<MAX - 1>(n, f);
+    }
+}
+
+// ---------------------------------------------------------------- packing
+
+// Rows of w to columns: out[d * ld + c] = w[c * D + d], for VL columns, zero from n on.
+template <class T> void pack(const T *w, int64_t D, int64_t n, T *out, int64_t ld) {
+    int64_t d = 0;
+    if (n >= VL<T>) {
+        for (; d + L<T> <= D; d += L<T>) {
+            Vec<T> x[L<T>];
+            for (int i = 0; i < L<T>; i++) x[i] = load_groups(w + i * D + d, L<T> * D);
+            transpose(x);
+            for (int i = 0; i < L<T>; i++) store(out + (d + i) * ld, x[i]);
+        }
+    }
+    for (; d < D; d++)
+        for (int c = 0; c < VL<T>; c++) out[d * ld + c] = c < n ? w[c * D + d] : T(0);
+}
+
+// And back: w[c * D + d] = scale * in[d * ld + c], for n columns.
+template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D, int64_t n) {
+    int64_t d = 0;
+    if (n >= VL<T>) {
+        for (; d + L<T> <= D; d += L<T>) {
+            Vec<T> x[L<T>];
+            for (int i = 0; i < L<T>; i++) x[i] = load(in + (d + i) * ld) * scale;
+            transpose(x);
+            for (int i = 0; i < L<T>; i++) store_groups(w + i * D + d, L<T> * D, x[i]);
+        }
+    }
+    for (; d < D; d++)
+        for (int c = 0; c < least(n, VL<T>); c++) w[c * D + d] = scale * in[d * ld + c];
+}
+
+// The strips [s0, s1) of weight [N, D], to out [strip, D, NR]; thread `part` of `parts`.
+template <class T>
+void pack_strips(const T *w, int64_t N, int64_t D, int64_t s0, int64_t s1, T *out, int part,
+                 int parts) {
+    int64_t vectors = (s1 - s0) * 2;
+    for (int64_t v = vectors * part / parts; v < vectors * (part + 1) / parts; v++) {
+        int64_t n0 = s0 * NR<T> + v * VL<T>;
+        pack(w + least(n0, N) * D, D, N - n0, out + v / 2 * D * NR<T> + v % 2 * VL<T>, NR<T>);
+    }
+}
+
+// Rows [rows, ld] to out [strips * NR / L, padded, L]: the vectors of a dot tile.
+template <class T>
+void pack_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *out, int64_t padded) {
+    int64_t whole = n / L<T>, all = strips * NR<T> / L<T>;
+    for (int64_t r = 0; r < padded; r++) {
+        T *to = out + r * L<T>;
+        int64_t q = 0;
+        if (r < rows) {
+            for (; q < whole; q++) memcpy(to + q * padded * L<T>, x + r * ld + q * L<T>, 16);
+            if (n % L<T>) {
+                for (int i = 0; i < L<T>; i++)
+                    to[q * padded * L<T> + i] = i < n % L<T> ? x[r * ld + q * L<T> + i] : T(0);
+                q++;
+            }
+        }
+        for (; q < all; q++) memset(to + q * padded * L<T>, 0, 16);
+    }
+}
+
+// ---------------------------------------------------------------- the outer tile
+
+// What the tile that comes next will read, to be fetched from far caches meanwhile.
+template <class T> struct Ahead {
+    const T *strip = nullptr;
+    const int32_t *idx = nullptr; // null: nothing
+};
+
+// sum[r] += a[j, r] * strip[j], over n values of j. Which rows of a and strip are meant is given by
+// idx (INDEX_A, INDEX_P), or they follow each other.
+template <class T, int M, bool INDEX_A, bool INDEX_P, int FETCH>
+SD_INLINE void outer(const T *a, int64_t lda, const T *strip, const int32_t *idx, int64_t n,
+                     Vec<T> (&sum)[M][2], Ahead<T> ahead) {
+    for (int64_t j = 0; j < n; j++) {
+        const T *p = strip + (INDEX_P ? idx[j] : j) * int64_t(NR<T>);
+        const T *b = a + (INDEX_A ? idx[j] : j) * lda;
+        Vec<T> p0 = load(p), p1 = load(p + VL<T>);
+        for (int f = 0; f < FETCH; f++)
+            __builtin_prefetch((const char *)(ahead.strip + ahead.idx[j] * int64_t(NR<T>)) + 64 * f,
+                               0, 2);
+#pragma GCC unroll 12
+        for (int r = 0; r < M; r++) {
+            sum[r][0] += p0 * b[r];
+            sum[r][1] += p1 * b[r];
+        }
+    }
+}
+
+// xg[j, r] = x[r][K[j]], for the rows of one segment.
+template <class T>
+void gather(const T *const *x, int rows, const int32_t *K, int64_t count, T *xg) {
+    constexpr int64_t CHUNK = 64; // of xg, in L1
+    for (int64_t j0 = 0; j0 < count; j0 += CHUNK)
+        for (int r = 0; r < rows; r++)
+            for (int64_t j = j0; j < least(j0 + CHUNK, count); j++) xg[j * rows + r] = x[r][K[j]];
+}
+
+// Where each segment's part of a buffer begins: rows (padded) times kept units (padded).
+template <class T> struct Offsets {
+    Scratch<int64_t> at;
+    int64_t total = 0;
+    Offsets(const Linear<T> &a, int pad_rows, int pad_units) : at(a.nsegs) {
+        for (int s = 0; s < a.nsegs; s++) {
+            at.p[s] = total;
+            total += round_up(a.segs[s].rows, pad_rows) *
+                     round_up(a.keep.count[a.segs[s].set], pad_units);
+        }
+    }
+};
+
+template <class T> void fp(const Linear<T> &a, T *y) {
+    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
+    const T scale = T(a.keep.scale);
+    Offsets<T> at(a, 1, 1);
+    Scratch<T> xg(at.total), strip_of(int64_t(a.threads) * D * NR<T>);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int s = 0; s < a.nsegs; s++) {
+            const Segment &seg = a.segs[s];
+            gather(a.x + seg.row, seg.rows, a.keep.of(seg.set), a.keep.count[seg.set],
+                   xg.p + at.at.p[s]);
+        }
+        T *strip = strip_of.p + thread() * D * NR<T>;
+        for (int64_t n = strips * thread() / threads(); n < strips * (thread() + 1) / threads();
+             n++) {
+            const int64_t n0 = n * NR<T>;
+            pack_strips(a.weight, N, D, n, n + 1, strip, 0, 1);
+            const int left = int(least(NR<T>, N - n0));
+            Vec<T> b0 = {}, b1 = {};
+            if (a.bias) {
+                b0 = load_part(a.bias + n0, left);
+                if (left > VL<T>) b1 = load_part(a.bias + n0 + VL<T>, left - VL<T>);
+            }
+            for (int s = 0; s < a.nsegs; s++) {
+                const Segment &seg = a.segs[s];
+                const int tiles = int(ceil_div(seg.rows, ROWS));
+                for (int i = 0; i < tiles; i++) {
+                    const int r0 = seg.rows * i / tiles, m = seg.rows * (i + 1) / tiles - r0;
+                    with_number<ROWS>(m, [&](auto M) {
+                        Vec<T> sum[M.value][2] = {};
+                        outer<T, M.value, false, true, 0>(
+                            xg.p + at.at.p[s] + r0, seg.rows, strip, a.keep.of(seg.set),
+                            a.keep.count[seg.set], sum, {});
+                        T *to = y + (seg.row + r0) * N + n0;
+#pragma GCC unroll 12
+                        for (int r = 0; r < M.value; r++, to += N) {
+                            Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
+                            if (left == NR<T>) {
+                                store(to, y0);
+                                store(to + VL<T>, y1);
+                            } else {
+                                store_part(to, y0, left);
+                                if (left > VL<T>) store_part(to + VL<T>, y1, left - VL<T>);
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+}
+
+// Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it out.
+template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
+    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
+    Offsets<T> at(a, 1, 1);
+    int most = 0;
+    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
+    Scratch<T> xg(at.total), strip_of(int64_t(a.threads) * D * NR<T>),
+        dy_of(int64_t(a.threads) * most * NR<T>);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int s = 0; s < a.nsegs; s++) { // tile after tile, in each [rows, M]
+            const Segment &seg = a.segs[s];
+            const int32_t *K = a.keep.of(seg.set);
+            const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, ROWS);
+            T *to = xg.p + at.at.p[s];
+            for (int64_t i = 0; i < tiles; i++)
+                for (int r = 0; r < seg.rows; r++)
+                    for (int64_t j = count * i / tiles; j < count * (i + 1) / tiles; j++)
+                        *to++ = a.x[seg.row + r][K[j]];
+        }
+        T *strip = strip_of.p + thread() * D * NR<T>, *dys = dy_of.p + thread() * most * NR<T>;
+        for (int64_t n = strips * thread() / threads(); n < strips * (thread() + 1) / threads();
+             n++) {
+            const int64_t n0 = n * NR<T>;
+            const int left = int(least(NR<T>, N - n0)), first = left < VL<T> ? left : VL<T>;
+            memset(strip, 0, D * NR<T> * sizeof(T));
+            for (int s = 0; s < a.nsegs; s++) {
+                const Segment &seg = a.segs[s];
+                for (int r = 0; r < seg.rows; r++) { // next to each other, not N apart
+                    const T *from = dy + (seg.row + r) * N + n0;
+                    store(dys + r * NR<T>, load_part(from, first));
+                    store(dys + r * NR<T> + VL<T>,
+                          left > VL<T> ? load_part(from + VL<T>, left - VL<T>) : Vec<T>{});
+                }
+                const int32_t *K = a.keep.of(seg.set);
+                const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, ROWS);
+                for (int64_t i = 0; i < tiles; i++) {
+                    const int64_t j0 = count * i / tiles, m = count * (i + 1) / tiles - j0;
+                    with_number<ROWS>(int(m), [&](auto M) {
+                        Vec<T> sum[M.value][2];
+#pragma GCC unroll 12
+                        for (int u = 0; u < M.value; u++) {
+                            const T *c = strip + K[j0 + u] * int64_t(NR<T>);
+                            sum[u][0] = load(c), sum[u][1] = load(c + VL<T>);
+                        }
+                        outer<T, M.value, false, false, 0>(xg.p + at.at.p[s] + j0 * seg.rows,
+                                                           M.value, dys, nullptr, seg.rows, sum, {});
+#pragma GCC unroll 12
+                        for (int u = 0; u < M.value; u++) {
+                            T *c = strip + K[j0 + u] * int64_t(NR<T>);
+                            store(c, sum[u][0]), store(c + VL<T>, sum[u][1]);
+                        }
+                    });
+                }
+            }
+            const T scale = T(a.keep.scale);
+            unpack(strip, NR<T>, scale, dw + n0 * D, D, left);
+            if (left > VL<T>)
+                unpack(strip + VL<T>, NR<T>, scale, dw + (n0 + VL<T>) * D, D, left - VL<T>);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- the dot tile
+
+// partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
+// vectors of rows. The lanes of partial[v] are [row of the vector][unit].
+template <class T, int V>
+SD_INLINE void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
+                   int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
+    Vec<T> sum[L<T>][V] = {};
+    for (int64_t s = 0; s < strips; s++) {
+#pragma GCC unroll 1
+        for (int c = 0; c < NR<T>; c += L<T>) {
+            const int q = c / L<T>;
+            __builtin_prefetch(
+                (const char *)(ahead[q % L<T>] + s * stride) + q / L<T> * 64, 0, 3);
+            Vec<T> w[L<T>];
+#pragma GCC unroll 4
+            for (int u = 0; u < L<T>; u++) w[u] = spread(unit[u] + s * stride + c);
+#pragma GCC unroll 6
+            for (int v = 0; v < V; v++) {
+                Vec<T> y = load(rows + v * VL<T>);
+#pragma GCC unroll 4
+                for (int u = 0; u < L<T>; u++) sum[u][v] += w[u] * y;
+            }
+            rows += ld;
+        }
+    }
+#pragma GCC unroll 6
+    for (int v = 0; v < V; v++) {
+        Vec<T> x[L<T>];
+        for (int u = 0; u < L<T>; u++) x[u] = sum[u][v];
+        transpose(x);
+        Vec<T> total = x[0] + x[1];
+        for (int u = 2; u < L<T>; u += 2) total += x[u] + x[u + 1];
+        if (!first) total += load(partial + v * VL<T>);
+        store(partial + v * VL<T>, total);
+    }
+}
+
+// The tiles [t0, t1) of L kept units each, over one block of strips, for all rows.
+// partial is [tiles, vectors, VL]; rows are packed (pack_rows) with `padded` rows.
+template <class T>
+void dot_tiles(const T *weight, int64_t stride, int64_t strips, const int32_t *K, int64_t count,
+               int64_t t0, int64_t t1, const T *rows, int64_t padded, int64_t vectors, T *partial,
+               bool first) {
+    const int64_t parts = ceil_div(vectors, VECTORS);
+    for (int64_t t = t0; t < t1; t++) {
+        const T *unit[L<T>], *ahead[L<T>];
+        for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
+            unit[u] = weight + K[least(t * L<T> + u, count - 1)] * int64_t(NR<T>);
+            ahead[u] = weight + K[least((t + 1) * L<T> + u, count - 1)] * int64_t(NR<T>);
+        }
+        for (int64_t i = 0; i < parts; i++) {
+            const int64_t v0 = vectors * i / parts, m = vectors * (i + 1) / parts - v0;
+            with_number<VECTORS>(int(m), [&](auto V) {
+                dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * VL<T>, padded * L<T>,
+                                partial + (t * vectors + v0) * VL<T>, first);
+            });
+        }
+    }
+}
+
+template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
+    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>), block = BLOCK / NR<T>;
+    Offsets<T> at(a, G, L<T>);
+    int64_t most = 0;
+    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
+    most = round_up(most, G);
+    Scratch<T> weight(least(block, strips) * D * NR<T>), partial(at.total),
+        rows_of(int64_t(a.threads) * most * BLOCK);
+    // Several tasks a thread, so that none waits long; every sum is made by one task, in one order.
+    const int parts = int(ceil_div(4 * a.threads, a.nsegs > 0 ? a.nsegs : 1));
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+        T *rows = rows_of.p + thread() * most * BLOCK;
+        for (int64_t s0 = 0; s0 < strips; s0 += block) {
+            const int64_t s1 = least(s0 + block, strips), n0 = s0 * NR<T>;
+            pack_strips(a.weight, N, D, s0, s1, weight.p, thread(), threads());
+#pragma omp barrier
+#pragma omp for schedule(dynamic)
+            for (int task = 0; task < a.nsegs * parts; task++) {
+                const int s = task / parts, part = task % parts;
+                const Segment &seg = a.segs[s];
+                const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, L<T>);
+                const int64_t t0 = tiles * part / parts, t1 = tiles * (part + 1) / parts;
+                if (t0 == t1) continue;
+                const int64_t vectors = ceil_div(seg.rows, G);
+                pack_rows(dy + seg.row * N + n0, N, seg.rows, least(N - n0, (s1 - s0) * NR<T>),
+                          s1 - s0, rows, vectors * G);
+                dot_tiles(weight.p, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
+                          vectors * G, vectors, partial.p + at.at.p[s], s0 == 0);
+            }
+        }
+        const T scale = T(a.keep.scale);
+#pragma omp for schedule(static)
+        for (int s = 0; s < a.nsegs; s++) {
+            const Segment &seg = a.segs[s];
+            const int32_t *K = a.keep.of(seg.set);
+            const int64_t count = a.keep.count[seg.set], vectors = ceil_div(seg.rows, G);
+            for (int r = 0; r < seg.rows; r++) {
+                T *to = dx + (seg.row + r) * D;
+                const T *from = partial.p + at.at.p[s] + r * L<T>;
+                memset(to, 0, D * sizeof(T));
+                for (int64_t j = 0; j < count; j++)
+                    to[K[j]] = scale * from[j / L<T> * vectors * VL<T> + j % L<T>];
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------- the recurrence
+
+// A panel is VL hidden units: four vectors of columns (i, f, g, o), two strips.
+template <class T> struct Panels {
+    int64_t H, count, stride; // stride: elements of a panel
+    explicit Panels(int64_t H) : H(H), count(ceil_div(H, VL<T>)), stride(2 * H * NR<T>) {}
+    int64_t begin(int part, int parts) const { return count * part / parts; }
+    int units(int64_t p) const { return int(least(VL<T>, H - p * VL<T>)); }
+
+    void pack_one(const T *weight, int64_t p, T *out) const {
+        for (int g = 0; g < 4; g++)
+            pack(weight + (g * H + p * VL<T>)*H, H, units(p),
+                 out + g / 2 * H * NR<T> + g % 2 * VL<T>, NR<T>);
+    }
+};
+
+// The steps in order, and the rows before them.
+template <class T> struct Walk {
+    const Recurrence<T> &a;
+    int64_t at(int64_t i) const { return a.reverse ? a.T_ - 1 - i : i; }
+    int64_t set(int64_t t) const { return a.S == 1 ? 0 : t; }
+    // The cell state that enters row b of step t.
+    const T *cell_before(int64_t t, int64_t b) const {
+        int64_t s = a.reverse ? t + 1 : t - 1;
+        bool given = s < 0 || s >= a.T_ || b >= a.sizes[s];
+        return given ? a.c0 + b * a.H : a.cells + (a.first[s] + b) * a.H;
+    }
+    bool keeps(int64_t t, int64_t b, int64_t unit) const {
+        return !a.mask || a.mask[t * a.mask_step + b * a.H + unit];
+    }
+};
+
+// The last part of one row of a panel: sums to activated gates, c and h.
+template <class T>
+SD_INLINE Vec<T> gates_forward(const T *sum, T scale, const T *gates_x, const T *c_before, T *gates,
+                               T *c, T *h, int64_t H, int n) {
+    Vec<T> i = sigmoid(load(sum) * scale + load_part(gates_x, n));
+    Vec<T> f = sigmoid(load(sum + VL<T>) * scale + load_part(gates_x + H, n));
+    Vec<T> g = tanh_of(load(sum + 2 * VL<T>) * scale + load_part(gates_x + 2 * H, n));
+    Vec<T> o = sigmoid(load(sum + 3 * VL<T>) * scale + load_part(gates_x + 3 * H, n));
+    Vec<T> cell = f * load_part(c_before, n) + i * g;
+    Vec<T> hidden = o * tanh_of(cell);
+    store_part(gates, i, n);
+    store_part(gates + H, f, n);
+    store_part(gates + 2 * H, g, n);
+    store_part(gates + 3 * H, o, n);
+    store_part(c, cell, n);
+    store_part(h, hidden, n);
+    return hidden;
+}
+
+template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hidden) {
+    const int64_t H = a.H, B = a.B;
+    const Panels<T> panels(H);
+    const Walk<T> walk{a};
+    const T scale = T(a.keep.scale);
+    // The state, transposed [H, B]: the one that enters a step, and the one that leaves it.
+    Scratch<T> packed(panels.count * panels.stride), state(2 * H * B);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+        const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
+        // Sequences [b0, b1) start at step t, with the units of this thread.
+        auto start = [&](T *to, int64_t t, int64_t b0, int64_t b1) {
+            for (int64_t u = p0 * VL<T>; u < least(p1 * VL<T>, H); u++)
+                for (int64_t b = b0; b < b1; b++)
+                    to[u * B + b] = walk.keeps(t, b, u) ? a.h0[b * H + u] : T(0);
+        };
+        for (int64_t p = p0; p < p1; p++)
+            panels.pack_one(a.weight, p, packed.p + p * panels.stride);
+        if (a.T_ > 0) start(state.p, walk.at(0), 0, a.sizes[walk.at(0)]);
+#pragma omp barrier
+        for (int64_t i = 0; i < a.T_; i++) {
+            const int64_t t = walk.at(i), n = a.sizes[t];
+            const int64_t later = i + 1 < a.T_ ? walk.at(i + 1) : -1;
+            const int32_t *K = a.keep.of(walk.set(t));
+            const int64_t count = a.keep.count[walk.set(t)];
+            const T *enters = state.p + (i % 2) * H * B;
+            T *leaves = state.p + (1 - i % 2) * H * B;
+            const int tiles = int(ceil_div(n, ROWS));
+            for (int64_t p = p0; p < p1; p++) {
+                const T *panel = packed.p + p * panels.stride;
+                // What this thread reads next: the next panel, or the first one of the next step.
+                Ahead<T> ahead;
+                if (p + 1 < p1) ahead = {panel + panels.stride, K};
+                else if (later >= 0)
+                    ahead = {packed.p + p0 * panels.stride, a.keep.of(walk.set(later))};
+                const int64_t u0 = p * VL<T>;
+                const int units = panels.units(p);
+                for (int k = 0; k < tiles; k++) {
+                    const int64_t r0 = n * k / tiles, m = n * (k + 1) / tiles - r0;
+                    T sums[ROWS * 4 * VL<T>] __attribute__((aligned(64)));
+                    with_number<ROWS>(int(m), [&](auto M) {
+                        for (int half = 0; half < 2; half++) {
+                            Vec<T> sum[M.value][2] = {};
+                            const T *strip = panel + half * H * NR<T>;
+                            if (k == 0 && ahead.idx)
+                                outer<T, M.value, true, true, 2>(
+                                    enters + r0, B, strip, K, count, sum,
+                                    {ahead.strip + half * H * NR<T>, ahead.idx});
+                            else
+                                outer<T, M.value, true, true, 0>(enters + r0, B, strip, K, count,
+                                                                 sum, {});
+                            for (int r = 0; r < M.value; r++) {
+                                store(sums + r * 4 * VL<T> + half * NR<T>, sum[r][0]);
+                                store(sums + r * 4 * VL<T> + half * NR<T> + VL<T>, sum[r][1]);
+                            }
+                        }
+                    });
+                    for (int64_t b = r0; b < r0 + m; b++) {
+                        const int64_t row = a.first[t] + b;
+                        Vec<T> h = gates_forward(
+                            sums + (b - r0) * 4 * VL<T>, scale, gates_x + row * 4 * H + u0,
+                            walk.cell_before(t, b) + u0, a.gates + row * 4 * H + u0,
+                            a.cells + row * H + u0, hidden + row * H + u0, H, units);
+                        if (later < 0) continue;
+                        for (int u = 0; u < units; u++)
+                            leaves[(u0 + u) * B + b] = walk.keeps(later, b, u0 + u) ? h[u] : T(0);
+                    }
+                }
+            }
+            if (later >= 0) start(leaves, later, n, a.sizes[later]);
+#pragma omp barrier
+        }
+    }
+}
+
+// One row of a panel, backwards: writes d_gates, and dc for the step before.
+template <class T>
+SD_INLINE void gates_backward(const T *gates, const T *cells, const T *c_before, const T *d_hidden,
+                              T *dh, T *dc, T *d_gates, T *rows, int64_t stride, int64_t H, int n) {
+    Vec<T> i = load_part(gates, n), f = load_part(gates + H, n);
+    Vec<T> g = load_part(gates + 2 * H, n), o = load_part(gates + 3 * H, n);
+    Vec<T> d = load_part(dh, n) + load_part(d_hidden, n);
+    Vec<T> tc = tanh_of(load_part(cells, n));
+    Vec<T> cell = load_part(dc, n) + d * o * (T(1) - tc * tc);
+    Vec<T> out[4] = {cell * g * i * (T(1) - i), cell * load_part(c_before, n) * f * (T(1) - f),
+                     cell * i * (T(1) - g * g), d * tc * o * (T(1) - o)};
+    store_part(dc, cell * f, n);
+    store_part(dh, Vec<T>{}, n);
+    for (int k = 0; k < 4; k++) {
+        store_part(d_gates + k * H, out[k], n);
+        store_groups(rows + k * G * stride, stride, out[k]);
+    }
+}
+
+template <class T>
+void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc) {
+    const int64_t H = a.H, B = a.B, padded = round_up(B, G);
+    const Panels<T> panels(H);
+    const Walk<T> walk{a};
+    const T scale = T(a.keep.scale);
+    const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
+    const int64_t columns = strips * NR<T>;
+    // d_gates of one step, as pack_rows would give them, in the order of the panels' columns.
+    Scratch<T> packed(panels.count * panels.stride), rows(columns * padded),
+        partial(round_up(H, L<T>) * padded);
+    memset(rows.p, 0, columns * padded * sizeof(T));
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+        const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
+        for (int64_t p = p0; p < p1; p++)
+            panels.pack_one(a.weight, p, packed.p + p * panels.stride);
+        for (int64_t i = a.T_ - 1; i >= 0; i--) {
+            const int64_t t = walk.at(i), n = a.sizes[t];
+            for (int64_t p = p0; p < p1; p++) {
+                const int64_t u0 = p * VL<T>;
+                for (int64_t b = 0; b < n; b++) {
+                    const int64_t row = a.first[t] + b;
+                    gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
+                                   walk.cell_before(t, b) + u0, d_hidden + row * H + u0,
+                                   dh + b * H + u0, dc + b * H + u0, d_gates + row * 4 * H + u0,
+                                   rows.p + (p * 4 * G * padded + b) * L<T>, padded * L<T>, H,
+                                   panels.units(p));
+                }
+            }
+#pragma omp barrier
+            const int32_t *K = a.keep.of(walk.set(t));
+            const int64_t count = a.keep.count[walk.set(t)], tiles = ceil_div(count, L<T>);
+            const int64_t t0 = tiles * thread() / threads(), t1 = tiles * (thread() + 1) / threads();
+            const int64_t vectors = ceil_div(n, G);
+            for (int64_t s0 = 0; s0 < strips; s0 += block)
+                dot_tiles(packed.p + s0 * H * NR<T>, H * NR<T>, least(block, strips - s0), K, count,
+                          t0, t1, rows.p + s0 * NR<T> * padded, padded, vectors, partial.p, s0 == 0);
+            for (int64_t b = 0; b < n; b++) {
+                const T *from = partial.p + b * L<T>;
+                for (int64_t j = t0 * L<T>; j < least(t1 * L<T>, count); j++) {
+                    T d = scale * from[j / L<T> * vectors * VL<T> + j % L<T>];
+                    dh[b * H + K[j]] = walk.keeps(t, b, K[j]) ? d : T(0);
+                }
+            }
+#pragma omp barrier
+        }
+    }
+}
+
+template <class T>
+constexpr Kernels<T> TABLE = {fp<T>, bp<T>, wg<T>, lstm_fp<T>, lstm_bp<T>};
+
+} // namespace
+
+extern const Isa SD_ISA = {TABLE<float>, TABLE<double>};
