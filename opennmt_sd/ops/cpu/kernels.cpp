@@ -43,6 +43,22 @@ SD_INLINE int thread() {
 #endif
 }
 
+// n things in parts that differ by one at most: part i is [at(i), at(i + 1)).
+struct Split {
+    int64_t parts, size, rest;
+    Split(int64_t n, int64_t most) : Split(n, ceil_div(n, most), 0) {}
+    Split(int64_t n, int64_t parts_, int) : parts(parts_), size(0), rest(0) {
+        if (parts > 0) size = n / parts, rest = n % parts;
+    }
+    int64_t at(int64_t i) const { return i * size + least(i, rest); }
+};
+
+SD_INLINE void fetch_row(const void *p, int64_t bytes) {
+    const uintptr_t end = (uintptr_t)p + bytes;
+    for (uintptr_t a = (uintptr_t)p & ~uintptr_t(63); a < end; a += 64)
+        __builtin_prefetch((const void *)a, 0, 2);
+}
+
 template <class T> struct Scratch {
     T *p;
     explicit Scratch(int64_t n) : p((T *)scratch_new(n * sizeof(T))) {}
@@ -173,6 +189,24 @@ template <class T> struct Offsets {
     }
 };
 
+template <class T, int M>
+void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count, T scale,
+             Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left) {
+    Vec<T> sum[M][2] = {};
+    outer<T, M, false, true, 0>(xg, rows, strip, K, count, sum, {});
+#pragma GCC unroll 12
+    for (int r = 0; r < M; r++, y += N) {
+        Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
+        if (left == NR<T>) {
+            store(y, y0);
+            store(y + VL<T>, y1);
+        } else {
+            store_part(y, y0, left);
+            if (left > VL<T>) store_part(y + VL<T>, y1, left - VL<T>);
+        }
+    }
+}
+
 template <class T> void fp(const Linear<T> &a, T *y) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
     const T scale = T(a.keep.scale);
@@ -199,30 +233,34 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             }
             for (int s = 0; s < a.nsegs; s++) {
                 const Segment &seg = a.segs[s];
-                const int tiles = int(ceil_div(seg.rows, ROWS));
-                for (int i = 0; i < tiles; i++) {
-                    const int r0 = seg.rows * i / tiles, m = seg.rows * (i + 1) / tiles - r0;
-                    with_number<ROWS>(m, [&](auto M) {
-                        Vec<T> sum[M.value][2] = {};
-                        outer<T, M.value, false, true, 0>(
-                            xg.p + at.at.p[s] + r0, seg.rows, strip, a.keep.of(seg.set),
-                            a.keep.count[seg.set], sum, {});
-                        T *to = y + (seg.row + r0) * N + n0;
-#pragma GCC unroll 12
-                        for (int r = 0; r < M.value; r++, to += N) {
-                            Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
-                            if (left == NR<T>) {
-                                store(to, y0);
-                                store(to + VL<T>, y1);
-                            } else {
-                                store_part(to, y0, left);
-                                if (left > VL<T>) store_part(to + VL<T>, y1, left - VL<T>);
-                            }
-                        }
+                const Split tiles(seg.rows, ROWS);
+                for (int64_t i = 0; i < tiles.parts; i++) {
+                    const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
+                    with_number<ROWS>(int(m), [&](auto M) {
+                        fp_tile<T, M.value>(xg.p + at.at.p[s] + r0, seg.rows, strip,
+                                            a.keep.of(seg.set), a.keep.count[seg.set], scale, b0,
+                                            b1, y + (seg.row + r0) * N + n0, N, left);
                     });
                 }
             }
         }
+    }
+}
+
+// Rows of a strip of dW.T that the kept units K name: += a [rows, M].T @ dy [rows, NR].
+template <class T, int M>
+void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int32_t *K) {
+    Vec<T> sum[M][2];
+#pragma GCC unroll 12
+    for (int u = 0; u < M; u++) {
+        const T *c = strip + K[u] * int64_t(NR<T>);
+        sum[u][0] = load(c), sum[u][1] = load(c + VL<T>);
+    }
+    outer<T, M, false, false, 0>(a, M, dy, nullptr, rows, sum, {});
+#pragma GCC unroll 12
+    for (int u = 0; u < M; u++) {
+        T *c = strip + K[u] * int64_t(NR<T>);
+        store(c, sum[u][0]), store(c + VL<T>, sum[u][1]);
     }
 }
 
@@ -240,11 +278,11 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
         for (int s = 0; s < a.nsegs; s++) { // tile after tile, in each [rows, M]
             const Segment &seg = a.segs[s];
             const int32_t *K = a.keep.of(seg.set);
-            const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, ROWS);
+            const Split tiles(a.keep.count[seg.set], ROWS);
             T *to = xg.p + at.at.p[s];
-            for (int64_t i = 0; i < tiles; i++)
+            for (int64_t i = 0; i < tiles.parts; i++)
                 for (int r = 0; r < seg.rows; r++)
-                    for (int64_t j = count * i / tiles; j < count * (i + 1) / tiles; j++)
+                    for (int64_t j = tiles.at(i); j < tiles.at(i + 1); j++)
                         *to++ = a.x[seg.row + r][K[j]];
         }
         T *strip = strip_of.p + thread() * D * NR<T>, *dys = dy_of.p + thread() * most * NR<T>;
@@ -261,24 +299,15 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
                     store(dys + r * NR<T> + VL<T>,
                           left > VL<T> ? load_part(from + VL<T>, left - VL<T>) : Vec<T>{});
                 }
+                for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r++)
+                    fetch_row(dy + (a.segs[s + 1].row + r) * N + n0, left * sizeof(T));
                 const int32_t *K = a.keep.of(seg.set);
-                const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, ROWS);
-                for (int64_t i = 0; i < tiles; i++) {
-                    const int64_t j0 = count * i / tiles, m = count * (i + 1) / tiles - j0;
+                const Split tiles(a.keep.count[seg.set], ROWS);
+                for (int64_t i = 0; i < tiles.parts; i++) {
+                    const int64_t j0 = tiles.at(i), m = tiles.at(i + 1) - j0;
                     with_number<ROWS>(int(m), [&](auto M) {
-                        Vec<T> sum[M.value][2];
-#pragma GCC unroll 12
-                        for (int u = 0; u < M.value; u++) {
-                            const T *c = strip + K[j0 + u] * int64_t(NR<T>);
-                            sum[u][0] = load(c), sum[u][1] = load(c + VL<T>);
-                        }
-                        outer<T, M.value, false, false, 0>(xg.p + at.at.p[s] + j0 * seg.rows,
-                                                           M.value, dys, nullptr, seg.rows, sum, {});
-#pragma GCC unroll 12
-                        for (int u = 0; u < M.value; u++) {
-                            T *c = strip + K[j0 + u] * int64_t(NR<T>);
-                            store(c, sum[u][0]), store(c + VL<T>, sum[u][1]);
-                        }
+                        wg_tile<T, M.value>(xg.p + at.at.p[s] + j0 * seg.rows, dys, seg.rows, strip,
+                                            K + j0);
                     });
                 }
             }
@@ -295,26 +324,29 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
 // partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
 // vectors of rows. The lanes of partial[v] are [row of the vector][unit].
 template <class T, int V>
-SD_INLINE void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
+void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
                    int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
     Vec<T> sum[L<T>][V] = {};
+    const T *w[L<T>], *next[L<T>];
+    for (int u = 0; u < L<T>; u++) w[u] = unit[u], next[u] = ahead[u];
     for (int64_t s = 0; s < strips; s++) {
+        for (int u = 0; u < L<T>; u++)
+            for (int i = 0; i < int(NR<T> * sizeof(T)); i += 64)
+                __builtin_prefetch((const char *)next[u] + i, 0, 3);
 #pragma GCC unroll 1
-        for (int c = 0; c < NR<T>; c += L<T>) {
-            const int q = c / L<T>;
-            __builtin_prefetch(
-                (const char *)(ahead[q % L<T>] + s * stride) + q / L<T> * 64, 0, 3);
-            Vec<T> w[L<T>];
+        for (int q = 0; q < NR<T>; q += L<T>) {
+            Vec<T> x[L<T>];
 #pragma GCC unroll 4
-            for (int u = 0; u < L<T>; u++) w[u] = spread(unit[u] + s * stride + c);
+            for (int u = 0; u < L<T>; u++) x[u] = spread(w[u] + q);
 #pragma GCC unroll 6
             for (int v = 0; v < V; v++) {
                 Vec<T> y = load(rows + v * VL<T>);
 #pragma GCC unroll 4
-                for (int u = 0; u < L<T>; u++) sum[u][v] += w[u] * y;
+                for (int u = 0; u < L<T>; u++) sum[u][v] += x[u] * y;
             }
             rows += ld;
         }
+        for (int u = 0; u < L<T>; u++) w[u] += stride, next[u] += stride;
     }
 #pragma GCC unroll 6
     for (int v = 0; v < V; v++) {
@@ -334,15 +366,15 @@ template <class T>
 void dot_tiles(const T *weight, int64_t stride, int64_t strips, const int32_t *K, int64_t count,
                int64_t t0, int64_t t1, const T *rows, int64_t padded, int64_t vectors, T *partial,
                bool first) {
-    const int64_t parts = ceil_div(vectors, VECTORS);
+    const Split parts(vectors, VECTORS);
     for (int64_t t = t0; t < t1; t++) {
         const T *unit[L<T>], *ahead[L<T>];
         for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
             unit[u] = weight + K[least(t * L<T> + u, count - 1)] * int64_t(NR<T>);
             ahead[u] = weight + K[least((t + 1) * L<T> + u, count - 1)] * int64_t(NR<T>);
         }
-        for (int64_t i = 0; i < parts; i++) {
-            const int64_t v0 = vectors * i / parts, m = vectors * (i + 1) / parts - v0;
+        for (int64_t i = 0; i < parts.parts; i++) {
+            const int64_t v0 = parts.at(i), m = parts.at(i + 1) - v0;
             with_number<VECTORS>(int(m), [&](auto V) {
                 dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * VL<T>, padded * L<T>,
                                 partial + (t * vectors + v0) * VL<T>, first);
@@ -378,6 +410,11 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
                 const int64_t vectors = ceil_div(seg.rows, G);
                 pack_rows(dy + seg.row * N + n0, N, seg.rows, least(N - n0, (s1 - s0) * NR<T>),
                           s1 - s0, rows, vectors * G);
+                // Most likely this thread's next rows.
+                const int later = s + threads();
+                for (int r = 0; later < a.nsegs && r < a.segs[later].rows; r++)
+                    fetch_row(dy + (a.segs[later].row + r) * N + n0,
+                              least(N - n0, BLOCK) * sizeof(T));
                 dot_tiles(weight.p, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
                           vectors * G, vectors, partial.p + at.at.p[s], s0 == 0);
             }
@@ -450,6 +487,19 @@ SD_INLINE Vec<T> gates_forward(const T *sum, T scale, const T *gates_x, const T 
     return hidden;
 }
 
+// sums [M, 4 VL], one half: h [K, M].T @ strip [K, NR].
+template <class T, int M, int FETCH>
+void state_tile(const T *h, int64_t B, const T *strip, const int32_t *K, int64_t count, T *sums,
+                Ahead<T> ahead) {
+    Vec<T> sum[M][2] = {};
+    outer<T, M, true, true, FETCH>(h, B, strip, K, count, sum, ahead);
+#pragma GCC unroll 12
+    for (int r = 0; r < M; r++) {
+        store(sums + r * 4 * VL<T>, sum[r][0]);
+        store(sums + r * 4 * VL<T> + VL<T>, sum[r][1]);
+    }
+}
+
 template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hidden) {
     const int64_t H = a.H, B = a.B;
     const Panels<T> panels(H);
@@ -477,7 +527,7 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
             const int64_t count = a.keep.count[walk.set(t)];
             const T *enters = state.p + (i % 2) * H * B;
             T *leaves = state.p + (1 - i % 2) * H * B;
-            const int tiles = int(ceil_div(n, ROWS));
+            const Split tiles(n, ROWS);
             for (int64_t p = p0; p < p1; p++) {
                 const T *panel = packed.p + p * panels.stride;
                 // What this thread reads next: the next panel, or the first one of the next step.
@@ -487,24 +537,19 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                     ahead = {packed.p + p0 * panels.stride, a.keep.of(walk.set(later))};
                 const int64_t u0 = p * VL<T>;
                 const int units = panels.units(p);
-                for (int k = 0; k < tiles; k++) {
-                    const int64_t r0 = n * k / tiles, m = n * (k + 1) / tiles - r0;
+                for (int64_t k = 0; k < tiles.parts; k++) {
+                    const int64_t r0 = tiles.at(k), m = tiles.at(k + 1) - r0;
                     T sums[ROWS * 4 * VL<T>] __attribute__((aligned(64)));
                     with_number<ROWS>(int(m), [&](auto M) {
                         for (int half = 0; half < 2; half++) {
-                            Vec<T> sum[M.value][2] = {};
-                            const T *strip = panel + half * H * NR<T>;
+                            const int64_t at = half * H * NR<T>;
+                            T *to = sums + half * NR<T>;
                             if (k == 0 && ahead.idx)
-                                outer<T, M.value, true, true, 2>(
-                                    enters + r0, B, strip, K, count, sum,
-                                    {ahead.strip + half * H * NR<T>, ahead.idx});
+                                state_tile<T, M.value, 2>(enters + r0, B, panel + at, K, count, to,
+                                                          {ahead.strip + at, ahead.idx});
                             else
-                                outer<T, M.value, true, true, 0>(enters + r0, B, strip, K, count,
-                                                                 sum, {});
-                            for (int r = 0; r < M.value; r++) {
-                                store(sums + r * 4 * VL<T> + half * NR<T>, sum[r][0]);
-                                store(sums + r * 4 * VL<T> + half * NR<T> + VL<T>, sum[r][1]);
-                            }
+                                state_tile<T, M.value, 0>(enters + r0, B, panel + at, K, count, to,
+                                                          {});
                         }
                     });
                     for (int64_t b = r0; b < r0 + m; b++) {

@@ -24,15 +24,22 @@ using Address = std::uintptr_t;
 
 // ---------------------------------------------------------------- memory
 
+static constexpr int64_t huge = 1 << 21; // pages of this size: touched in few faults
+
+// Fresh memory about to be written.
+static void use_huge_pages(Address p, int64_t bytes) {
+#ifdef __linux__
+    const Address from = (p + huge - 1) / huge * huge, to = (p + bytes) / huge * huge;
+    if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#endif
+}
+
 void *scratch_new(int64_t bytes) {
-    constexpr int64_t huge = 1 << 21; // pages of this size: a big buffer is touched in few faults
     const bool big = bytes >= 2 * huge;
     const int64_t unit = big ? huge : 64;
     void *p = std::aligned_alloc(unit, (std::max<int64_t>(bytes, 1) + unit - 1) / unit * unit);
     if (!p) throw std::bad_alloc();
-#ifdef __linux__
-    if (big) madvise(p, bytes, MADV_HUGEPAGE);
-#endif
+    if (big) use_huge_pages(Address(p), bytes);
     return p;
 }
 void scratch_free(void *p) { std::free(p); }
@@ -137,6 +144,7 @@ static void linear(const std::string &phase, Address x, Address weight, Address 
     const int64_t R = std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
     std::vector<const T *> rows(x ? R : 0);
     for (size_t r = 0; r < rows.size(); r++) rows[r] = (const T *)x + r * D;
+    use_huge_pages(out, sizeof(T) * (phase == "wg" ? N * D : R * (phase == "bp" ? D : N)));
     Linear<T> a{rows.data(), (const T *)weight, (const T *)bias,  segs.data(), int(segs.size()),
                 keep.sets,   R, D, N, forked ? 1 : std::max(threads, 1)};
     if (phase == "fp") kernels<T>().fp(a, (T *)out);
@@ -177,6 +185,7 @@ static void lstm_fp(Address gates_x, Address weight, Address h0, Address c0, Add
     nb::gil_scoped_release release;
     const Steps steps(sizes);
     const Keep keep(idx, count, S, H, scale);
+    use_huge_pages(gates, sizeof(T) * steps.R * 4 * H);
     kernels<T>().lstm_fp(recurrence<T>(steps, keep, weight, h0, c0, mask, mask_step, B, H, reverse,
                                        gates, cells, threads),
                          (const T *)gates_x, (T *)hidden);
@@ -190,6 +199,7 @@ static void lstm_bp(Address weight, Address c0, Address idx, Address count, int6
     nb::gil_scoped_release release;
     const Steps steps(sizes);
     const Keep keep(idx, count, S, H, scale);
+    use_huge_pages(d_gates, sizeof(T) * steps.R * 4 * H);
     kernels<T>().lstm_bp(recurrence<T>(steps, keep, weight, 0, c0, mask, mask_step, B, H, reverse,
                                        gates, cells, threads),
                          (const T *)d_hidden, (T *)d_gates, (T *)dh, (T *)dc);
@@ -213,6 +223,7 @@ static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Add
         }
     Linear<T> a{rows.data(), nullptr, nullptr, segs.data(), int(segs.size()), keep.sets,
                 steps.R, H, 4 * H, forked ? 1 : std::max(threads, 1)};
+    use_huge_pages(dw, sizeof(T) * 4 * H * H);
     kernels<T>().wg(a, (const T *)d_gates, (T *)dw);
 }
 
