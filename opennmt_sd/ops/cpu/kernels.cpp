@@ -24,6 +24,9 @@ constexpr int VECTORS = SD_BYTES == 64 ? 6 : 3; // of a dot tile: L * VECTORS su
 template <class T> constexpr int NR = 2 * VL<T>;
 constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on: dy stays in L1
 
+// A function of its own: the registers of a tile are allotted better.
+#define SD_APART __attribute__((noinline))
+
 SD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 SD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 SD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -53,10 +56,11 @@ struct Split {
     int64_t at(int64_t i) const { return i * size + least(i, rest); }
 };
 
-SD_INLINE void fetch_row(const void *p, int64_t bytes) {
+// Every line of [p, p + bytes), into the L2 cache; WRITE: to be written.
+template <int WRITE = 0> SD_INLINE void fetch(const void *p, int64_t bytes) {
     const uintptr_t end = (uintptr_t)p + bytes;
     for (uintptr_t a = (uintptr_t)p & ~uintptr_t(63); a < end; a += 64)
-        __builtin_prefetch((const void *)a, 0, 2);
+        __builtin_prefetch((const void *)a, WRITE, 2);
 }
 
 template <class T> struct Scratch {
@@ -156,9 +160,9 @@ SD_INLINE void outer(const T *a, int64_t lda, const T *strip, const int32_t *idx
         const T *p = strip + (INDEX_P ? idx[j] : j) * int64_t(NR<T>);
         const T *b = a + (INDEX_A ? idx[j] : j) * lda;
         Vec<T> p0 = load(p), p1 = load(p + VL<T>);
-        for (int f = 0; f < FETCH; f++)
-            __builtin_prefetch((const char *)(ahead.strip + ahead.idx[j] * int64_t(NR<T>)) + 64 * f,
-                               0, 2);
+        for (int f = 0; f < FETCH; f++) // an index past count may be anything; an address is not read
+            __builtin_prefetch((const void *)((uintptr_t)ahead.strip + f * sizeof(Vec<T>) +
+                                              ahead.idx[j] * (NR<T> * sizeof(T))), 0, 2);
 #pragma GCC unroll 12
         for (int r = 0; r < M; r++) {
             sum[r][0] += p0 * b[r];
@@ -190,7 +194,7 @@ template <class T> struct Offsets {
 };
 
 template <class T, int M>
-void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count, T scale,
+SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count, T scale,
              Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left) {
     Vec<T> sum[M][2] = {};
     outer<T, M, false, true, 0>(xg, rows, strip, K, count, sum, {});
@@ -249,7 +253,7 @@ template <class T> void fp(const Linear<T> &a, T *y) {
 
 // Rows of a strip of dW.T that the kept units K name: += a [rows, M].T @ dy [rows, NR].
 template <class T, int M>
-void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int32_t *K) {
+SD_APART void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int32_t *K) {
     Vec<T> sum[M][2];
 #pragma GCC unroll 12
     for (int u = 0; u < M; u++) {
@@ -300,7 +304,7 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
                           left > VL<T> ? load_part(from + VL<T>, left - VL<T>) : Vec<T>{});
                 }
                 for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r++)
-                    fetch_row(dy + (a.segs[s + 1].row + r) * N + n0, left * sizeof(T));
+                    fetch(dy + (a.segs[s + 1].row + r) * N + n0, left * sizeof(T));
                 const int32_t *K = a.keep.of(seg.set);
                 const Split tiles(a.keep.count[seg.set], ROWS);
                 for (int64_t i = 0; i < tiles.parts; i++) {
@@ -324,7 +328,7 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
 // partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
 // vectors of rows. The lanes of partial[v] are [row of the vector][unit].
 template <class T, int V>
-void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
+SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
                    int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
     Vec<T> sum[L<T>][V] = {};
     const T *w[L<T>], *next[L<T>];
@@ -413,7 +417,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
                 // Most likely this thread's next rows.
                 const int later = s + threads();
                 for (int r = 0; later < a.nsegs && r < a.segs[later].rows; r++)
-                    fetch_row(dy + (a.segs[later].row + r) * N + n0,
+                    fetch(dy + (a.segs[later].row + r) * N + n0,
                               least(N - n0, BLOCK) * sizeof(T));
                 dot_tiles(weight.p, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
                           vectors * G, vectors, partial.p + at.at.p[s], s0 == 0);
@@ -489,7 +493,7 @@ SD_INLINE Vec<T> gates_forward(const T *sum, T scale, const T *gates_x, const T 
 
 // sums [M, 4 VL], one half: h [K, M].T @ strip [K, NR].
 template <class T, int M, int FETCH>
-void state_tile(const T *h, int64_t B, const T *strip, const int32_t *K, int64_t count, T *sums,
+SD_APART void state_tile(const T *h, int64_t B, const T *strip, const int32_t *K, int64_t count, T *sums,
                 Ahead<T> ahead) {
     Vec<T> sum[M][2] = {};
     outer<T, M, true, true, FETCH>(h, B, strip, K, count, sum, ahead);
@@ -540,16 +544,32 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                 for (int64_t k = 0; k < tiles.parts; k++) {
                     const int64_t r0 = tiles.at(k), m = tiles.at(k + 1) - r0;
                     T sums[ROWS * 4 * VL<T>] __attribute__((aligned(64)));
+                    for (int64_t b = r0; b < r0 + m; b++) { // what the gates will need
+                        const int64_t row = a.first[t] + b, bytes = units * sizeof(T);
+                        for (int g = 0; g < 4; g++) {
+                            fetch(gates_x + row * 4 * H + g * H + u0, bytes);
+                            fetch<1>(a.gates + row * 4 * H + g * H + u0, bytes);
+                        }
+                        fetch(walk.cell_before(t, b) + u0, bytes);
+                        fetch<1>(a.cells + row * H + u0, bytes);
+                        fetch<1>(hidden + row * H + u0, bytes);
+                    }
                     with_number<ROWS>(int(m), [&](auto M) {
                         for (int half = 0; half < 2; half++) {
-                            const int64_t at = half * H * NR<T>;
+                            const T *strip = panel + half * H * NR<T>;
                             T *to = sums + half * NR<T>;
-                            if (k == 0 && ahead.idx)
-                                state_tile<T, M.value, 2>(enters + r0, B, panel + at, K, count, to,
-                                                          {ahead.strip + at, ahead.idx});
+                            // The lines of the panel ahead, spread over this panel's passes.
+                            const int64_t pass = 2 * k + half;
+                            const bool all = tiles.parts == 1; // two passes: two lines in each
+                            Ahead<T> lines = ahead;
+                            lines.strip += (all ? half : pass / 2) * H * NR<T> +
+                                           (all ? 0 : pass % 2) * VL<T>;
+                            if (!ahead.idx || pass >= 4)
+                                state_tile<T, M.value, 0>(enters + r0, B, strip, K, count, to, {});
+                            else if (all)
+                                state_tile<T, M.value, 2>(enters + r0, B, strip, K, count, to, lines);
                             else
-                                state_tile<T, M.value, 0>(enters + r0, B, panel + at, K, count, to,
-                                                          {});
+                                state_tile<T, M.value, 1>(enters + r0, B, strip, K, count, to, lines);
                         }
                     });
                     for (int64_t b = r0; b < r0 + m; b++) {
@@ -608,10 +628,9 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
         for (int64_t i = a.T_ - 1; i >= 0; i--) {
             const int64_t t = walk.at(i), n = a.sizes[t];
-            for (int64_t p = p0; p < p1; p++) {
-                const int64_t u0 = p * VL<T>;
-                for (int64_t b = 0; b < n; b++) {
-                    const int64_t row = a.first[t] + b;
+            for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
+                for (int64_t p = p0; p < p1; p++) {
+                    const int64_t u0 = p * VL<T>, row = a.first[t] + b;
                     gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
                                    walk.cell_before(t, b) + u0, d_hidden + row * H + u0,
                                    dh + b * H + u0, dc + b * H + u0, d_gates + row * 4 * H + u0,

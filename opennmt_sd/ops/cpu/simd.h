@@ -44,6 +44,23 @@ template <class T> SD_INLINE void store(T *p, Vec<T> v) { *(typename Simd<T>::Un
 template <class T> SD_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; } // x - 0 keeps -0 and NaN
 
 // The first n elements; the others are zero, or left alone.
+#if SD_BYTES == 64
+SD_INLINE unsigned mask(int n) { return (1u << n) - 1; }
+SD_INLINE V32 load_mask(const float *p, int n) { return (V32)_mm512_maskz_loadu_ps(mask(n), p); }
+SD_INLINE V64 load_mask(const double *p, int n) { return (V64)_mm512_maskz_loadu_pd(mask(n), p); }
+SD_INLINE void store_mask(float *p, V32 v, int n) {
+    _mm512_mask_storeu_ps(p, mask(n), (__m512)v);
+}
+SD_INLINE void store_mask(double *p, V64 v, int n) {
+    _mm512_mask_storeu_pd(p, mask(n), (__m512d)v);
+}
+template <class T> SD_INLINE Vec<T> load_part(const T *p, int n) {
+    return n >= VL<T> ? load(p) : load_mask(p, n);
+}
+template <class T> SD_INLINE void store_part(T *p, Vec<T> v, int n) {
+    n >= VL<T> ? store(p, v) : store_mask(p, v, n);
+}
+#else
 template <class T> SD_INLINE Vec<T> load_part(const T *p, int n) {
     if (n >= VL<T>) return load(p);
     Vec<T> v = {};
@@ -54,6 +71,7 @@ template <class T> SD_INLINE void store_part(T *p, Vec<T> v, int n) {
     if (n >= VL<T>) return store(p, v);
     for (int i = 0; i < n; i++) p[i] = v[i];
 }
+#endif
 
 // ---------------------------------------------------------------- groups
 
