@@ -24,8 +24,8 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
 
     Args:
         name: ``"naive"`` (dense, readable, slow, double backward), ``"portable"`` (compacted),
-            ``"cpu"`` (native kernels, float32 and float64 on the CPU) or ``"auto"`` (the default:
-            by device and dtype).
+            ``"cpu"`` (native kernels; float32 and float64 on the CPU, anything else stays with
+            ``"portable"``) or ``"auto"`` (the default: by device and dtype).
 
     Raises:
         ValueError: no such engine. RuntimeError: ``"cpu"`` where the native module is missing.
@@ -64,10 +64,7 @@ def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
     """The name of the engine that runs on this device and dtype."""
     runs = torch.device(device).type == "cpu" and dtype in cpu.DTYPES
     if _forced == "cpu" and not runs:
-        raise RuntimeError(
-            f"the cpu engine computes float32 and float64 on the CPU, got {dtype} on {device}: "
-            "leave the choice to opennmt_sd.ops.use('auto')"
-        )
+        return "portable"
     return _forced or ("cpu" if runs and native() is not None else "portable")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
 from opennmt_sd.ops import portable
@@ -22,7 +23,7 @@ from opennmt_sd.ops.cpu.library import register
 # ---------------------------------------------------------------- time-batched masked linear
 
 
-def _linear_fp_fake(x, weight, bias, idx, count, scale, sizes):
+def _linear_fp_fake(x, weight, *_):
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
@@ -52,17 +53,46 @@ linear_wg = register(
 linear_fp = register(kernels.linear_fp, _linear_fp_fake, _linear_setup, _linear_backward)
 
 
+def dense_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    mask: Tensor,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """A mask of each sample's own: there is nothing that a smaller product would serve."""
+    return portable.fp(x, KeepMask(mask, scale), weight, bias, list(sizes))
+
+
+def _dense_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight, _, mask, ctx.scale, ctx.sizes = inputs
+    ctx.save_for_backward(x, weight, mask)
+
+
+def _dense_backward(ctx: Any, dy: Tensor) -> tuple[Optional[Tensor], ...]:
+    _refuse_double_backward()
+    x, weight, mask = ctx.saved_tensors
+    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+    keep, sizes = KeepMask(mask, ctx.scale), list(ctx.sizes)
+    dx = portable.bp(dy, keep, weight, sizes) if need_x else None
+    dw = portable.wg(x, dy, keep, sizes) if need_weight else None
+    return dx, dw, dy.sum(0) if need_bias else None, None, None, None
+
+
+dense_fp = register(dense_linear, _linear_fp_fake, _dense_setup, _dense_backward)
+
+
 def masked_linear(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
 ) -> Tensor:
     if keep is None:
         return F.linear(x, weight, bias)
-    if not isinstance(keep, KeepSets):  # nothing that a smaller product would serve
-        return portable.masked_linear(x, keep, weight, bias, batch_sizes)
-    keep = keep.to("cpu")
-    y = linear_fp(
-        x.flatten(0, -2), weight, bias, keep.idx, keep.count, keep.scale, _sizes(x, batch_sizes)
-    )  # [R, N]
+    keep, rows, sizes = keep.to("cpu"), x.flatten(0, -2), _sizes(x, batch_sizes)
+    if isinstance(keep, KeepSets):
+        y = linear_fp(rows, weight, bias, keep.idx, keep.count, keep.scale, sizes)  # [R, N]
+    else:
+        y = dense_fp(rows, weight, bias, keep.mask(), keep.scale, sizes)
     return y.view(*x.shape[:-1], weight.shape[0])
 
 
@@ -211,8 +241,141 @@ def lstm(
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
 
 
-# ---------------------------------------------------------------- stepwise
+# ---------------------------------------------------------------- the gates of one step
 
-lstm_gates = portable.lstm_gates
-prepare = portable.prepare
-masked_linear_step = portable.masked_linear_step
+
+class _Gates(Function):
+    @staticmethod
+    def forward(ctx: Any, gates, c):
+        h, c_new, active = kernels.gates_fp(gates, c)
+        ctx.save_for_backward(active, c, c_new)
+        return h, c_new
+
+    @staticmethod
+    def backward(ctx: Any, dh, dc):
+        _refuse_double_backward()
+        active, c, c_new = ctx.saved_tensors
+        return kernels.gates_bp(dh, dc, active, c, c_new)
+
+
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    return _Gates.apply(gates, c)
+
+
+# ---------------------------------------------------------------- stepwise, deferred weight gradient
+
+
+class _Steps:
+    """What the steps of one prepared weight leave behind for its one gradient."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = kernels.prepare(weight)
+        self.N, self.D = weight.shape
+        self.count = 0  # of the steps that ran forward
+        self.ran: dict[int, tuple[Tensor, Tensor, Keep | None, int]] = {}  # x, dy, keep, t
+        self.task = -1
+
+    def stash(self, step: int, *given: Any) -> None:
+        # A backward pass that never asks for the weight leaves its gradients here; the next one
+        # must not count them.
+        task = torch._C._current_graph_task_id()
+        if task != self.task:
+            self.ran.clear()
+            self.task = task
+        self.ran[step] = given
+
+    def weight_grad(self) -> tuple[Tensor, Tensor]:
+        """WG and the bias gradient over all steps that ran backward in this pass."""
+        ran = [given for _, given in sorted(self.ran.items())]
+        self.ran.clear()
+        dw = self.packed.new_zeros(()).expand(self.N, self.D)
+        for scale in sorted({keep.scale for _, _, keep, _ in ran if isinstance(keep, KeepSets)}):
+            steps = [g for g in ran if isinstance(g[2], KeepSets) and g[2].scale == scale]
+            xs, dys = [g[0] for g in steps], [g[1] for g in steps]
+            idx, count = (torch.cat(parts) for parts in zip(*(_one(g[2], g[3]) for g in steps)))
+            dw = _sum(dw, kernels.steps_wg(xs, dys, idx, count, scale))
+        dense = [(_masked(x, keep, t), dy) for x, dy, keep, t in ran
+                 if not isinstance(keep, KeepSets)]  # fmt: skip
+        if dense:
+            xs, dys = (torch.cat(parts) for parts in zip(*dense))
+            dw = _sum(dw, dys.t() @ xs)
+        db = torch.stack([dy.sum(0) for _, dy, _, _ in ran]).sum(0)
+        return dw, db
+
+
+def _sum(a: Tensor, b: Tensor) -> Tensor:
+    return b if a.stride() == (0, 0) else b.add_(a)  # the first one is an expanded zero
+
+
+def _one(keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
+    """idx ``[1, D]`` and count ``[1]`` of step t."""
+    s = 0 if keep.steps == 1 else t
+    return keep.idx[s : s + 1], keep.count[s : s + 1]
+
+
+def _masked(x: Tensor, keep: Keep | None, t: int) -> Tensor:
+    return x if keep is None else keep[t].apply(x, torch.tensor([len(x)]))
+
+
+class _DeferredWeightGrad(Function):
+    """A token that every step takes, so that this backward runs once theirs have."""
+
+    @staticmethod
+    def forward(ctx: Any, weight, bias, steps):
+        ctx.steps = steps
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _):
+        _refuse_double_backward()
+        dw, db = ctx.steps.weight_grad()
+        return dw, db if ctx.needs_input_grad[1] else None, None
+
+
+class _MaskedLinearStep(Function):
+    @staticmethod
+    def forward(ctx: Any, x, token, steps, bias, keep, t):
+        ctx.steps, ctx.keep, ctx.t = steps, keep, t
+        if ctx.needs_input_grad[1]:
+            ctx.step = steps.count
+            steps.count += 1
+            ctx.save_for_backward(x)
+        if isinstance(keep, KeepSets):
+            sets = *_one(keep, t), keep.scale
+        else:
+            x, sets = _masked(x, keep, t), (None, None, 1.0)
+        return kernels.step_fp(x, steps.packed, bias, steps.N, *sets)
+
+    @staticmethod
+    def backward(ctx: Any, dy):
+        _refuse_double_backward()
+        steps, keep, t = ctx.steps, ctx.keep, ctx.t
+        dx = token = None
+        if ctx.needs_input_grad[1]:
+            steps.stash(ctx.step, *ctx.saved_tensors, dy, keep, t)
+            token = dy.new_zeros(())
+        if ctx.needs_input_grad[0]:
+            if isinstance(keep, KeepSets):
+                dx = kernels.step_bp(dy, steps.packed, steps.D, *_one(keep, t), keep.scale)
+            else:
+                dx = kernels.step_bp(dy, steps.packed, steps.D, None, None, 1.0)
+                dx = _masked(dx, keep, t)
+        return dx, token, None, None, None, None
+
+
+class Prepared:
+    """A packed weight for one forward and backward pass, used step by step."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.steps = _Steps(weight.detach())
+        self.bias = None if bias is None else bias.detach()
+        self.token = _DeferredWeightGrad.apply(weight, bias, self.steps)
+
+
+def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
+    return Prepared(weight, bias)
+
+
+def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
+    keep = None if keep is None else keep.to("cpu")
+    return _MaskedLinearStep.apply(x, handle.token, handle.steps, handle.bias, keep, t)

@@ -193,11 +193,11 @@ template <class T> struct Offsets {
     }
 };
 
-template <class T, int M>
-SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count, T scale,
-             Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left) {
+template <class T, int M, int FETCH>
+SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count,
+                      T scale, Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left, Ahead<T> ahead) {
     Vec<T> sum[M][2] = {};
-    outer<T, M, false, true, 0>(xg, rows, strip, K, count, sum, {});
+    outer<T, M, false, true, FETCH>(xg, rows, strip, K, count, sum, ahead);
 #pragma GCC unroll 12
     for (int r = 0; r < M; r++, y += N) {
         Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
@@ -215,7 +215,7 @@ template <class T> void fp(const Linear<T> &a, T *y) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
     const T scale = T(a.keep.scale);
     Offsets<T> at(a, 1, 1);
-    Scratch<T> xg(at.total), strip_of(int64_t(a.threads) * D * NR<T>);
+    Scratch<T> xg(at.total), strip_of(a.packed ? 0 : int64_t(a.threads) * D * NR<T>);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
 #pragma omp for schedule(static)
@@ -224,11 +224,15 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             gather(a.x + seg.row, seg.rows, a.keep.of(seg.set), a.keep.count[seg.set],
                    xg.p + at.at.p[s]);
         }
-        T *strip = strip_of.p + thread() * D * NR<T>;
-        for (int64_t n = strips * thread() / threads(); n < strips * (thread() + 1) / threads();
-             n++) {
+        const int64_t last = strips * (thread() + 1) / threads();
+        for (int64_t n = strips * thread() / threads(); n < last; n++) {
             const int64_t n0 = n * NR<T>;
-            pack_strips(a.weight, N, D, n, n + 1, strip, 0, 1);
+            const T *strip = a.packed + n * D * NR<T>;
+            if (!a.packed) {
+                T *own = strip_of.p + thread() * D * NR<T>;
+                pack_strips(a.weight, N, D, n, n + 1, own, 0, 1);
+                strip = own;
+            }
             const int left = int(least(NR<T>, N - n0));
             Vec<T> b0 = {}, b1 = {};
             if (a.bias) {
@@ -241,9 +245,17 @@ template <class T> void fp(const Linear<T> &a, T *y) {
                 for (int64_t i = 0; i < tiles.parts; i++) {
                     const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
                     with_number<ROWS>(int(m), [&](auto M) {
-                        fp_tile<T, M.value>(xg.p + at.at.p[s] + r0, seg.rows, strip,
-                                            a.keep.of(seg.set), a.keep.count[seg.set], scale, b0,
-                                            b1, y + (seg.row + r0) * N + n0, N, left);
+                        const T *x = xg.p + at.at.p[s] + r0;
+                        T *to = y + (seg.row + r0) * N + n0;
+                        const int32_t *K = a.keep.of(seg.set);
+                        const int64_t count = a.keep.count[seg.set];
+                        // A strip that was packed long ago is far away: fetch the next one.
+                        if (a.packed && n + 1 < last && s == 0 && i == 0)
+                            fp_tile<T, M.value, 2>(x, seg.rows, strip, K, count, scale, b0, b1, to,
+                                                   N, left, {strip + D * NR<T>, K});
+                        else
+                            fp_tile<T, M.value, 0>(x, seg.rows, strip, K, count, scale, b0, b1, to,
+                                                   N, left, {});
                     });
                 }
             }
@@ -269,7 +281,7 @@ SD_APART void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int
 }
 
 // Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it out.
-template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
+template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
     Offsets<T> at(a, 1, 1);
     int most = 0;
@@ -298,13 +310,13 @@ template <class T> void wg(const Linear<T> &a, const T *dy, T *dw) {
             for (int s = 0; s < a.nsegs; s++) {
                 const Segment &seg = a.segs[s];
                 for (int r = 0; r < seg.rows; r++) { // next to each other, not N apart
-                    const T *from = dy + (seg.row + r) * N + n0;
+                    const T *from = dy[seg.row + r] + n0;
                     store(dys + r * NR<T>, load_part(from, first));
                     store(dys + r * NR<T> + VL<T>,
                           left > VL<T> ? load_part(from + VL<T>, left - VL<T>) : Vec<T>{});
                 }
                 for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r++)
-                    fetch(dy + (a.segs[s + 1].row + r) * N + n0, left * sizeof(T));
+                    fetch(dy[a.segs[s + 1].row + r] + n0, left * sizeof(T));
                 const int32_t *K = a.keep.of(seg.set);
                 const Split tiles(a.keep.count[seg.set], ROWS);
                 for (int64_t i = 0; i < tiles.parts; i++) {
@@ -393,17 +405,20 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
     int64_t most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     most = round_up(most, G);
-    Scratch<T> weight(least(block, strips) * D * NR<T>), partial(at.total),
+    Scratch<T> own(a.packed ? 0 : least(block, strips) * D * NR<T>), partial(at.total),
         rows_of(int64_t(a.threads) * most * BLOCK);
-    // Several tasks a thread, so that none waits long; every sum is made by one task, in one order.
-    const int parts = int(ceil_div(4 * a.threads, a.nsegs > 0 ? a.nsegs : 1));
+    // Every sum is made by one task, in one order, whoever runs it.
+    const int parts = a.nsegs < 4 * a.threads ? a.threads : 1;
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         T *rows = rows_of.p + thread() * most * BLOCK;
         for (int64_t s0 = 0; s0 < strips; s0 += block) {
             const int64_t s1 = least(s0 + block, strips), n0 = s0 * NR<T>;
-            pack_strips(a.weight, N, D, s0, s1, weight.p, thread(), threads());
+            const T *weight = a.packed ? a.packed + s0 * D * NR<T> : own.p;
+            if (!a.packed) {
+                pack_strips(a.weight, N, D, s0, s1, own.p, thread(), threads());
 #pragma omp barrier
+            }
 #pragma omp for schedule(dynamic)
             for (int task = 0; task < a.nsegs * parts; task++) {
                 const int s = task / parts, part = task % parts;
@@ -419,7 +434,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
                 for (int r = 0; later < a.nsegs && r < a.segs[later].rows; r++)
                     fetch(dy + (a.segs[later].row + r) * N + n0,
                               least(N - n0, BLOCK) * sizeof(T));
-                dot_tiles(weight.p, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
+                dot_tiles(weight, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
                           vectors * G, vectors, partial.p + at.at.p[s], s0 == 0);
             }
         }
@@ -472,14 +487,11 @@ template <class T> struct Walk {
     }
 };
 
-// The last part of one row of a panel: sums to activated gates, c and h.
+// n units of one row, from gates before the activation to activated ones, c and h.
 template <class T>
-SD_INLINE Vec<T> gates_forward(const T *sum, T scale, const T *gates_x, const T *c_before, T *gates,
+SD_INLINE Vec<T> gates_forward(Vec<T> i, Vec<T> f, Vec<T> g, Vec<T> o, const T *c_before, T *gates,
                                T *c, T *h, int64_t H, int n) {
-    Vec<T> i = sigmoid(load(sum) * scale + load_part(gates_x, n));
-    Vec<T> f = sigmoid(load(sum + VL<T>) * scale + load_part(gates_x + H, n));
-    Vec<T> g = tanh_of(load(sum + 2 * VL<T>) * scale + load_part(gates_x + 2 * H, n));
-    Vec<T> o = sigmoid(load(sum + 3 * VL<T>) * scale + load_part(gates_x + 3 * H, n));
+    i = sigmoid(i), f = sigmoid(f), g = tanh_of(g), o = sigmoid(o);
     Vec<T> cell = f * load_part(c_before, n) + i * g;
     Vec<T> hidden = o * tanh_of(cell);
     store_part(gates, i, n);
@@ -574,10 +586,14 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                     });
                     for (int64_t b = r0; b < r0 + m; b++) {
                         const int64_t row = a.first[t] + b;
+                        Vec<T> x[4];
+                        for (int g = 0; g < 4; g++)
+                            x[g] = load(sums + ((b - r0) * 4 + g) * VL<T>) * scale +
+                                   load_part(gates_x + (row * 4 + g) * H + u0, units);
                         Vec<T> h = gates_forward(
-                            sums + (b - r0) * 4 * VL<T>, scale, gates_x + row * 4 * H + u0,
-                            walk.cell_before(t, b) + u0, a.gates + row * 4 * H + u0,
-                            a.cells + row * H + u0, hidden + row * H + u0, H, units);
+                            x[0], x[1], x[2], x[3], walk.cell_before(t, b) + u0,
+                            a.gates + row * 4 * H + u0, a.cells + row * H + u0,
+                            hidden + row * H + u0, H, units);
                         if (later < 0) continue;
                         for (int u = 0; u < units; u++)
                             leaves[(u0 + u) * B + b] = walk.keeps(later, b, u0 + u) ? h[u] : T(0);
@@ -590,23 +606,21 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
     }
 }
 
-// One row of a panel, backwards: writes d_gates, and dc for the step before.
+// n units of one row, backwards: out and d_gates are the gradients before the activation; dc comes
+// in for c and goes out for c_before.
 template <class T>
-SD_INLINE void gates_backward(const T *gates, const T *cells, const T *c_before, const T *d_hidden,
-                              T *dh, T *dc, T *d_gates, T *rows, int64_t stride, int64_t H, int n) {
+SD_INLINE void gates_backward(const T *gates, const T *c, const T *c_before, Vec<T> dh, T *dc,
+                              T *d_gates, Vec<T> (&out)[4], int64_t H, int n) {
     Vec<T> i = load_part(gates, n), f = load_part(gates + H, n);
     Vec<T> g = load_part(gates + 2 * H, n), o = load_part(gates + 3 * H, n);
-    Vec<T> d = load_part(dh, n) + load_part(d_hidden, n);
-    Vec<T> tc = tanh_of(load_part(cells, n));
-    Vec<T> cell = load_part(dc, n) + d * o * (T(1) - tc * tc);
-    Vec<T> out[4] = {cell * g * i * (T(1) - i), cell * load_part(c_before, n) * f * (T(1) - f),
-                     cell * i * (T(1) - g * g), d * tc * o * (T(1) - o)};
+    Vec<T> tc = tanh_of(load_part(c, n));
+    Vec<T> cell = load_part(dc, n) + dh * o * (T(1) - tc * tc);
+    out[0] = cell * g * i * (T(1) - i);
+    out[1] = cell * load_part(c_before, n) * f * (T(1) - f);
+    out[2] = cell * i * (T(1) - g * g);
+    out[3] = dh * tc * o * (T(1) - o);
     store_part(dc, cell * f, n);
-    store_part(dh, Vec<T>{}, n);
-    for (int k = 0; k < 4; k++) {
-        store_part(d_gates + k * H, out[k], n);
-        store_groups(rows + k * G * stride, stride, out[k]);
-    }
+    for (int k = 0; k < 4; k++) store_part(d_gates + k * H, out[k], n);
 }
 
 template <class T>
@@ -631,11 +645,17 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
                 for (int64_t p = p0; p < p1; p++) {
                     const int64_t u0 = p * VL<T>, row = a.first[t] + b;
+                    const int units = panels.units(p);
+                    Vec<T> d = load_part(dh + b * H + u0, units) +
+                               load_part(d_hidden + row * H + u0, units);
+                    Vec<T> out[4];
                     gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
-                                   walk.cell_before(t, b) + u0, d_hidden + row * H + u0,
-                                   dh + b * H + u0, dc + b * H + u0, d_gates + row * 4 * H + u0,
-                                   rows.p + (p * 4 * G * padded + b) * L<T>, padded * L<T>, H,
-                                   panels.units(p));
+                                   walk.cell_before(t, b) + u0, d, dc + b * H + u0,
+                                   d_gates + row * 4 * H + u0, out, H, units);
+                    store_part(dh + b * H + u0, Vec<T>{}, units); // dropped units get nothing more
+                    for (int g = 0; g < 4; g++)
+                        store_groups(rows.p + ((p * 4 + g) * G * padded + b) * L<T>, padded * L<T>,
+                                     out[g]);
                 }
             }
 #pragma omp barrier
@@ -658,8 +678,46 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     }
 }
 
+// ---------------------------------------------------------------- stepwise
+
 template <class T>
-constexpr Kernels<T> TABLE = {fp<T>, bp<T>, wg<T>, lstm_fp<T>, lstm_bp<T>};
+void prepare(const T *weight, int64_t N, int64_t D, T *packed, int nthreads) {
+#pragma omp parallel num_threads(nthreads) if (nthreads > 1)
+    pack_strips(weight, N, D, 0, ceil_div(N, NR<T>), packed, thread(), threads());
+}
+template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N, NR<T>) * D; }
+
+template <class T>
+void gates_fp(const T *gates, const T *c, int64_t B, int64_t H, int nthreads, T *active, T *c_new,
+              T *h) {
+#pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t u = 0; u < H; u += VL<T>) {
+            const int n = int(least(VL<T>, H - u));
+            const T *x = gates + b * 4 * H + u;
+            gates_forward(load_part(x, n), load_part(x + H, n), load_part(x + 2 * H, n),
+                          load_part(x + 3 * H, n), c + b * H + u, active + b * 4 * H + u,
+                          c_new + b * H + u, h + b * H + u, H, n);
+        }
+}
+
+template <class T>
+void gates_bp(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
+              int nthreads, T *dc, T *d_gates) {
+#pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t u = 0; u < H; u += VL<T>) {
+            const int n = int(least(VL<T>, H - u));
+            Vec<T> out[4];
+            gates_backward(active + b * 4 * H + u, c_new + b * H + u, c + b * H + u,
+                           load_part(dh + b * H + u, n), dc + b * H + u, d_gates + b * 4 * H + u,
+                           out, H, n);
+        }
+}
+
+template <class T>
+constexpr Kernels<T> TABLE = {fp<T>,      bp<T>,      wg<T>,       prepare<T>, packed_size<T>,
+                              lstm_fp<T>, lstm_bp<T>, gates_fp<T>, gates_bp<T>};
 
 } // namespace
 

@@ -23,7 +23,8 @@ struct Sets {
 // Rows [R, D] that need not lie next to each other.
 template <class T> struct Linear {
     const T *const *x;   // [R] rows of [D]
-    const T *weight;     // [N, D]
+    const T *weight;     // [N, D], or null:
+    const T *packed;     // the weight as `prepare` packs it
     const T *bias;       // [N] or null
     const Segment *segs; // they cover the R rows
     int nsegs;
@@ -53,13 +54,23 @@ template <class T> struct Kernels {
     void (*fp)(const Linear<T> &, T *y);
     // dx [R, D] = scale * dy @ weight[:, K], zero outside K
     void (*bp)(const Linear<T> &, const T *dy, T *dx);
-    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]
-    void (*wg)(const Linear<T> &, const T *dy, T *dw);
+    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]
+    void (*wg)(const Linear<T> &, const T *const *dy, T *dw);
+    // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
+    void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
+    int64_t (*packed_size)(int64_t N, int64_t D);
     // hidden [R, H] from the input's part of the gates [R, 4H]
     void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
     // d_gates [R, 4H] before the activation. dh, dc [B, H]: gradients of the final state in, of the
     // first state out
     void (*lstm_bp)(const Recurrence<T> &, const T *d_hidden, T *d_gates, T *dh, T *dc);
+    // The pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
+    // activated ones, the new c and h
+    void (*gates_fp)(const T *gates, const T *c, int64_t B, int64_t H, int threads, T *active,
+                     T *c_new, T *h);
+    // dc [B, H]: in the gradient of c_new, out the one of c
+    void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
+                     int threads, T *dc, T *d_gates);
 };
 
 struct Isa {

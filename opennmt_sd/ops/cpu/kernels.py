@@ -61,6 +61,72 @@ def linear_wg(
     return dw
 
 
+def prepare(weight: Tensor) -> Tensor:
+    """``weight [N, D]`` packed for :func:`step_fp` and :func:`step_bp`."""
+    (N, D), at = weight.shape, _Addresses(weight.dtype)
+    size = getattr(require_native(), f"packed_size_{DTYPES[weight.dtype]}")(N, D)
+    packed = weight.new_empty(size)
+    _call("prepare", weight.dtype, at(weight), N, D, at(packed), torch.get_num_threads())
+    return packed
+
+
+def step_fp(x: Tensor, packed: Tensor, bias: Optional[Tensor], N: int, *sets: Any) -> Tensor:
+    """One step of :func:`linear_fp`; ``sets`` are idx, count (of this step alone) and scale."""
+    y = x.new_empty(x.shape[0], N)
+    _linear("fp", x, packed, bias, None, y, *sets, [x.shape[0]], packed=True)
+    return y
+
+
+def step_bp(dy: Tensor, packed: Tensor, D: int, *sets: Any) -> Tensor:
+    """One step of :func:`linear_bp`."""
+    dx = dy.new_empty(dy.shape[0], D)
+    _linear("bp", None, packed, None, dy, dx, *sets, [dy.shape[0]], packed=True)
+    return dx
+
+
+def steps_wg(
+    xs: Sequence[Tensor],
+    dys: Sequence[Tensor],
+    idx: Optional[Tensor],
+    count: Optional[Tensor],
+    scale: float,
+) -> Tensor:
+    """dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
+    (D, N), at = (xs[0].shape[1], dys[0].shape[1]), _Addresses(xs[0].dtype)
+    dw, sizes = xs[0].new_empty(N, D), [len(x) for x in xs]
+    _call(
+        "steps_wg", dw.dtype, [at(x, n, D) for x, n in zip(xs, sizes)],
+        [at(dy, n, N) for dy, n in zip(dys, sizes)], sizes, D, N, at(dw),
+        *_sets(at, idx, count, len(sizes), D)[:2], scale, torch.get_num_threads(),
+    )  # fmt: skip
+    return dw
+
+
+def gates_fp(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """h and c ``[B, H]`` and the activated gates ``[B, 4H]``, of the ones before the activation."""
+    (B, H), at = c.shape, _Addresses(gates.dtype)
+    active, h, c_new = gates.new_empty(B, 4 * H), c.new_empty(B, H), c.new_empty(B, H)
+    _call("gates_fp", gates.dtype, at(gates, B, 4 * H), at(c, B, H), B, H, at(active), at(c_new),
+          at(h), _team(gates))  # fmt: skip
+    return h, c_new, active
+
+
+def gates_bp(
+    dh: Tensor, dc: Tensor, active: Tensor, c: Tensor, c_new: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the gates before the activation, and of c."""
+    (B, H), at = c.shape, _Addresses(active.dtype)
+    d_gates, dc = active.new_empty(B, 4 * H), dc.clone(memory_format=torch.contiguous_format)
+    _call("gates_bp", active.dtype, at(active, B, 4 * H), at(c, B, H), at(c_new, B, H),
+          at(dh, B, H), B, H, at(dc, B, H), at(d_gates), _team(active))  # fmt: skip
+    return d_gates, dc
+
+
+def _team(gates: Tensor) -> int:
+    """Threads for pointwise work: waking them costs more than a little of it."""
+    return torch.get_num_threads() if gates.numel() > 20_000 else 1
+
+
 def _linear(
     phase: str,
     x: Optional[Tensor],
@@ -72,12 +138,14 @@ def _linear(
     count: Optional[Tensor],
     scale: float,
     sizes: Sequence[int],
+    packed: bool = False,
 ) -> None:
     D = (x if x is not None else out).shape[1]
     N = (dy if dy is not None else out).shape[1]
     R, at = sum(sizes), _Addresses(out.dtype)
     _call(
-        "linear", out.dtype, phase, at(x, R, D), at(weight, N, D), at(bias, N), at(dy, R, N),
+        "linear", out.dtype, phase, at(x, R, D), at(weight, *(() if packed else (N, D))), packed,
+        at(bias, N), at(dy, R, N),
         at(out, *((N, D) if phase == "wg" else (R, D if phase == "bp" else N))),
         list(sizes), D, N, *_sets(at, idx, count, len(sizes), D), scale, torch.get_num_threads(),
     )  # fmt: skip
@@ -100,7 +168,7 @@ def lstm_fp(
     A random pattern gives ``mask`` (bool ``[T or 1, B, H]``) instead of ``idx`` and ``count``.
     """
     (B, H), R, at = h0.shape, sum(sizes), _Addresses(gates_x.dtype)
-    gates = torch.empty_like(gates_x, memory_format=torch.contiguous_format)
+    gates = gates_x.new_empty(R, 4 * H)
     hidden, cells = gates_x.new_empty(R, H), gates_x.new_empty(R, H)
     _call(
         "lstm_fp", gates_x.dtype, at(gates_x, R, 4 * H), at(weight, 4 * H, H), at(h0, B, H),
@@ -128,7 +196,7 @@ def lstm_bp(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """d_gates ``[R, 4H]`` before the activation, dh0 and dc0, from the gradients of h and c."""
     (B, H), R, at = c0.shape, sum(sizes), _Addresses(gates.dtype)
-    d_gates = torch.empty_like(gates)
+    d_gates = gates.new_empty(R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     _call(
         "lstm_bp", gates.dtype, at(weight, 4 * H, H), at(c0, B, H),

@@ -133,23 +133,79 @@ static std::vector<Segment> segments(const std::vector<int32_t> &sizes, int64_t 
 
 // ---------------------------------------------------------------- the linear layer
 
+static int team(int threads) { return forked ? 1 : std::max(threads, 1); }
+
+template <class T> static std::vector<const T *> rows_of(Address p, int64_t R, int64_t width) {
+    std::vector<const T *> rows(p ? R : 0);
+    for (size_t r = 0; r < rows.size(); r++) rows[r] = (const T *)p + r * width;
+    return rows;
+}
+
 // phase "fp": out is y, given x and bias; "bp": out is dx, given dy; "wg": out is dw, given x, dy.
+// weight: as it is, or packed by `prepare`.
 template <class T>
-static void linear(const std::string &phase, Address x, Address weight, Address bias, Address dy,
-                   Address out, const std::vector<int32_t> &sizes, int64_t D, int64_t N, Address idx,
-                   Address count, int64_t S, double scale, int threads) {
+static void linear(const std::string &phase, Address x, Address weight, bool packed, Address bias,
+                   Address dy, Address out, const std::vector<int32_t> &sizes, int64_t D, int64_t N,
+                   Address idx, Address count, int64_t S, double scale, int threads) {
     nb::gil_scoped_release release;
-    Keep keep(idx, count, S, D, scale);
+    const Keep keep(idx, count, S, D, scale);
     const auto segs = segments(sizes, keep.S);
     const int64_t R = std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
-    std::vector<const T *> rows(x ? R : 0);
-    for (size_t r = 0; r < rows.size(); r++) rows[r] = (const T *)x + r * D;
+    const auto rows = rows_of<T>(x, R, D);
+    const T *w = (const T *)weight;
     use_huge_pages(out, sizeof(T) * (phase == "wg" ? N * D : R * (phase == "bp" ? D : N)));
-    Linear<T> a{rows.data(), (const T *)weight, (const T *)bias,  segs.data(), int(segs.size()),
-                keep.sets,   R, D, N, forked ? 1 : std::max(threads, 1)};
+    const Linear<T> a{rows.data(), packed ? nullptr : w, packed ? w : nullptr, (const T *)bias,
+                      segs.data(), int(segs.size()), keep.sets, R, D, N, team(threads)};
     if (phase == "fp") kernels<T>().fp(a, (T *)out);
     else if (phase == "bp") kernels<T>().bp(a, (const T *)dy, (T *)out);
-    else kernels<T>().wg(a, (const T *)dy, (T *)out);
+    else kernels<T>().wg(a, rows_of<T>(dy, R, N).data(), (T *)out);
+}
+
+template <class T> static int64_t packed_size(int64_t N, int64_t D) {
+    return kernels<T>().packed_size(N, D);
+}
+
+template <class T>
+static void prepare(Address weight, int64_t N, int64_t D, Address packed, int threads) {
+    nb::gil_scoped_release release;
+    use_huge_pages(packed, sizeof(T) * packed_size<T>(N, D));
+    kernels<T>().prepare((const T *)weight, N, D, (T *)packed, team(threads));
+}
+
+// WG of steps whose x and dy lie anywhere.
+template <class T>
+static void steps_wg(const std::vector<Address> &xs, const std::vector<Address> &dys,
+                     const std::vector<int32_t> &sizes, int64_t D, int64_t N, Address dw,
+                     Address idx, Address count, double scale, int threads) {
+    nb::gil_scoped_release release;
+    const Keep keep(idx, count, int64_t(sizes.size()), D, scale);
+    const auto segs = segments(sizes, sizes.size() == 1 ? 1 : keep.S);
+    std::vector<const T *> x, dy;
+    for (size_t t = 0; t < sizes.size(); t++)
+        for (int64_t b = 0; b < sizes[t]; b++) {
+            x.push_back((const T *)xs[t] + b * D);
+            dy.push_back((const T *)dys[t] + b * N);
+        }
+    use_huge_pages(dw, sizeof(T) * N * D);
+    const Linear<T> a{x.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
+                      keep.sets, int64_t(x.size()), D, N, team(threads)};
+    kernels<T>().wg(a, dy.data(), (T *)dw);
+}
+
+template <class T>
+static void gates_fp(Address gates, Address c, int64_t B, int64_t H, Address active, Address c_new,
+                     Address h, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().gates_fp((const T *)gates, (const T *)c, B, H, team(threads), (T *)active,
+                          (T *)c_new, (T *)h);
+}
+
+template <class T>
+static void gates_bp(Address active, Address c, Address c_new, Address dh, int64_t B, int64_t H,
+                     Address dc, Address d_gates, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().gates_bp((const T *)active, (const T *)c, (const T *)c_new, (const T *)dh, B, H,
+                          team(threads), (T *)dc, (T *)d_gates);
 }
 
 // ---------------------------------------------------------------- the recurrence
@@ -174,7 +230,7 @@ static Recurrence<T> recurrence(const Steps &steps, const Keep &keep, Address we
                                 bool reverse, Address gates, Address cells, int threads) {
     return {(const T *)weight, (const T *)h0, (const T *)c0, steps.sizes.data(), steps.first.data(),
             keep.sets, keep.S, (const uint8_t *)mask, mask_step, int64_t(steps.sizes.size()), B, H,
-            reverse, forked ? 1 : std::max(threads, 1), (T *)gates, (T *)cells};
+            reverse, team(threads), (T *)gates, (T *)cells};
 }
 
 template <class T>
@@ -221,14 +277,19 @@ static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Add
             const int64_t r = steps.before(t, b, reverse);
             rows.push_back(r < 0 ? (const T *)h0 + b * H : (const T *)hidden + r * H);
         }
-    Linear<T> a{rows.data(), nullptr, nullptr, segs.data(), int(segs.size()), keep.sets,
-                steps.R, H, 4 * H, forked ? 1 : std::max(threads, 1)};
+    const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
+                      keep.sets, steps.R, H, 4 * H, team(threads)};
     use_huge_pages(dw, sizeof(T) * 4 * H * H);
-    kernels<T>().wg(a, (const T *)d_gates, (T *)dw);
+    kernels<T>().wg(a, rows_of<T>(d_gates, steps.R, 4 * H).data(), (T *)dw);
 }
 
 template <class T> static void define(nb::module_ &m, const std::string &suffix) {
     m.def(("linear_" + suffix).c_str(), &linear<T>);
+    m.def(("packed_size_" + suffix).c_str(), &packed_size<T>);
+    m.def(("prepare_" + suffix).c_str(), &prepare<T>);
+    m.def(("steps_wg_" + suffix).c_str(), &steps_wg<T>);
+    m.def(("gates_fp_" + suffix).c_str(), &gates_fp<T>);
+    m.def(("gates_bp_" + suffix).c_str(), &gates_bp<T>);
     m.def(("lstm_fp_" + suffix).c_str(), &lstm_fp<T>);
     m.def(("lstm_bp_" + suffix).c_str(), &lstm_bp<T>);
     m.def(("lstm_wg_" + suffix).c_str(), &lstm_wg<T>);
