@@ -10,6 +10,7 @@ import torch
 from opennmt_sd.ops import naive, portable
 from opennmt_sd.ops.cpu import engine as cpu
 from opennmt_sd.ops.cpu import native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu.kernels import DTYPES
 
 ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}
 
@@ -62,7 +63,7 @@ def forced() -> str | None:
 
 def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
     """The name of the engine that runs on this device and dtype."""
-    runs = torch.device(device).type == "cpu" and dtype in cpu.DTYPES
+    runs = torch.device(device).type == "cpu" and dtype in DTYPES
     if _forced == "cpu" and not runs:
         return "portable"
     return _forced or ("cpu" if runs and native() is not None else "portable")

@@ -8,7 +8,7 @@ where nothing is dropped. All tensors are on the CPU, float32 or float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +21,9 @@ DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 def linear_fp(
     x: Tensor,
     weight: Tensor,
-    bias: Optional[Tensor],
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
     sizes: Sequence[int],
 ) -> Tensor:
@@ -36,8 +36,8 @@ def linear_fp(
 def linear_bp(
     dy: Tensor,
     weight: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
     sizes: Sequence[int],
 ) -> Tensor:
@@ -50,8 +50,8 @@ def linear_bp(
 def linear_wg(
     x: Tensor,
     dy: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
     sizes: Sequence[int],
 ) -> Tensor:
@@ -70,25 +70,35 @@ def prepare(weight: Tensor) -> Tensor:
     return packed
 
 
-def step_fp(x: Tensor, packed: Tensor, bias: Optional[Tensor], N: int, *sets: Any) -> Tensor:
-    """One step of :func:`linear_fp`; ``sets`` are idx, count (of this step alone) and scale."""
+def step_fp(
+    x: Tensor,
+    packed: Tensor,
+    N: int,
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """One step of :func:`linear_fp`; idx and count are this step's alone."""
     y = x.new_empty(x.shape[0], N)
-    _linear("fp", x, packed, bias, None, y, *sets, [x.shape[0]], packed=True)
+    _linear("fp", x, packed, bias, None, y, idx, count, scale, [x.shape[0]], packed=True)
     return y
 
 
-def step_bp(dy: Tensor, packed: Tensor, D: int, *sets: Any) -> Tensor:
+def step_bp(
+    dy: Tensor, packed: Tensor, D: int, idx: Tensor | None, count: Tensor | None, scale: float
+) -> Tensor:
     """One step of :func:`linear_bp`."""
     dx = dy.new_empty(dy.shape[0], D)
-    _linear("bp", None, packed, None, dy, dx, *sets, [dy.shape[0]], packed=True)
+    _linear("bp", None, packed, None, dy, dx, idx, count, scale, [dy.shape[0]], packed=True)
     return dx
 
 
 def steps_wg(
     xs: Sequence[Tensor],
     dys: Sequence[Tensor],
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
 ) -> Tensor:
     """dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
@@ -129,13 +139,13 @@ def _team(gates: Tensor) -> int:
 
 def _linear(
     phase: str,
-    x: Optional[Tensor],
-    weight: Optional[Tensor],
-    bias: Optional[Tensor],
-    dy: Optional[Tensor],
+    x: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dy: Tensor | None,
     out: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
     sizes: Sequence[int],
     packed: bool = False,
@@ -156,9 +166,9 @@ def lstm_fp(
     weight: Tensor,
     h0: Tensor,
     c0: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
-    mask: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
     scale: float,
     sizes: Sequence[int],
     reverse: bool,
@@ -187,9 +197,9 @@ def lstm_bp(
     c0: Tensor,
     gates: Tensor,
     cells: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
-    mask: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
     scale: float,
     sizes: Sequence[int],
     reverse: bool,
@@ -211,8 +221,8 @@ def lstm_wg(
     hidden: Tensor,
     h0: Tensor,
     d_gates: Tensor,
-    idx: Optional[Tensor],
-    count: Optional[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
     scale: float,
     sizes: Sequence[int],
     reverse: bool,
@@ -235,7 +245,7 @@ class _Addresses:
         self.dtype = dtype
         self.held: list[Tensor] = []
 
-    def __call__(self, x: Optional[Tensor], *shape: int, dtype: Optional[torch.dtype] = None) -> int:
+    def __call__(self, x: Tensor | None, *shape: int, dtype: torch.dtype | None = None) -> int:
         if x is None:
             return 0
         dtype = dtype or self.dtype
@@ -250,7 +260,7 @@ class _Addresses:
 
 
 def _sets(
-    at: _Addresses, idx: Optional[Tensor], count: Optional[Tensor], T: int, D: int
+    at: _Addresses, idx: Tensor | None, count: Tensor | None, T: int, D: int
 ) -> tuple[int, int, int]:
     """Addresses of idx and count, and S."""
     if idx is None or count is None:
@@ -261,7 +271,7 @@ def _sets(
     return at(idx, S, D, dtype=torch.int32), at(count, S, dtype=torch.int32), S
 
 
-def _mask(at: _Addresses, mask: Optional[Tensor], T: int, B: int, H: int) -> tuple[int, int]:
+def _mask(at: _Addresses, mask: Tensor | None, T: int, B: int, H: int) -> tuple[int, int]:
     """The address of a dense mask, and the elements from one step to the next."""
     if mask is None:
         return 0, 0
