@@ -38,11 +38,14 @@ endif()
 include(CheckCXXSourceCompiles)
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 set(CMAKE_REQUIRED_INCLUDES ${Python_INCLUDE_DIRS} "${NB_DIR}/include")
+set(CMAKE_REQUIRED_FLAGS "-march=x86-64-v4") # GCC 11, Clang 12
 check_cxx_source_compiles(
-  "#include <nanobind/nanobind.h>
+  "#include <immintrin.h>
+   #include <nanobind/nanobind.h>
    NB_MODULE(probe, m) { m.def(\"one\", []() { return 1; }); }"
   OPENNMT_SD_CAN_BUILD)
 unset(CMAKE_TRY_COMPILE_TARGET_TYPE)
+unset(CMAKE_REQUIRED_FLAGS)
 if(NOT OPENNMT_SD_CAN_BUILD)
   opennmt_sd_no_native("a small nanobind module does not compile")
   return()
@@ -51,4 +54,25 @@ endif()
 nanobind_add_module(_native NB_STATIC opennmt_sd/ops/cpu/native.cpp)
 target_compile_definitions(
   _native PRIVATE "OPENNMT_SD_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
+
+# One source of kernels, once for each instruction set; native.cpp picks one at run time.
+# Without OpenMP they run one thread. torch brings the OpenMP runtime of GCC, and shares it.
+find_package(OpenMP QUIET COMPONENTS CXX)
+foreach(isa_and_flag "avx512=-march=x86-64-v4" "avx2=-march=x86-64-v3" "baseline=-march=x86-64")
+  string(REPLACE "=-march" ";-march" isa_and_flag "${isa_and_flag}")
+  list(GET isa_and_flag 0 isa)
+  list(GET isa_and_flag 1 flag)
+  add_library(_kernels_${isa} OBJECT opennmt_sd/ops/cpu/kernels.cpp)
+  set_target_properties(_kernels_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_compile_definitions(_kernels_${isa} PRIVATE SD_ISA=isa_${isa})
+  # contract: a * b + c is one instruction. uninitialized: false alarms in GCC 12's own headers.
+  target_compile_options(_kernels_${isa} PRIVATE -O3 ${flag} -ffp-contract=fast -Wno-uninitialized)
+  if(OpenMP_CXX_FOUND)
+    target_link_libraries(_kernels_${isa} PRIVATE OpenMP::OpenMP_CXX)
+  endif()
+  target_sources(_native PRIVATE $<TARGET_OBJECTS:_kernels_${isa}>)
+endforeach()
+if(OpenMP_CXX_FOUND)
+  target_link_libraries(_native PRIVATE OpenMP::OpenMP_CXX)
+endif()
 install(TARGETS _native LIBRARY DESTINATION opennmt_sd/ops/cpu)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from opennmt_sd.ops import naive, portable
-from opennmt_sd.ops.cpu import warn_if_missing
+from opennmt_sd.ops.cpu import engine as cpu
+from opennmt_sd.ops.cpu import native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu.kernels import DTYPES
 
-ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable}
+ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}
 
 _forced: str | None = None
 
@@ -23,10 +25,11 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
 
     Args:
         name: ``"naive"`` (dense, readable, slow, double backward), ``"portable"`` (compacted),
-            or ``"auto"`` (the default: by device and dtype).
+            ``"cpu"`` (native kernels; float32 and float64 on the CPU, anything else stays with
+            ``"portable"``) or ``"auto"`` (the default: by device and dtype).
 
     Raises:
-        ValueError: no such engine.
+        ValueError: no such engine. RuntimeError: ``"cpu"`` where the native module is missing.
 
     Example::
 
@@ -40,6 +43,8 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
             raise ValueError(
                 f"there is no engine {name!r}: use one of auto, {', '.join(sorted(ENGINES))}"
             )
+        if name == "cpu":
+            require_native()
         self._before = _forced
         _forced = None if name == "auto" else name
 
@@ -58,8 +63,10 @@ def forced() -> str | None:
 
 def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
     """The name of the engine that runs on this device and dtype."""
-    del device, dtype  # the portable engine runs on all of them
-    return _forced or "portable"
+    runs = torch.device(device).type == "cpu" and dtype in DTYPES
+    if _forced == "cpu" and not runs:
+        return "portable"
+    return _forced or ("cpu" if runs and native() is not None else "portable")
 
 
 def engine(x: torch.Tensor) -> ModuleType:

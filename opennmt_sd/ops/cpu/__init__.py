@@ -28,6 +28,18 @@ def warn_if_missing() -> None:
         warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=3)
 
 
+def require_native() -> ModuleType:
+    """The native module.
+
+    Raises:
+        RuntimeError: it is not there; the text says why and what to do.
+    """
+    module, fault = _load()
+    if module is None:
+        raise RuntimeError(_missing(fault, platform.machine()))
+    return module
+
+
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     """The module, or None and the reason."""
@@ -40,7 +52,10 @@ def _load() -> tuple[ModuleType | None, str]:
 
 
 def _missing(fault: str, machine: str) -> str:
-    text = f"opennmt_sd runs without its native CPU module ({fault}): results are the same, but slower. "
+    text = (
+        f"opennmt_sd runs without its native CPU module ({fault}): results are the same, but "
+        "slower. "
+    )
     if machine.lower() not in {"x86_64", "amd64"}:
         return text + f"It is there for x86-64 only, and this machine is {machine}."
     # pip would otherwise take the wheel that it built without a compiler, from its cache

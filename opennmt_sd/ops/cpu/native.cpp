@@ -1,24 +1,311 @@
-// Facts about the native build and the machine that it runs on.
+// The binding: checks what could make a kernel stray, picks the instruction set, lets go of the GIL.
+//
+// Tensors travel as addresses (kernels.py has checked dtype, device, layout and shape).
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#ifdef __linux__
+#include <pthread.h>
+#include <sys/mman.h>
+#endif
+
+#include "kernels.h"
 
 namespace nb = nanobind;
+using Address = std::uintptr_t;
 
-// The widest instruction set of this machine that the kernels know.
-static const char *simd_level() {
-#if defined(__x86_64__) && defined(__GNUC__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return "avx512";
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return "avx2";
+// ---------------------------------------------------------------- memory
+
+static constexpr int64_t huge = 1 << 21; // pages of this size: touched in few faults
+
+// Fresh memory about to be written.
+static void use_huge_pages(Address p, int64_t bytes) {
+#ifdef __linux__
+    const Address from = (p + huge - 1) / huge * huge, to = (p + bytes) / huge * huge;
+    if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
 #endif
-    return "baseline";
+}
+
+void *scratch_new(int64_t bytes) {
+    const bool big = bytes >= 2 * huge;
+    const int64_t unit = big ? huge : 64;
+    void *p = std::aligned_alloc(unit, (std::max<int64_t>(bytes, 1) + unit - 1) / unit * unit);
+    if (!p) throw std::bad_alloc();
+    if (big) use_huge_pages(Address(p), bytes);
+    return p;
+}
+void scratch_free(void *p) { std::free(p); }
+
+// ---------------------------------------------------------------- machine
+
+static bool supports(const std::string &level) {
+#if defined(__x86_64__)
+    if (level == "avx512")
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
+    if (level == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return level == "baseline";
+}
+
+// The widest instruction set that the machine has and OPENNMT_SD_SIMD, if set, allows.
+static std::string simd_level() {
+    const char *limit = std::getenv("OPENNMT_SD_SIMD");
+    bool allowed = !limit || !*limit;
+    for (std::string level : {"avx512", "avx2", "baseline"}) {
+        allowed = allowed || level == limit;
+        if (allowed && supports(level)) return level;
+    }
+    throw nb::import_error(("OPENNMT_SD_SIMD=" + std::string(limit) +
+                            " is unknown: use avx512, avx2 or baseline, or unset it")
+                               .c_str());
+}
+
+static const Isa *isa = nullptr;
+
+template <class T> const Kernels<T> &kernels();
+template <> const Kernels<float> &kernels<float>() { return isa->f32; }
+template <> const Kernels<double> &kernels<double>() { return isa->f64; }
+
+// OpenMP's threads do not survive a fork.
+static bool forked = false;
+
+// ---------------------------------------------------------------- arguments
+
+struct Keep {
+    std::vector<int32_t> all, one;
+    Sets sets;
+    int64_t S;
+
+    // idx int32 [S, D], count int32 [S]; idx 0: one set of all units.
+    Keep(Address idx, Address count, int64_t S_, int64_t D, double scale) : S(idx ? S_ : 1) {
+        if (!idx) {
+            all.resize(D);
+            std::iota(all.begin(), all.end(), 0);
+            one = {int32_t(D)};
+            sets = {all.data(), one.data(), D, scale};
+            return;
+        }
+        sets = {(const int32_t *)idx, (const int32_t *)count, D, scale};
+        for (int64_t s = 0; s < S; s++) {
+            const int64_t n = sets.count[s];
+            if (n < 0 || n > D)
+                throw std::out_of_range("keep count " + std::to_string(n) + " is outside [0, " +
+                                        std::to_string(D) + "], the width");
+            bool inside = true;
+            for (int64_t j = 0; j < n; j++) inside &= uint32_t(sets.of(s)[j]) < uint32_t(D);
+            if (!inside)
+                throw std::out_of_range("a kept unit of step " + std::to_string(s) +
+                                        " is out of range: a width of " + std::to_string(D) +
+                                        " has units 0 to " + std::to_string(D - 1));
+        }
+    }
+};
+
+static std::vector<Segment> segments(const std::vector<int32_t> &sizes, int64_t S) {
+    constexpr int64_t MOST = 48; // rows of a segment: what belongs to them stays in near caches
+    std::vector<Segment> out;
+    auto cut = [&](int64_t row, int64_t rows, int set) {
+        const int64_t parts = (rows + MOST - 1) / MOST, quads = (rows + 3) / 4;
+        for (int64_t i = 0; i < parts; i++) {
+            const int64_t a = std::min(quads * i / parts * 4, rows);
+            const int64_t b = std::min(quads * (i + 1) / parts * 4, rows);
+            if (b > a) out.push_back({row + a, int(b - a), set});
+        }
+    };
+    if (S == 1) {
+        cut(0, std::accumulate(sizes.begin(), sizes.end(), int64_t(0)), 0);
+    } else {
+        int64_t row = 0;
+        for (size_t t = 0; t < sizes.size(); row += sizes[t++]) cut(row, sizes[t], int(t));
+    }
+    return out;
+}
+
+// ---------------------------------------------------------------- the linear layer
+
+static int team(int threads) { return forked ? 1 : std::max(threads, 1); }
+
+template <class T> static std::vector<const T *> rows_of(Address p, int64_t R, int64_t width) {
+    std::vector<const T *> rows(p ? R : 0);
+    for (size_t r = 0; r < rows.size(); r++) rows[r] = (const T *)p + r * width;
+    return rows;
+}
+
+// phase "fp": out is y, given x and bias; "bp": out is dx, given dy; "wg": out is dw, given x, dy.
+// weight: as it is, or packed by `prepare`.
+template <class T>
+static void linear(const std::string &phase, Address x, Address weight, bool packed, Address bias,
+                   Address dy, Address out, const std::vector<int32_t> &sizes, int64_t D, int64_t N,
+                   Address idx, Address count, int64_t S, double scale, int threads) {
+    nb::gil_scoped_release release;
+    const Keep keep(idx, count, S, D, scale);
+    const auto segs = segments(sizes, keep.S);
+    const int64_t R = std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
+    const auto rows = rows_of<T>(x, R, D);
+    const T *w = (const T *)weight;
+    use_huge_pages(out, sizeof(T) * (phase == "wg" ? N * D : R * (phase == "bp" ? D : N)));
+    const Linear<T> a{rows.data(), packed ? nullptr : w, packed ? w : nullptr, (const T *)bias,
+                      segs.data(), int(segs.size()), keep.sets, R, D, N, team(threads)};
+    if (phase == "fp") kernels<T>().fp(a, (T *)out);
+    else if (phase == "bp") kernels<T>().bp(a, (const T *)dy, (T *)out);
+    else kernels<T>().wg(a, rows_of<T>(dy, R, N).data(), (T *)out);
+}
+
+template <class T> static int64_t packed_size(int64_t N, int64_t D) {
+    return kernels<T>().packed_size(N, D);
+}
+
+template <class T>
+static void prepare(Address weight, int64_t N, int64_t D, Address packed, int threads) {
+    nb::gil_scoped_release release;
+    use_huge_pages(packed, sizeof(T) * packed_size<T>(N, D));
+    kernels<T>().prepare((const T *)weight, N, D, (T *)packed, team(threads));
+}
+
+// WG of steps whose x and dy lie anywhere.
+template <class T>
+static void steps_wg(const std::vector<Address> &xs, const std::vector<Address> &dys,
+                     const std::vector<int32_t> &sizes, int64_t D, int64_t N, Address dw,
+                     Address idx, Address count, double scale, int threads) {
+    nb::gil_scoped_release release;
+    const Keep keep(idx, count, int64_t(sizes.size()), D, scale);
+    const auto segs = segments(sizes, sizes.size() == 1 ? 1 : keep.S);
+    std::vector<const T *> x, dy;
+    for (size_t t = 0; t < sizes.size(); t++)
+        for (int64_t b = 0; b < sizes[t]; b++) {
+            x.push_back((const T *)xs[t] + b * D);
+            dy.push_back((const T *)dys[t] + b * N);
+        }
+    use_huge_pages(dw, sizeof(T) * N * D);
+    const Linear<T> a{x.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
+                      keep.sets, int64_t(x.size()), D, N, team(threads)};
+    kernels<T>().wg(a, dy.data(), (T *)dw);
+}
+
+template <class T>
+static void gates_fp(Address gates, Address c, int64_t B, int64_t H, Address active, Address c_new,
+                     Address h, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().gates_fp((const T *)gates, (const T *)c, B, H, team(threads), (T *)active,
+                          (T *)c_new, (T *)h);
+}
+
+template <class T>
+static void gates_bp(Address active, Address c, Address c_new, Address dh, int64_t B, int64_t H,
+                     Address dc, Address d_gates, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().gates_bp((const T *)active, (const T *)c, (const T *)c_new, (const T *)dh, B, H,
+                          team(threads), (T *)dc, (T *)d_gates);
+}
+
+// ---------------------------------------------------------------- the recurrence
+
+struct Steps {
+    std::vector<int32_t> sizes;
+    std::vector<int64_t> first;
+    int64_t R = 0;
+    explicit Steps(const std::vector<int32_t> &sizes_) : sizes(sizes_) {
+        for (int32_t n : sizes) first.push_back(R), R += n;
+    }
+    // The row that a step before (t, b) left, or -1: then the first state enters.
+    int64_t before(int64_t t, int64_t b, bool reverse) const {
+        const int64_t s = reverse ? t + 1 : t - 1;
+        return s < 0 || s >= int64_t(sizes.size()) || b >= sizes[s] ? -1 : first[s] + b;
+    }
+};
+
+template <class T>
+static Recurrence<T> recurrence(const Steps &steps, const Keep &keep, Address weight, Address h0,
+                                Address c0, Address mask, int64_t mask_step, int64_t B, int64_t H,
+                                bool reverse, Address gates, Address cells, int threads) {
+    return {(const T *)weight, (const T *)h0, (const T *)c0, steps.sizes.data(), steps.first.data(),
+            keep.sets, keep.S, (const uint8_t *)mask, mask_step, int64_t(steps.sizes.size()), B, H,
+            reverse, team(threads), (T *)gates, (T *)cells};
+}
+
+template <class T>
+static void lstm_fp(Address gates_x, Address weight, Address h0, Address c0, Address idx,
+                    Address count, int64_t S, double scale, Address mask, int64_t mask_step,
+                    const std::vector<int32_t> &sizes, int64_t B, int64_t H, bool reverse,
+                    Address gates, Address cells, Address hidden, int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep keep(idx, count, S, H, scale);
+    use_huge_pages(gates, sizeof(T) * steps.R * 4 * H);
+    kernels<T>().lstm_fp(recurrence<T>(steps, keep, weight, h0, c0, mask, mask_step, B, H, reverse,
+                                       gates, cells, threads),
+                         (const T *)gates_x, (T *)hidden);
+}
+
+template <class T>
+static void lstm_bp(Address weight, Address c0, Address idx, Address count, int64_t S, double scale,
+                    Address mask, int64_t mask_step, const std::vector<int32_t> &sizes, int64_t B,
+                    int64_t H, bool reverse, Address gates, Address cells, Address d_hidden,
+                    Address d_gates, Address dh, Address dc, int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep keep(idx, count, S, H, scale);
+    use_huge_pages(d_gates, sizeof(T) * steps.R * 4 * H);
+    kernels<T>().lstm_bp(recurrence<T>(steps, keep, weight, 0, c0, mask, mask_step, B, H, reverse,
+                                       gates, cells, threads),
+                         (const T *)d_hidden, (T *)d_gates, (T *)dh, (T *)dc);
+}
+
+// dw of weight_hh: WG over the states that entered each step.
+template <class T>
+static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Address idx,
+                    Address count, int64_t S, double scale, const std::vector<int32_t> &sizes,
+                    int64_t H, bool reverse, int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep keep(idx, count, S, H, scale);
+    const auto segs = segments(sizes, keep.S);
+    std::vector<const T *> rows;
+    rows.reserve(steps.R);
+    for (size_t t = 0; t < sizes.size(); t++)
+        for (int64_t b = 0; b < sizes[t]; b++) {
+            const int64_t r = steps.before(t, b, reverse);
+            rows.push_back(r < 0 ? (const T *)h0 + b * H : (const T *)hidden + r * H);
+        }
+    const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
+                      keep.sets, steps.R, H, 4 * H, team(threads)};
+    use_huge_pages(dw, sizeof(T) * 4 * H * H);
+    kernels<T>().wg(a, rows_of<T>(d_gates, steps.R, 4 * H).data(), (T *)dw);
+}
+
+template <class T> static void define(nb::module_ &m, const std::string &suffix) {
+    m.def(("linear_" + suffix).c_str(), &linear<T>);
+    m.def(("packed_size_" + suffix).c_str(), &packed_size<T>);
+    m.def(("prepare_" + suffix).c_str(), &prepare<T>);
+    m.def(("steps_wg_" + suffix).c_str(), &steps_wg<T>);
+    m.def(("gates_fp_" + suffix).c_str(), &gates_fp<T>);
+    m.def(("gates_bp_" + suffix).c_str(), &gates_bp<T>);
+    m.def(("lstm_fp_" + suffix).c_str(), &lstm_fp<T>);
+    m.def(("lstm_bp_" + suffix).c_str(), &lstm_bp<T>);
+    m.def(("lstm_wg_" + suffix).c_str(), &lstm_wg<T>);
 }
 
 NB_MODULE(_native, m) {
     m.doc() = "Native part of opennmt_sd.ops.cpu";
     m.attr("compiler") = OPENNMT_SD_COMPILER;
-    m.def("simd_level", &simd_level,
-          "The widest instruction set of this machine that the kernels know: "
-          "'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.");
+    const std::string level = simd_level();
+    isa = level == "avx512" ? &isa_avx512 : level == "avx2" ? &isa_avx2 : &isa_baseline;
+#ifdef __linux__
+    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
+    m.def("simd_level", [level] { return level; },
+          "The instruction set of the kernels in use: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) "
+          "or 'baseline'.");
+    define<float>(m, "f32");
+    define<double>(m, "f64");
 }

@@ -1,0 +1,429 @@
+"""The cpu engine: native kernels for float32 (and float64, correct but not tuned).
+
+The same functions as :mod:`opennmt_sd.ops.portable`. Everything works on rows: time steps one after
+the other, ``[R, D]`` with R = sum(sizes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from opennmt_sd.dropout import Keep, KeepMask, KeepSets
+from opennmt_sd.ops import portable
+from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu.library import register
+
+SETS = "Tensor? idx, Tensor? count, float scale"
+
+Grads = tuple["Tensor | None", ...]
+
+
+def _refuse_double_backward() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "double backward (create_graph=True) is not supported by the cpu engine: run the "
+            "forward pass under opennmt_sd.ops.use('naive'), which supports it"
+        )
+
+
+def _flops(shape: Sequence[int], count: Tensor | None, sizes: Sequence[int]) -> int:
+    """Of one product with a weight of this shape, ``[N, D]``."""
+    N, D = shape
+    counts = [D] if count is None else count.tolist()
+    counts = counts * len(sizes) if len(counts) == 1 else counts
+    return sum(2 * n * k * N for n, k in zip(sizes, counts))
+
+
+# ---------------------------------------------------------------- time-batched masked linear
+
+
+def _linear_setup(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    x, weight, _, idx, count, ctx.scale, ctx.sizes = inputs
+    ctx.save_for_backward(x, weight, idx, count)
+
+
+def _linear_backward(ctx: Any, dy: Tensor) -> Grads:
+    _refuse_double_backward()
+    x, weight, idx, count = ctx.saved_tensors
+    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+    sets = idx, count, ctx.scale, ctx.sizes
+    dx = linear_bp(dy, weight, *sets) if need_x else None
+    dw = linear_wg(x, dy, *sets) if need_weight else None
+    return dx, dw, dy.sum(0) if need_bias else None, None, None, None, None
+
+
+linear_bp = register(
+    f"linear_bp(Tensor dy, Tensor weight, {SETS}, int[] sizes) -> Tensor",
+    kernels.linear_bp,
+    lambda dy, weight, *_: dy.new_empty(dy.shape[0], weight.shape[1]),
+    lambda dy, weight, idx, count, scale, sizes: _flops(weight.shape, count, sizes),  # noqa: ARG005
+)
+linear_wg = register(
+    f"linear_wg(Tensor x, Tensor dy, {SETS}, int[] sizes) -> Tensor",
+    kernels.linear_wg,
+    lambda x, dy, *_: dy.new_empty(dy.shape[1], x.shape[1]),
+    lambda x, dy, idx, count, scale, sizes: _flops((dy.shape[1], x.shape[1]), count, sizes),  # noqa: ARG005
+)
+linear_fp = register(
+    f"linear_fp(Tensor x, Tensor weight, Tensor? bias, {SETS}, int[] sizes) -> Tensor",
+    kernels.linear_fp,
+    lambda x, weight, *_: x.new_empty(x.shape[0], weight.shape[0]),
+    lambda x, weight, bias, idx, count, scale, sizes: _flops(weight.shape, count, sizes),  # noqa: ARG005
+    setup=_linear_setup,
+    backward=_linear_backward,
+)
+
+
+class _Dense(Function):
+    """A mask of each sample's own: there is nothing that a smaller product would serve."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, keep: Keep, sizes: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.keep, ctx.sizes = keep, sizes
+        return portable.fp(x, keep, weight, bias, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        _refuse_double_backward()
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        dx = portable.bp(dy, ctx.keep, weight, ctx.sizes) if need_x else None
+        dw = portable.wg(x, dy, ctx.keep, ctx.sizes) if need_weight else None
+        return dx, dw, dy.sum(0) if need_bias else None, None, None
+
+
+def masked_linear(
+    x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
+) -> Tensor:
+    if keep is None:
+        return F.linear(x, weight, bias)
+    keep, rows, sizes = keep.to("cpu"), x.flatten(0, -2), _sizes(x, batch_sizes)
+    if isinstance(keep, KeepSets):
+        y = linear_fp(rows, weight, bias, keep.idx, keep.count, keep.scale, sizes)  # [R, N]
+    else:
+        y = _Dense.apply(rows, weight, bias, keep, sizes)
+    return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def _sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
+    return [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()
+
+
+# ---------------------------------------------------------------- the LSTM recurrence
+
+
+def _recurrence(
+    gates_x: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All h, the final h and c, and what backward needs: the activated gates and all c."""
+    hidden, gates, cells = kernels.lstm_fp(
+        gates_x, weight, h0, c0, idx, count, mask, scale, sizes, reverse
+    )
+    h_n, c_n = (_last(rows, first, sizes, reverse) for rows, first in ((hidden, h0), (cells, c0)))
+    return hidden, h_n, c_n, gates, cells
+
+
+def _last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
+    """The state of each sequence after its last step in the order of computation."""
+    B = first.shape[0]
+    if not rows.shape[0]:
+        return first.clone(memory_format=torch.contiguous_format)
+    if reverse:
+        return rows[:B].clone()
+    if sizes[-1] == B:
+        return rows[-B:].clone()
+    ends: list[int] = []  # the last row of each sequence, the longest sequence first
+    begin = len(rows)
+    for n in reversed(sizes):
+        begin -= n
+        ends += range(begin + len(ends), begin + n)
+    return rows[torch.tensor(ends)]
+
+
+def _recurrence_wg(
+    hidden: Tensor,
+    h0: Tensor,
+    d_gates: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> Tensor:
+    if idx is not None:
+        return kernels.lstm_wg(hidden, h0, d_gates, idx, count, scale, sizes, reverse)
+    keep = None if mask is None else KeepMask(mask, scale)
+    before = portable._before(hidden, h0, list(sizes), reverse)
+    return portable.wg(before, d_gates, keep, list(sizes))
+
+
+def _recurrence_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    _, weight, h0, c0, idx, count, mask, ctx.scale, ctx.sizes, ctx.reverse = inputs
+    hidden, _, _, gates, cells = output
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(weight, h0, c0, idx, count, mask, hidden, gates, cells)
+
+
+def _recurrence_backward(
+    ctx: Any, d_hidden: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, *_: Any
+) -> Grads:
+    _refuse_double_backward()
+    weight, h0, c0, idx, count, mask, hidden, gates, cells = ctx.saved_tensors
+    given = (d_hidden, hidden), (d_h, h0), (d_c, c0)
+    grads = [torch.zeros_like(x) if d is None else d for d, x in given]
+    sets = idx, count, mask, ctx.scale, ctx.sizes, ctx.reverse
+    d_gates, dh, dc = recurrence_bp(*grads, weight, c0, gates, cells, *sets)
+    dw = recurrence_wg(hidden, h0, d_gates, *sets) if ctx.needs_input_grad[1] else None
+    return d_gates, dw, dh, dc, *[None] * 6
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+MORE_SETS = "Tensor? idx, Tensor? count, Tensor? mask, float scale, int[] sizes, bool reverse"
+
+recurrence_bp = register(
+    f"recurrence_bp(Tensor d_hidden, Tensor dh, Tensor dc, Tensor weight, Tensor c0, Tensor gates, "
+    f"Tensor cells, {MORE_SETS}) -> (Tensor, Tensor, Tensor)",
+    kernels.lstm_bp,
+    lambda d_hidden, dh, dc, weight, c0, gates, *_: (_like(gates), _like(dh), _like(dc)),  # noqa: ARG005
+    lambda d_hidden, dh, dc, weight, c0, gates, cells, idx, count, mask, scale, sizes, reverse: (  # noqa: ARG005
+        _flops(weight.shape, count, sizes)
+    ),
+)
+recurrence_wg = register(
+    f"recurrence_wg(Tensor hidden, Tensor h0, Tensor d_gates, {MORE_SETS}) -> Tensor",
+    _recurrence_wg,
+    lambda hidden, h0, d_gates, *_: d_gates.new_empty(d_gates.shape[1], hidden.shape[1]),  # noqa: ARG005
+    lambda hidden, h0, d_gates, idx, count, mask, scale, sizes, reverse: (  # noqa: ARG005
+        _flops((d_gates.shape[1], hidden.shape[1]), count, sizes)
+    ),
+)
+recurrence_fp = register(
+    f"recurrence_fp(Tensor gates_x, Tensor weight, Tensor h0, Tensor c0, {MORE_SETS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _recurrence,
+    lambda gates_x, weight, h0, c0, *_: (  # noqa: ARG005
+        gates_x.new_empty(gates_x.shape[0], h0.shape[1]),
+        _like(h0),
+        _like(c0),
+        _like(gates_x),
+        gates_x.new_empty(gates_x.shape[0], h0.shape[1]),
+    ),
+    lambda gates_x, weight, h0, c0, idx, count, mask, scale, sizes, reverse: (  # noqa: ARG005
+        _flops(weight.shape, count, sizes)
+    ),
+    setup=_recurrence_setup,
+    backward=_recurrence_backward,
+)
+
+
+def lstm(
+    gates_x: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    keep: Keep | None,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    idx = count = mask = None
+    scale = 1.0
+    if keep is not None:
+        keep = keep.to("cpu")
+        scale = keep.scale
+        if isinstance(keep, KeepSets):
+            idx, count = keep.idx, keep.count
+        else:
+            mask = keep.mask()
+    hidden, h_n, c_n, *_ = recurrence_fp(
+        gates_x.flatten(0, -2), weight_hh, h, c, idx, count, mask, scale,
+        _sizes(gates_x, batch_sizes), reverse,
+    )  # fmt: skip
+    return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
+
+
+# ---------------------------------------------------------------- the gates of one step
+
+
+class _Gates(Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, c_new, active = kernels.gates_fp(gates, c)
+        ctx.save_for_backward(active, c, c_new)
+        return h, c_new
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, dc: Tensor) -> Any:
+        _refuse_double_backward()
+        active, c, c_new = ctx.saved_tensors
+        return kernels.gates_bp(dh, dc, active, c, c_new)
+
+
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    return _Gates.apply(gates, c)
+
+
+# ---------------------------------------------------------------- stepwise, deferred WG
+
+step_fp = register(
+    f"step_fp(Tensor x, Tensor packed, int N, Tensor? bias, {SETS}) -> Tensor",
+    kernels.step_fp,
+    lambda x, packed, N, *_: x.new_empty(x.shape[0], N),  # noqa: ARG005
+    lambda x, packed, N, bias, idx, count, scale: _flops((N, x.shape[1]), count, [len(x)]),  # noqa: ARG005
+)
+step_bp = register(
+    f"step_bp(Tensor dy, Tensor packed, int D, {SETS}) -> Tensor",
+    kernels.step_bp,
+    lambda dy, packed, D, *_: dy.new_empty(dy.shape[0], D),  # noqa: ARG005
+    lambda dy, packed, D, idx, count, scale: _flops((dy.shape[1], D), count, [len(dy)]),  # noqa: ARG005
+)
+steps_wg = register(
+    f"steps_wg(Tensor[] xs, Tensor[] dys, {SETS}) -> Tensor",
+    kernels.steps_wg,
+    lambda xs, dys, *_: xs[0].new_empty(dys[0].shape[1], xs[0].shape[1]),
+    lambda xs, dys, idx, count, scale: _flops(  # noqa: ARG005
+        (dys[0].shape[1], xs[0].shape[1]), count, [len(x) for x in xs]
+    ),
+)
+
+
+class _Steps:
+    """What the steps of one prepared weight leave behind for its one gradient."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = kernels.prepare(weight)
+        self.N, self.D = weight.shape
+        self.count = 0  # of the steps that ran forward
+        self.ran: dict[int, tuple[Tensor, Tensor, Keep | None, int]] = {}  # x, dy, keep, t
+        self.task = -1
+
+    def stash(self, step: int, x: Tensor, dy: Tensor, keep: Keep | None, t: int) -> None:
+        # A backward pass that never asks for the weight leaves its gradients here; the next one
+        # must not count them.
+        task = torch._C._current_graph_task_id()
+        if task != self.task:
+            self.ran.clear()
+            self.task = task
+        self.ran[step] = x.detach(), dy, keep, t  # x with its graph would be a cycle
+
+    def weight_grad(self) -> tuple[Tensor, Tensor]:
+        """WG and the bias gradient over all steps that ran backward in this pass."""
+        groups: dict[float | None, list[tuple[Tensor, Tensor, Keep | None, int]]] = {}
+        for _, given in sorted(self.ran.items()):
+            keep = given[2]
+            groups.setdefault(keep.scale if isinstance(keep, KeepSets) else None, []).append(given)
+        self.ran.clear()
+        parts = [_weight_grad(steps, scale) for scale, steps in groups.items()]  # mostly one
+        dw = parts[0]
+        for part in parts[1:]:
+            dw += part
+        dys = [dy for steps in groups.values() for _, dy, _, _ in steps]
+        return dw, torch.stack([dy.sum(0) for dy in dys]).sum(0)
+
+
+def _weight_grad(
+    steps: list[tuple[Tensor, Tensor, Keep | None, int]], scale: float | None
+) -> Tensor:
+    """WG over steps that share one scale; None: over steps without keep sets."""
+    dys = [dy for _, dy, _, _ in steps]
+    if scale is None:
+        xs = [_masked(x, keep, t) for x, _, keep, t in steps]
+        return torch.cat(dys).t() @ torch.cat(xs)
+    sets = [_one(keep, t) for _, _, keep, t in steps if isinstance(keep, KeepSets)]
+    idx, count = (torch.cat(parts) for parts in zip(*sets))
+    return steps_wg([x for x, _, _, _ in steps], dys, idx, count, scale)
+
+
+def _one(keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
+    """idx ``[1, D]`` and count ``[1]`` of step t."""
+    s = 0 if keep.steps == 1 else t
+    return keep.idx[s : s + 1], keep.count[s : s + 1]
+
+
+def _masked(x: Tensor, keep: Keep | None, t: int) -> Tensor:
+    return x if keep is None else keep[t].apply(x, torch.tensor([len(x)]))
+
+
+class _DeferredWeightGrad(Function):
+    """A token that every step takes, so that this backward runs once theirs have."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, steps: _Steps) -> Tensor:  # noqa: ARG004 - bias is there for its gradient
+        ctx.steps = steps
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        _refuse_double_backward()
+        dw, db = ctx.steps.weight_grad()
+        return dw, db if ctx.needs_input_grad[1] else None, None
+
+
+class _MaskedLinearStep(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, token: Tensor, steps: _Steps,  # noqa: ARG004 - token orders backward
+        bias: Tensor | None, keep: Keep | None, t: int,
+    ) -> Tensor:  # fmt: skip
+        ctx.steps, ctx.keep, ctx.t = steps, keep, t
+        if ctx.needs_input_grad[1]:
+            ctx.step = steps.count
+            steps.count += 1
+            ctx.save_for_backward(x)
+        if isinstance(keep, KeepSets):
+            return step_fp(x, steps.packed, steps.N, bias, *_one(keep, t), keep.scale)
+        return step_fp(_masked(x, keep, t), steps.packed, steps.N, bias, None, None, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        _refuse_double_backward()
+        steps, keep, t = ctx.steps, ctx.keep, ctx.t
+        dx = token = None
+        if ctx.needs_input_grad[1]:
+            steps.stash(ctx.step, *ctx.saved_tensors, dy, keep, t)
+            token = dy.new_zeros(())
+        if ctx.needs_input_grad[0]:
+            if isinstance(keep, KeepSets):
+                dx = step_bp(dy, steps.packed, steps.D, *_one(keep, t), keep.scale)
+            else:
+                dx = _masked(step_bp(dy, steps.packed, steps.D, None, None, 1.0), keep, t)
+        return dx, token, None, None, None, None
+
+
+class Prepared:
+    """A packed weight for one forward and backward pass, used step by step."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.steps = _Steps(weight.detach())
+        self.bias = None if bias is None else bias.detach()
+        self.token = _DeferredWeightGrad.apply(weight, bias, self.steps)
+
+
+def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
+    return Prepared(weight, bias)
+
+
+def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
+    keep = None if keep is None else keep.to("cpu")
+    return _MaskedLinearStep.apply(x, handle.token, handle.steps, handle.bias, keep, t)

@@ -1,0 +1,84 @@
+// The kernels: one table of functions for each instruction set (kernels.cpp, compiled three times).
+//
+// Axis names: T steps, R rows (all steps' rows, one after the other), D inputs, H hidden units,
+// N outputs. Matrices are dense and row-major. Gate order i, f, g, o.
+#pragma once
+#include <stdint.h>
+
+// Rows that share one keep set, next to each other.
+struct Segment {
+    int64_t row; // the first
+    int rows;
+    int set; // which keep set
+};
+
+// S keep sets of D units: the first count[s] entries of row s of idx are kept, ascending.
+struct Sets {
+    const int32_t *idx, *count;
+    int64_t D;
+    double scale;
+    const int32_t *of(int s) const { return idx + s * D; }
+};
+
+// Rows [R, D] that need not lie next to each other.
+template <class T> struct Linear {
+    const T *const *x;   // [R] rows of [D]
+    const T *weight;     // [N, D], or null:
+    const T *packed;     // the weight as `prepare` packs it
+    const T *bias;       // [N] or null
+    const Segment *segs; // they cover the R rows
+    int nsegs;
+    Sets keep;
+    int64_t R, D, N;
+    int threads;
+};
+
+template <class T> struct Recurrence {
+    const T *weight; // [4H, H]
+    const T *h0, *c0; // [B, H]
+    const int32_t *sizes;  // [T] rows alive at each step, never growing
+    const int64_t *first;  // [T] first row of each step
+    Sets keep;             // of h: S is T or 1
+    int64_t S;
+    const uint8_t *mask; // [T or 1, B, H], or null: a mask of each sample's own
+    int64_t mask_step;   // elements from step to step
+    int64_t T_, B, H;
+    bool reverse;
+    int threads;
+    T *gates; // [R, 4H] activated: written forward, read backward
+    T *cells; // [R, H]: likewise
+};
+
+template <class T> struct Kernels {
+    // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
+    void (*fp)(const Linear<T> &, T *y);
+    // dx [R, D] = scale * dy @ weight[:, K], zero outside K
+    void (*bp)(const Linear<T> &, const T *dy, T *dx);
+    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]
+    void (*wg)(const Linear<T> &, const T *const *dy, T *dw);
+    // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
+    void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
+    int64_t (*packed_size)(int64_t N, int64_t D);
+    // hidden [R, H] from the input's part of the gates [R, 4H]
+    void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
+    // d_gates [R, 4H] before the activation. dh, dc [B, H]: gradients of the final state in, of the
+    // first state out
+    void (*lstm_bp)(const Recurrence<T> &, const T *d_hidden, T *d_gates, T *dh, T *dc);
+    // The pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
+    // activated ones, the new c and h
+    void (*gates_fp)(const T *gates, const T *c, int64_t B, int64_t H, int threads, T *active,
+                     T *c_new, T *h);
+    // dc [B, H]: in the gradient of c_new, out the one of c
+    void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
+                     int threads, T *dc, T *d_gates);
+};
+
+struct Isa {
+    Kernels<float> f32;
+    Kernels<double> f64;
+};
+extern const Isa isa_avx512, isa_avx2, isa_baseline;
+
+// Scratch memory for the length of a call, aligned to 64 bytes; not cleared. Throws std::bad_alloc.
+void *scratch_new(int64_t bytes);
+void scratch_free(void *);

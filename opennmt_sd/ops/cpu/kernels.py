@@ -1,0 +1,285 @@
+"""The kernels as functions of tensors: every call checks what the native side takes on trust.
+
+Axis names: T time, B batch, R rows (the sum of ``sizes``), D inputs, H hidden, N outputs, S keep
+sets. ``sizes`` are the rows of each step. ``idx`` and ``count`` are :class:`KeepSets`' fields, None
+where nothing is dropped. All tensors are on the CPU, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.ops.cpu import require_native
+
+DTYPES = {torch.float32: "f32", torch.float64: "f64"}
+
+
+def linear_fp(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """y ``[R, N]`` of rows x ``[R, D]``."""
+    y = x.new_empty(x.shape[0], weight.shape[0])
+    _linear("fp", x, weight, bias, None, y, idx, count, scale, sizes)
+    return y
+
+
+def linear_bp(
+    dy: Tensor,
+    weight: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """dx ``[R, D]``, zero outside the kept units, of dy ``[R, N]``."""
+    dx = dy.new_empty(dy.shape[0], weight.shape[1])
+    _linear("bp", None, weight, None, dy, dx, idx, count, scale, sizes)
+    return dx
+
+
+def linear_wg(
+    x: Tensor,
+    dy: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """dw ``[N, D]`` of rows x ``[R, D]`` and dy ``[R, N]``."""
+    dw = dy.new_empty(dy.shape[1], x.shape[1])
+    _linear("wg", x, None, None, dy, dw, idx, count, scale, sizes)
+    return dw
+
+
+def prepare(weight: Tensor) -> Tensor:
+    """``weight [N, D]`` packed for :func:`step_fp` and :func:`step_bp`."""
+    (N, D), at = weight.shape, _Addresses(weight.dtype)
+    size = getattr(require_native(), f"packed_size_{DTYPES[weight.dtype]}")(N, D)
+    packed = weight.new_empty(size)
+    _call("prepare", weight.dtype, at(weight), N, D, at(packed), torch.get_num_threads())
+    return packed
+
+
+def step_fp(
+    x: Tensor,
+    packed: Tensor,
+    N: int,
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """One step of :func:`linear_fp`; idx and count are this step's alone."""
+    y = x.new_empty(x.shape[0], N)
+    _linear("fp", x, packed, bias, None, y, idx, count, scale, [x.shape[0]], packed=True)
+    return y
+
+
+def step_bp(
+    dy: Tensor, packed: Tensor, D: int, idx: Tensor | None, count: Tensor | None, scale: float
+) -> Tensor:
+    """One step of :func:`linear_bp`."""
+    dx = dy.new_empty(dy.shape[0], D)
+    _linear("bp", None, packed, None, dy, dx, idx, count, scale, [dy.shape[0]], packed=True)
+    return dx
+
+
+def steps_wg(
+    xs: Sequence[Tensor],
+    dys: Sequence[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
+    (D, N), at = (xs[0].shape[1], dys[0].shape[1]), _Addresses(xs[0].dtype)
+    dw, sizes = xs[0].new_empty(N, D), [len(x) for x in xs]
+    _call(
+        "steps_wg", dw.dtype, [at(x, n, D) for x, n in zip(xs, sizes)],
+        [at(dy, n, N) for dy, n in zip(dys, sizes)], sizes, D, N, at(dw),
+        *_sets(at, idx, count, len(sizes), D)[:2], scale, torch.get_num_threads(),
+    )  # fmt: skip
+    return dw
+
+
+def gates_fp(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """h and c ``[B, H]`` and the activated gates ``[B, 4H]``, of the ones before the activation."""
+    (B, H), at = c.shape, _Addresses(gates.dtype)
+    active, h, c_new = gates.new_empty(B, 4 * H), c.new_empty(B, H), c.new_empty(B, H)
+    _call("gates_fp", gates.dtype, at(gates, B, 4 * H), at(c, B, H), B, H, at(active), at(c_new),
+          at(h), _team(gates))  # fmt: skip
+    return h, c_new, active
+
+
+def gates_bp(
+    dh: Tensor, dc: Tensor, active: Tensor, c: Tensor, c_new: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the gates before the activation, and of c."""
+    (B, H), at = c.shape, _Addresses(active.dtype)
+    d_gates, dc = active.new_empty(B, 4 * H), dc.clone(memory_format=torch.contiguous_format)
+    _call("gates_bp", active.dtype, at(active, B, 4 * H), at(c, B, H), at(c_new, B, H),
+          at(dh, B, H), B, H, at(dc, B, H), at(d_gates), _team(active))  # fmt: skip
+    return d_gates, dc
+
+
+def _team(gates: Tensor) -> int:
+    """Threads for pointwise work: waking them costs more than a little of it."""
+    return torch.get_num_threads() if gates.numel() > 20_000 else 1
+
+
+def _linear(
+    phase: str,
+    x: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    dy: Tensor | None,
+    out: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    packed: bool = False,
+) -> None:
+    D = (x if x is not None else out).shape[1]
+    N = (dy if dy is not None else out).shape[1]
+    R, at = sum(sizes), _Addresses(out.dtype)
+    _call(
+        "linear", out.dtype, phase, at(x, R, D), at(weight, *(() if packed else (N, D))), packed,
+        at(bias, N), at(dy, R, N),
+        at(out, *((N, D) if phase == "wg" else (R, D if phase == "bp" else N))),
+        list(sizes), D, N, *_sets(at, idx, count, len(sizes), D), scale, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def lstm_fp(
+    gates_x: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All h ``[R, H]``, the activated gates ``[R, 4H]`` and all c ``[R, H]``.
+
+    A random pattern gives ``mask`` (bool ``[T or 1, B, H]``) instead of ``idx`` and ``count``.
+    """
+    (B, H), R, at = h0.shape, sum(sizes), _Addresses(gates_x.dtype)
+    gates = gates_x.new_empty(R, 4 * H)
+    hidden, cells = gates_x.new_empty(R, H), gates_x.new_empty(R, H)
+    _call(
+        "lstm_fp", gates_x.dtype, at(gates_x, R, 4 * H), at(weight, 4 * H, H), at(h0, B, H),
+        at(c0, B, H), *_sets(at, idx, count, len(sizes), H), scale,
+        *_mask(at, mask, len(sizes), B, H), list(sizes), B, H, reverse, at(gates), at(cells),
+        at(hidden), torch.get_num_threads(),
+    )  # fmt: skip
+    return hidden, gates, cells
+
+
+def lstm_bp(
+    d_hidden: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+    weight: Tensor,
+    c0: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d_gates ``[R, 4H]`` before the activation, dh0 and dc0, from the gradients of h and c."""
+    (B, H), R, at = c0.shape, sum(sizes), _Addresses(gates.dtype)
+    d_gates = gates.new_empty(R, 4 * H)
+    dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
+    _call(
+        "lstm_bp", gates.dtype, at(weight, 4 * H, H), at(c0, B, H),
+        *_sets(at, idx, count, len(sizes), H), scale, *_mask(at, mask, len(sizes), B, H),
+        list(sizes), B, H, reverse, at(gates, R, 4 * H), at(cells, R, H), at(d_hidden, R, H),
+        at(d_gates), at(dh, B, H), at(dc, B, H), torch.get_num_threads(),
+    )  # fmt: skip
+    return d_gates, dh, dc
+
+
+def lstm_wg(
+    hidden: Tensor,
+    h0: Tensor,
+    d_gates: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> Tensor:
+    """dw ``[4H, H]`` of the recurrent weight: the states that entered each step times d_gates."""
+    (B, H), R, at = h0.shape, sum(sizes), _Addresses(hidden.dtype)
+    dw = hidden.new_empty(4 * H, H)
+    _call(
+        "lstm_wg", hidden.dtype, at(hidden, R, H), at(h0, B, H), at(d_gates, R, 4 * H), at(dw),
+        *_sets(at, idx, count, len(sizes), H), scale, list(sizes), H, reverse,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return dw
+
+
+class _Addresses:
+    """Addresses for one native call; holds what had to be copied until the call is over."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.held: list[Tensor] = []
+
+    def __call__(self, x: Tensor | None, *shape: int, dtype: torch.dtype | None = None) -> int:
+        if x is None:
+            return 0
+        dtype = dtype or self.dtype
+        if x.device.type != "cpu" or x.dtype != dtype or (shape and tuple(x.shape) != shape):
+            raise ValueError(
+                f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
+                f"got {x.dtype} {list(x.shape)} on {x.device}"
+            )
+        x = x.contiguous()
+        self.held.append(x)
+        return x.data_ptr()
+
+
+def _sets(
+    at: _Addresses, idx: Tensor | None, count: Tensor | None, T: int, D: int
+) -> tuple[int, int, int]:
+    """Addresses of idx and count, and S."""
+    if idx is None or count is None:
+        return 0, 0, 1
+    S = idx.shape[0]
+    if S not in (1, T):
+        raise ValueError(f"{S} keep sets do not fit {T} steps: 1 or {T} are needed")
+    return at(idx, S, D, dtype=torch.int32), at(count, S, dtype=torch.int32), S
+
+
+def _mask(at: _Addresses, mask: Tensor | None, T: int, B: int, H: int) -> tuple[int, int]:
+    """The address of a dense mask, and the elements from one step to the next."""
+    if mask is None:
+        return 0, 0
+    S = mask.shape[0]
+    if S not in (1, T):
+        raise ValueError(f"a mask of {S} steps does not fit {T} steps: 1 or {T} are needed")
+    return at(mask, S, B, H, dtype=torch.bool), B * H if S > 1 else 0
+
+
+def _call(name: str, dtype: torch.dtype, *args: Any) -> None:
+    getattr(require_native(), f"{name}_{DTYPES[dtype]}")(*args)
