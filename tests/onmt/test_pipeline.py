@@ -210,7 +210,8 @@ def test_export_translates_to_the_same_bytes_without_the_plugin(
 
 
 def test_faults_come_before_any_data_is_read(shop: Workshop) -> None:
-    log = shop.train(*OURS, "-dropout", "1.7", "-sd_patern", "x", "-src_vocab", "missing", rc=2)
+    log = shop.train(*OURS, "-dropout", "1.7", "0.1", "-sd_patern", "x",
+                     "-src_vocab", "missing", rc=2)  # fmt: skip
     assert "onmt_train: error: 2 faults in the options:" in log
     assert "sd_patern is no option: did you mean sd_space?" in log
     assert "dropout 1.7 is outside [0, 1)" in log
