@@ -447,7 +447,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
             for (int r = 0; r < seg.rows; r++) {
                 T *to = dx + (seg.row + r) * D;
                 const T *from = partial.p + at.at.p[s] + r * L<T>;
-                memset(to, 0, D * sizeof(T));
+                if (D) memset(to, 0, D * sizeof(T));
                 for (int64_t j = 0; j < count; j++)
                     to[K[j]] = scale * from[j / L<T> * vectors * VL<T> + j % L<T>];
             }
