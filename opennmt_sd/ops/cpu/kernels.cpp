@@ -83,19 +83,21 @@ template <int MAX, class F> SD_INLINE void with_number(int n, F &&f) {
 
 // ---------------------------------------------------------------- packing
 
-// Rows of w to columns: out[d * ld + c] = w[c * D + d], for VL columns, zero from n on.
-template <class T> void pack(const T *w, int64_t D, int64_t n, T *out, int64_t ld) {
+// Rows of w [., ldw] to columns: out[d * ld + c] = w[c * ldw + d] for d < D, for VL columns, zero
+// from n on.
+template <class T>
+void pack(const T *w, int64_t ldw, int64_t D, int64_t n, T *out, int64_t ld) {
     int64_t d = 0;
     if (n >= VL<T>) {
         for (; d + L<T> <= D; d += L<T>) {
             Vec<T> x[L<T>];
-            for (int i = 0; i < L<T>; i++) x[i] = load_groups(w + i * D + d, L<T> * D);
+            for (int i = 0; i < L<T>; i++) x[i] = load_groups(w + i * ldw + d, L<T> * ldw);
             transpose(x);
             for (int i = 0; i < L<T>; i++) store(out + (d + i) * ld, x[i]);
         }
     }
     for (; d < D; d++)
-        for (int c = 0; c < VL<T>; c++) out[d * ld + c] = c < n ? w[c * D + d] : T(0);
+        for (int c = 0; c < VL<T>; c++) out[d * ld + c] = c < n ? w[c * ldw + d] : T(0);
 }
 
 // And back: w[c * D + d] = scale * in[d * ld + c], for n columns.
@@ -113,15 +115,11 @@ template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D
         for (int c = 0; c < least(n, VL<T>); c++) w[c * D + d] = scale * in[d * ld + c];
 }
 
-// The strips [s0, s1) of weight [N, D], to out [strip, D, NR]; thread `part` of `parts`.
+// Strip s of weight [N, ldw], its inputs [0, D), to out [D, NR].
 template <class T>
-void pack_strips(const T *w, int64_t N, int64_t D, int64_t s0, int64_t s1, T *out, int part,
-                 int parts) {
-    int64_t vectors = (s1 - s0) * 2;
-    for (int64_t v = vectors * part / parts; v < vectors * (part + 1) / parts; v++) {
-        int64_t n0 = s0 * NR<T> + v * VL<T>;
-        pack(w + least(n0, N) * D, D, N - n0, out + v / 2 * D * NR<T> + v % 2 * VL<T>, NR<T>);
-    }
+void pack_strip(const T *w, int64_t N, int64_t ldw, int64_t D, int64_t s, T *out) {
+    for (int64_t n0 = s * NR<T>; n0 < (s + 1) * NR<T>; n0 += VL<T>, out += VL<T>)
+        pack(w + least(n0, N) * ldw, ldw, D, N - n0, out, NR<T>);
 }
 
 // Rows [rows, ld] to out [strips * NR / L, padded, L]: the vectors of a dot tile.
@@ -180,15 +178,15 @@ void gather(const T *const *x, int rows, const int32_t *K, int64_t count, T *xg)
             for (int64_t j = j0; j < least(j0 + CHUNK, count); j++) xg[j * rows + r] = x[r][K[j]];
 }
 
-// Where each segment's part of a buffer begins: rows (padded) times kept units (padded).
+// Where each segment's part of a buffer begins: rows (padded) times kept units (and some more).
 template <class T> struct Offsets {
     Scratch<int64_t> at;
     int64_t total = 0;
-    Offsets(const Linear<T> &a, int pad_rows, int pad_units) : at(a.nsegs) {
+    Offsets(const Linear<T> &a, int pad_rows, int64_t more_units) : at(a.nsegs) {
         for (int s = 0; s < a.nsegs; s++) {
             at.p[s] = total;
             total += round_up(a.segs[s].rows, pad_rows) *
-                     round_up(a.keep.count[a.segs[s].set], pad_units);
+                     (a.keep.count[a.segs[s].set] + more_units);
         }
     }
 };
@@ -214,7 +212,7 @@ SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *
 template <class T> void fp(const Linear<T> &a, T *y) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
     const T scale = T(a.keep.scale);
-    Offsets<T> at(a, 1, 1);
+    Offsets<T> at(a, 1, 0);
     Scratch<T> xg(at.total), strip_of(a.packed ? 0 : int64_t(a.threads) * D * NR<T>);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
@@ -230,7 +228,7 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             const T *strip = a.packed + n * D * NR<T>;
             if (!a.packed) {
                 T *own = strip_of.p + thread() * D * NR<T>;
-                pack_strips(a.weight, N, D, n, n + 1, own, 0, 1);
+                pack_strip(a.weight, N, D, D, n, own);
                 strip = own;
             }
             const int left = int(least(NR<T>, N - n0));
@@ -283,7 +281,7 @@ SD_APART void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int
 // Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it out.
 template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
-    Offsets<T> at(a, 1, 1);
+    Offsets<T> at(a, 1, 0);
     int most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     Scratch<T> xg(at.total), strip_of(int64_t(a.threads) * D * NR<T>),
@@ -376,80 +374,112 @@ SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], i
     }
 }
 
-// The tiles [t0, t1) of L kept units each, over one block of strips, for all rows.
+// Kept units K, in tiles of L, over one block of strips, for all rows. weight begins with unit d0.
 // partial is [tiles, vectors, VL]; rows are packed (pack_rows) with `padded` rows.
 template <class T>
-void dot_tiles(const T *weight, int64_t stride, int64_t strips, const int32_t *K, int64_t count,
-               int64_t t0, int64_t t1, const T *rows, int64_t padded, int64_t vectors, T *partial,
+void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
+               int64_t count, const T *rows, int64_t padded, int64_t vectors, T *partial,
                bool first) {
     const Split parts(vectors, VECTORS);
-    for (int64_t t = t0; t < t1; t++) {
+    for (int64_t j = 0; j < count; j += L<T>, partial += vectors * VL<T>) {
         const T *unit[L<T>], *ahead[L<T>];
         for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
-            unit[u] = weight + K[least(t * L<T> + u, count - 1)] * int64_t(NR<T>);
-            ahead[u] = weight + K[least((t + 1) * L<T> + u, count - 1)] * int64_t(NR<T>);
+            unit[u] = weight + (K[least(j + u, count - 1)] - d0) * NR<T>;
+            ahead[u] = weight + (K[least(j + L<T> + u, count - 1)] - d0) * NR<T>;
         }
         for (int64_t i = 0; i < parts.parts; i++) {
             const int64_t v0 = parts.at(i), m = parts.at(i + 1) - v0;
             with_number<VECTORS>(int(m), [&](auto V) {
                 dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * VL<T>, padded * L<T>,
-                                partial + (t * vectors + v0) * VL<T>, first);
+                                partial + v0 * VL<T>, first);
             });
         }
     }
 }
 
+// What dot_tiles has summed for row r and the kept unit j.
+template <class T> SD_INLINE T dot_sum(const T *partial, int64_t vectors, int64_t r, int64_t j) {
+    return partial[j / L<T> * vectors * VL<T> + r * L<T> + j % L<T>];
+}
+
+// The first of the ascending units K that is not below d.
+SD_INLINE int64_t first_from(const int32_t *K, int64_t count, int64_t d) {
+    int64_t lo = 0;
+    while (count > 0) {
+        const int64_t half = count / 2;
+        if (K[lo + half] < d) lo += half + 1, count -= half + 1;
+        else count = half;
+    }
+    return lo;
+}
+
+// Each thread has its own units, so that none waits for another. Where they would be too few, it
+// also has its own segments, and packs again what others pack.
+struct Grid {
+    int units, segs;
+    Grid(int threads, int64_t D) : units(threads) {
+        while (units > 1 && (threads % units || D / units < 128)) units--;
+        segs = threads / units;
+    }
+};
+
 template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>), block = BLOCK / NR<T>;
-    Offsets<T> at(a, G, L<T>);
+    const Grid grid(a.threads, D);
+    const int64_t widest = ceil_div(D, grid.units);
+    Offsets<T> at(a, G, (grid.units + 1) * L<T>);
     int64_t most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     most = round_up(most, G);
-    Scratch<T> own(a.packed ? 0 : least(block, strips) * D * NR<T>), partial(at.total),
-        rows_of(int64_t(a.threads) * most * BLOCK);
-    // Every sum is made by one task, in one order, whoever runs it.
-    const int parts = a.nsegs < 4 * a.threads ? a.threads : 1;
+    Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
+        rows_of(a.threads * BLOCK * most);
+    const T scale = T(a.keep.scale);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-    {
-        T *rows = rows_of.p + thread() * most * BLOCK;
+    for (int cell = thread(); cell < a.threads; cell += threads()) {
+        const int i = cell % grid.units, k = cell / grid.units;
+        const int64_t d0 = D * i / grid.units, d1 = D * (i + 1) / grid.units;
+        const int begin = a.nsegs * k / grid.segs, end = a.nsegs * (k + 1) / grid.segs;
+        T *rows = rows_of.p + cell * BLOCK * most, *own = weights.p + cell * BLOCK * widest;
+        // Of this thread's units in a segment: where they begin in K, how many, and their sums.
+        struct Mine {
+            int64_t from, count;
+            T *partial;
+        };
+        auto mine = [&](int s) -> Mine {
+            const int32_t *K = a.keep.of(a.segs[s].set);
+            const int64_t count = a.keep.count[a.segs[s].set], from = first_from(K, count, d0);
+            const int64_t padded = round_up(a.segs[s].rows, G);
+            return {from, first_from(K, count, d1) - from,
+                    partials.p + at.at.p[s] + (from / L<T> + i) * L<T> * padded};
+        };
         for (int64_t s0 = 0; s0 < strips; s0 += block) {
-            const int64_t s1 = least(s0 + block, strips), n0 = s0 * NR<T>;
-            const T *weight = a.packed ? a.packed + s0 * D * NR<T> : own.p;
-            if (!a.packed) {
-                pack_strips(a.weight, N, D, s0, s1, own.p, thread(), threads());
-#pragma omp barrier
-            }
-#pragma omp for schedule(dynamic)
-            for (int task = 0; task < a.nsegs * parts; task++) {
-                const int s = task / parts, part = task % parts;
+            const int64_t count = least(block, strips - s0), n0 = s0 * NR<T>;
+            const int64_t columns = least(N - n0, BLOCK), width = a.packed ? D : d1 - d0;
+            for (int64_t q = 0; !a.packed && q < count; q++)
+                pack_strip(a.weight + d0, N, D, width, s0 + q, own + q * width * NR<T>);
+            const T *weight = a.packed ? a.packed + s0 * D * NR<T> : own;
+            for (int s = begin; s < end; s++) {
                 const Segment &seg = a.segs[s];
-                const int64_t count = a.keep.count[seg.set], tiles = ceil_div(count, L<T>);
-                const int64_t t0 = tiles * part / parts, t1 = tiles * (part + 1) / parts;
-                if (t0 == t1) continue;
+                const Mine m = mine(s);
+                if (!m.count) continue;
                 const int64_t vectors = ceil_div(seg.rows, G);
-                pack_rows(dy + seg.row * N + n0, N, seg.rows, least(N - n0, (s1 - s0) * NR<T>),
-                          s1 - s0, rows, vectors * G);
-                // Most likely this thread's next rows.
-                const int later = s + threads();
-                for (int r = 0; later < a.nsegs && r < a.segs[later].rows; r++)
-                    fetch(dy + (a.segs[later].row + r) * N + n0,
-                              least(N - n0, BLOCK) * sizeof(T));
-                dot_tiles(weight, D * NR<T>, s1 - s0, a.keep.of(seg.set), count, t0, t1, rows,
-                          vectors * G, vectors, partial.p + at.at.p[s], s0 == 0);
+                pack_rows(dy + seg.row * N + n0, N, seg.rows, columns, count, rows, vectors * G);
+                for (int r = 0; s + 1 < end && r < a.segs[s + 1].rows; r++)
+                    fetch(dy + (a.segs[s + 1].row + r) * N + n0, columns * sizeof(T));
+                dot_tiles(weight, a.packed ? 0 : d0, width * NR<T>, count,
+                          a.keep.of(seg.set) + m.from, m.count, rows, vectors * G, vectors,
+                          m.partial, s0 == 0);
             }
         }
-        const T scale = T(a.keep.scale);
-#pragma omp for schedule(static)
-        for (int s = 0; s < a.nsegs; s++) {
+        for (int s = begin; s < end; s++) {
             const Segment &seg = a.segs[s];
-            const int32_t *K = a.keep.of(seg.set);
-            const int64_t count = a.keep.count[seg.set], vectors = ceil_div(seg.rows, G);
+            const Mine m = mine(s);
+            const int32_t *K = a.keep.of(seg.set) + m.from;
             for (int r = 0; r < seg.rows; r++) {
                 T *to = dx + (seg.row + r) * D;
-                const T *from = partial.p + at.at.p[s] + r * L<T>;
-                memset(to, 0, D * sizeof(T));
-                for (int64_t j = 0; j < count; j++)
-                    to[K[j]] = scale * from[j / L<T> * vectors * VL<T> + j % L<T>];
+                if (d1 > d0) memset(to + d0, 0, (d1 - d0) * sizeof(T));
+                for (int64_t j = 0; strips && j < m.count; j++)
+                    to[K[j]] = scale * dot_sum(m.partial, ceil_div(seg.rows, G), r, j);
             }
         }
     }
@@ -466,7 +496,7 @@ template <class T> struct Panels {
 
     void pack_one(const T *weight, int64_t p, T *out) const {
         for (int g = 0; g < 4; g++)
-            pack(weight + (g * H + p * VL<T>)*H, H, units(p),
+            pack(weight + (g * H + p * VL<T>)*H, H, H, units(p),
                  out + g / 2 * H * NR<T> + g % 2 * VL<T>, NR<T>);
     }
 };
@@ -631,17 +661,20 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     const T scale = T(a.keep.scale);
     const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
     const int64_t columns = strips * NR<T>;
-    // d_gates of one step, as pack_rows would give them, in the order of the panels' columns.
-    Scratch<T> packed(panels.count * panels.stride), rows(columns * padded),
-        partial(round_up(H, L<T>) * padded);
-    memset(rows.p, 0, columns * padded * sizeof(T));
+    // d_gates of one step, as pack_rows would give them, in the order of the panels' columns; two
+    // of them, so that threads wait for each other once a step.
+    Scratch<T> packed(panels.count * panels.stride), both(2 * columns * padded),
+        partials((H + (a.threads + 1) * L<T>)*padded);
+    memset(both.p, 0, 2 * columns * padded * sizeof(T));
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
+        const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
         for (int64_t p = p0; p < p1; p++)
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
         for (int64_t i = a.T_ - 1; i >= 0; i--) {
             const int64_t t = walk.at(i), n = a.sizes[t];
+            T *rows = both.p + i % 2 * columns * padded;
             for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
                 for (int64_t p = p0; p < p1; p++) {
                     const int64_t u0 = p * VL<T>, row = a.first[t] + b;
@@ -654,26 +687,24 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
                                    d_gates + row * 4 * H + u0, out, H, units);
                     store_part(dh + b * H + u0, Vec<T>{}, units); // dropped units get nothing more
                     for (int g = 0; g < 4; g++)
-                        store_groups(rows.p + ((p * 4 + g) * G * padded + b) * L<T>, padded * L<T>,
+                        store_groups(rows + ((p * 4 + g) * G * padded + b) * L<T>, padded * L<T>,
                                      out[g]);
                 }
             }
 #pragma omp barrier
-            const int32_t *K = a.keep.of(walk.set(t));
-            const int64_t count = a.keep.count[walk.set(t)], tiles = ceil_div(count, L<T>);
-            const int64_t t0 = tiles * thread() / threads(), t1 = tiles * (thread() + 1) / threads();
-            const int64_t vectors = ceil_div(n, G);
+            const int32_t *all = a.keep.of(walk.set(t));
+            const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
+            const int64_t count = first_from(all, kept, end) - from, vectors = ceil_div(n, G);
+            const int32_t *K = all + from;
+            T *partial = partials.p + (from / L<T> + thread()) * L<T> * padded;
             for (int64_t s0 = 0; s0 < strips; s0 += block)
-                dot_tiles(packed.p + s0 * H * NR<T>, H * NR<T>, least(block, strips - s0), K, count,
-                          t0, t1, rows.p + s0 * NR<T> * padded, padded, vectors, partial.p, s0 == 0);
-            for (int64_t b = 0; b < n; b++) {
-                const T *from = partial.p + b * L<T>;
-                for (int64_t j = t0 * L<T>; j < least(t1 * L<T>, count); j++) {
-                    T d = scale * from[j / L<T> * vectors * VL<T> + j % L<T>];
+                dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K,
+                          count, rows + s0 * NR<T> * padded, padded, vectors, partial, s0 == 0);
+            for (int64_t b = 0; b < n; b++)
+                for (int64_t j = 0; j < count; j++) {
+                    T d = scale * dot_sum(partial, vectors, b, j);
                     dh[b * H + K[j]] = walk.keeps(t, b, K[j]) ? d : T(0);
                 }
-            }
-#pragma omp barrier
         }
     }
 }
@@ -682,8 +713,9 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
 
 template <class T>
 void prepare(const T *weight, int64_t N, int64_t D, T *packed, int nthreads) {
-#pragma omp parallel num_threads(nthreads) if (nthreads > 1)
-    pack_strips(weight, N, D, 0, ceil_div(N, NR<T>), packed, thread(), threads());
+#pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
+    for (int64_t s = 0; s < ceil_div(N, NR<T>); s++)
+        pack_strip(weight, N, D, D, s, packed + s * D * NR<T>);
 }
 template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N, NR<T>) * D; }
 
