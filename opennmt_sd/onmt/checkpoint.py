@@ -26,6 +26,18 @@ def allow_namespace() -> None:
         torch.serialization.add_safe_globals([Namespace])
 
 
+def is_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether every byte of a checkpoint, which is a zip file, agrees with its checksum.
+
+    torch does not look at the checksums: a flipped bit in a weight would pass.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:  # noqa: BLE001 - of a damaged file zipfile raises a dozen kinds
+        return False
+
+
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
@@ -41,6 +53,10 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
         raise CheckpointError(f"{path}: this is a folder: give a checkpoint file")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    if not mmap and zipfile.is_zipfile(path) and not is_whole(path):
+        raise CheckpointError(
+            f"{path}: damaged: its bytes do not agree with their checksums; take another checkpoint"
+        )
     allow_namespace()
     # Before torch 2.4 weights_only cannot be told of the namespace; stock loads the same way.
     weights_only = hasattr(torch.serialization, "add_safe_globals")

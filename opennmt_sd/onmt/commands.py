@@ -10,8 +10,8 @@ import sys
 from importlib import import_module
 
 INSTALL = (
-    "install it with: pip install 'opennmt_sd[onmt]' (torch 2.2), or for a current torch "
-    "with the checkout's lock file: pip install --no-deps -r requirements.lock"
+    "install it from a checkout of opennmt_sd: pip install '.[onmt]' (torch 2.2), or for a "
+    "current torch: pip install --no-deps -r requirements.lock"
 )
 
 

@@ -37,7 +37,7 @@ def export(
         ExportError: it needs no export, or ``output`` exists, is ``checkpoint`` itself, or cannot
             be written.
     """
-    source, target = Path(checkpoint), Path(output)
+    source, target = Path(checkpoint), Path(os.path.realpath(output))  # through a link
     if target.exists():
         if source.exists() and target.samefile(source):
             raise ExportError(f"{target}: this is the checkpoint itself: give another output")

@@ -31,6 +31,9 @@ class Planned:
         self.embeddings.dropout_p = 0.0  # dropped where they enter the RNN, by the product itself
         self.apply_plan()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "generator": None}  # generators cannot be copied on every torch
+
     def apply_plan(self) -> None:
         """Hand the plan's patterns to the modules that draw by themselves."""
 

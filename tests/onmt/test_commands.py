@@ -28,8 +28,8 @@ def test_each_runs_stocks_main(name: str, plugin: None, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        ("onmt", "onmt_sd_train: OpenNMT-py is not installed; install it with: pip install"),
-        ("onmt.bin", "onmt_sd_train: OpenNMT-py is not installed; install it with: pip install"),
+        ("onmt", "onmt_sd_train: OpenNMT-py is not installed; install it from a checkout"),
+        ("onmt.bin", "onmt_sd_train: OpenNMT-py is not installed; install it from a checkout"),
         ("sacrebleu", "onmt_sd_train: 'sacrebleu', which OpenNMT-py needs, is not installed; "),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,14 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        weight = max(file.infolist(), key=lambda entry: entry.file_size)
+    content[weight.header_offset + weight.file_size] ^= 1  # within, whatever the header's length
+    path.write_bytes(content)
+
+
 def _scrambled(path: Path) -> None:
     # A pickle of before torch's zip files: a dictionary with a dictionary as a key.
     path.write_bytes(b"\x80\x02}}Ns.")
@@ -153,6 +162,7 @@ def _scrambled(path: Path) -> None:
         (_tensor, "model.pt: not an OpenNMT-py checkpoint"),
         (_code, "model.pt: not "),
         (_folder, "model.pt: this is a folder: give a checkpoint file"),
+        (_flipped, "model.pt: damaged: its bytes do not agree with their checksums"),
         (
             _scrambled,
             "model.pt: not readable as a checkpoint: the file is damaged, incomplete or "
@@ -168,6 +178,7 @@ def _scrambled(path: Path) -> None:
         "tensor",
         "code",
         "folder",
+        "flipped",
         "scrambled",
     ],
 )

@@ -29,22 +29,31 @@ def given() -> dict[str, Tensor]:
     return {"x": make(B, D), "weight": make(D, D) * D**-0.5, "bias": make(D), "dy": make(T, B, D)}
 
 
-def loop(step: Callable[[Tensor, int], Tensor], x: Tensor, steps: int = T) -> Tensor:
-    """What stepwise use is for: the next input needs this step's output. ``[steps, B, D]``."""
+def each(step: Callable[[Tensor, int], Tensor], x: Tensor, steps: int = T) -> list[Tensor]:
+    """What stepwise use is for: the next input needs this step's output. ``[B, D]`` a step."""
     outputs = []
     for t in range(steps):
         x = torch.tanh(step(x, t))
         outputs.append(x)
-    return torch.stack(outputs)
+    return outputs
+
+
+def loop(step: Callable[[Tensor, int], Tensor], x: Tensor, steps: int = T) -> Tensor:
+    """All outputs, ``[steps, B, D]``."""
+    return torch.stack(each(step, x, steps))
 
 
 def leaves_of(given: dict[str, Tensor], frozen: str = "") -> dict[str, Tensor]:
     return {n: given[n].clone().requires_grad_(n != frozen) for n in ("x", "weight", "bias")}
 
 
-def stepwise(leaves: dict[str, Tensor], keep: Any, steps: int = T) -> Tensor:
+def stepwise_each(leaves: dict[str, Tensor], keep: Any) -> list[Tensor]:
     handle = ops.prepare(leaves["weight"], leaves["bias"])
-    return loop(lambda x, t: ops.masked_linear_step(handle, x, keep, t), leaves["x"], steps)
+    return each(lambda x, t: ops.masked_linear_step(handle, x, keep, t), leaves["x"])
+
+
+def stepwise(leaves: dict[str, Tensor], keep: Any) -> Tensor:
+    return torch.stack(stepwise_each(leaves, keep))
 
 
 def reference(leaves: dict[str, Tensor], keep: Any, steps: int = T) -> Tensor:
@@ -170,19 +179,30 @@ def test_a_pass_for_x_alone_leaves_nothing_behind(
 
 
 @every_kind
-@pytest.mark.parametrize("before", ["x alone", "everything"])
+@pytest.mark.parametrize("before", ["x alone", "everything", "interrupted"])
 def test_a_pass_over_all_steps_and_then_over_a_few(
     any_engine: str, kind, before: str, given, draw, compare
 ) -> None:
     """What the first pass left of the later steps must not count in the second."""
     keep = None if kind is None else draw(kind, 0.5, T, B, D)
     leaves = leaves_of(given)
-    y = stepwise(leaves, keep)
-    inputs = list(leaves.values())
-    torch.autograd.grad(
-        y, inputs[:1] if before == "x alone" else inputs, given["dy"], retain_graph=True
-    )
-    y[:2].backward(given["dy"][:2])
+    outputs = stepwise_each(leaves, keep)
+    y = torch.stack(outputs)
+    if before == "interrupted":
+
+        def interrupt(grad: Tensor) -> None:
+            raise KeyboardInterrupt
+
+        hook = leaves["x"].register_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            y.backward(given["dy"], retain_graph=True)
+        hook.remove()
+        for leaf in leaves.values():
+            leaf.grad = None
+    else:
+        inputs = list(leaves.values())[: 1 if before == "x alone" else 3]
+        torch.autograd.grad(y, inputs, given["dy"], retain_graph=True)
+    torch.stack(outputs[:2]).backward(given["dy"][:2])  # the later steps have no part in it
     want = wanted(given, keep, steps=2)
     compare(grads(leaves), {n: want[n] for n in grads(leaves)})
 
@@ -191,7 +211,7 @@ def test_a_pass_over_all_steps_and_then_over_a_few(
 def test_backward_over_the_first_steps_only(any_engine: str, kind, given, draw, compare) -> None:
     keep = None if kind is None else draw(kind, 0.5, T, B, D)
     leaves = leaves_of(given)
-    stepwise(leaves, keep)[:2].backward(given["dy"][:2])
+    torch.stack(stepwise_each(leaves, keep)[:2]).backward(given["dy"][:2])
     want = wanted(given, keep, steps=2)
     compare(grads(leaves), {n: want[n] for n in grads(leaves)})
 
@@ -201,9 +221,9 @@ def test_backward_in_two_parts(any_engine: str, kind, given, draw, compare) -> N
     """Two losses over parts of the sequence add up to the loss over all of it."""
     keep = None if kind is None else draw(kind, 0.5, T, B, D)
     leaves = leaves_of(given)
-    y = stepwise(leaves, keep)
-    y[:2].backward(given["dy"][:2], retain_graph=True)
-    y[2:].backward(given["dy"][2:])
+    outputs = stepwise_each(leaves, keep)
+    torch.stack(outputs[:2]).backward(given["dy"][:2], retain_graph=True)
+    torch.stack(outputs[2:]).backward(given["dy"][2:])
     want = wanted(given, keep)
     compare(grads(leaves), {n: want[n] for n in grads(leaves)})
 

@@ -61,6 +61,6 @@ def _missing(fault: str, machine: str) -> str:
     # pip would otherwise take the wheel that it built without a compiler, from its cache
     return text + (
         "To get it, install a C++17 compiler and Python's headers (Debian, Ubuntu: apt install g++ "
-        "python3-dev) and reinstall: pip install --force-reinstall --no-deps --no-cache-dir "
-        "opennmt_sd (in a checkout: make rebuild)."
+        "python3-dev) and reinstall from the checkout: make rebuild, or pip install "
+        "--force-reinstall --no-deps --no-cache-dir ."
     )

@@ -62,8 +62,8 @@ def test_missing_module_is_one_warning_that_names_the_remedy(
     assert warned() == [
         "RuntimeWarning: opennmt_sd runs without its native CPU module (it was not built): results "
         "are the same, but slower. To get it, install a C++17 compiler and Python's headers "
-        "(Debian, Ubuntu: apt install g++ python3-dev) and reinstall: pip install "
-        "--force-reinstall --no-deps --no-cache-dir opennmt_sd (in a checkout: make rebuild)."
+        "(Debian, Ubuntu: apt install g++ python3-dev) and reinstall from the checkout: make "
+        "rebuild, or pip install --force-reinstall --no-deps --no-cache-dir ."
     ]
 
 
