@@ -94,7 +94,7 @@ def test_wheel_holds_the_whole_package_and_no_more(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for folder, _, files in os.walk(package, followlinks=True)
         for path in (Path(folder, file) for file in files)
-        if path.suffix not in {".cpp", ".pyc", ".so"}
+        if path.suffix not in {".cpp", ".h", ".pyc", ".so"}
     }
     assert {
         "opennmt_sd/py.typed",
