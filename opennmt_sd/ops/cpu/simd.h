@@ -171,7 +171,7 @@ SD_INLINE void exp_parts(V32 x, V32 &power, V32 &rest) {
 SD_INLINE V32 sigmoid(V32 x) {
     V32 power, rest;
     exp_parts(clamp(-x, -87.f, 89.f), power, rest);
-    return 1.f / (1.f + (power + power * rest));
+    return 1.f / (1.f + power * (1.f + rest)); // the factor is positive: no infinity - infinity
 }
 SD_INLINE V32 tanh_of(V32 x) {
     V32 power, rest;

@@ -1,0 +1,169 @@
+"""The kernels at awkward sizes, with hostile data, and what they leave behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from opennmt_sd import DropoutPattern, ops
+from opennmt_sd.dropout import Keep
+
+pytestmark = pytest.mark.usefixtures("native")
+
+# Steps, batch, inputs or hidden units, outputs: below, at and above every block that a kernel has
+# (vectors 4 to 16, strips 8 to 32, tiles 6 and 12, segments 48, blocks 256), and 1.
+SIZES = [(2, 1, 1, 1), (3, 3, 63, 65), (2, 20, 650, 31), (2, 64, 33, 300), (3, 128, 17, 7),
+         (2, 49, 5, 257), (35, 2, 16, 32)]  # fmt: skip
+SIZE_IDS = ["x".join(map(str, size)) for size in SIZES]
+
+
+def gradients(outputs: tuple[Tensor, ...], leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a weighted sum of all outputs."""
+    generator = torch.Generator().manual_seed(9)
+    loss = sum((y * torch.randn(y.shape, generator=generator)).sum() for y in outputs)
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+
+
+def linear(engine: str, size, keep: Keep | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    T, B, D, N = size
+    torch.manual_seed(1)
+    made = {"x": torch.randn(T, B, D), "weight": torch.randn(N, D) / D**0.5, "bias": torch.randn(N)}
+    leaves = {name: x.to(dtype).requires_grad_() for name, x in made.items()}
+    with ops.use(engine):
+        y = ops.masked_linear(leaves["x"], keep, leaves["weight"], leaves["bias"])
+        return {"y": y.detach(), **gradients((y,), leaves)}
+
+
+def recurrence(
+    engine: str, size, keep: Keep | None, dtype: torch.dtype, reverse: bool = False
+) -> dict[str, Tensor]:
+    T, B, H, _ = size
+    torch.manual_seed(1)
+    made = {"gates": torch.randn(T, B, 4 * H), "weight": torch.randn(4 * H, H) / H**0.5,
+            "h0": torch.randn(B, H), "c0": torch.randn(B, H)}  # fmt: skip
+    leaves = {name: x.to(dtype).requires_grad_() for name, x in made.items()}
+    with ops.use(engine):
+        outputs = ops.lstm(*leaves.values(), keep, reverse=reverse)
+        named = dict(zip(("y", "h", "c"), (x.detach() for x in outputs)))
+        return {**named, **gradients(outputs, leaves)}
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("time", ["random", "fixed"])
+@pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
+def test_linear(size, time: str, p: float, compare) -> None:
+    """float32 against a float64 reference: sums of up to 700 terms of size 1."""
+    keep = DropoutPattern(p, time=time).draw(*size[:3])
+    want = linear("naive", size, keep, torch.float64)
+    compare(linear("cpu", size, keep, torch.float64), want)
+    got = {name: x.double() for name, x in linear("cpu", size, keep, torch.float32).items()}
+    compare(got, want, rtol=1e-5, atol=5e-4 if p > 0.9 else 5e-5)  # p .95 scales by 20
+
+
+@pytest.mark.parametrize("p", [None, 0.5, 0.95])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
+def test_recurrence(size, reverse: bool, p: float | None, compare) -> None:
+    """float32 against a float64 reference: errors grow along the sequence."""
+    keep = None if p is None else DropoutPattern(p).draw(*size[:3])
+    want = recurrence("naive", size, keep, torch.float64, reverse)
+    compare(recurrence("cpu", size, keep, torch.float64, reverse), want)
+    got = recurrence("cpu", size, keep, torch.float32, reverse)
+    compare({name: x.double() for name, x in got.items()}, want, rtol=1e-4, atol=1e-3)
+
+
+EXTREMES = [0.0, -0.0, 1e-30, -1e-30, 1e-4, 0.3, -0.3, 5.0, -5.0, 20.0, -20.0, 80.0, -80.0, 88.5,
+            -88.5, 200.0, -200.0, 3e38, -3e38, torch.inf, -torch.inf, torch.nan]  # fmt: skip
+
+
+@pytest.mark.parametrize("gate", ["i", "f", "g", "o"])
+def test_the_gates_at_extremes(gate: str) -> None:
+    """Relative errors near float32's own, and limits and NaN as they should be."""
+    x = torch.tensor(EXTREMES)
+    gates = torch.zeros(len(x), 4)
+    gates[:, "ifgo".index(gate)] = x
+    c = torch.full((len(x), 1), 0.25)
+    with ops.use("naive"):
+        want = ops.lstm_gates(gates.double(), c.double())
+    with ops.use("cpu"):
+        got = ops.lstm_gates(gates, c)
+    for ours, expected in zip(got, want):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=1e-37, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_kept_units_pass_on_what_dropped_ones_hide(value: float) -> None:
+    keep = DropoutPattern(0.5).draw(2, 3, 40)
+    kept, dropped = (int(torch.nonzero(m)[0]) for m in (keep.mask()[0, 0], ~keep.mask()[0, 0]))
+    weight = torch.randn(50, 40)
+    for unit, spoilt in ((kept, True), (dropped, False)):
+        x = torch.randn(2, 3, 40)
+        x[0, 1, unit] = value
+        with ops.use("cpu"):
+            y = ops.masked_linear(x, keep, weight)
+        assert (~y.isfinite()).any().item() is spoilt
+        assert y[0, [0, 2]].isfinite().all()
+        assert y[1].isfinite().all()
+
+
+SPOILT = {"linear": lambda keep: ops.masked_linear(torch.ones(2, 3, 8), keep, torch.ones(5, 8)),
+          "lstm": lambda keep: ops.lstm(torch.ones(2, 3, 32), torch.ones(32, 8), torch.ones(3, 8),
+                                        torch.ones(3, 8), keep),
+          "step": lambda keep: ops.masked_linear_step(ops.prepare(torch.ones(5, 8)),
+                                                      torch.ones(3, 8), keep, 0)}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [-1, 9])
+@pytest.mark.parametrize("what", ["unit", "count"])
+@pytest.mark.parametrize("op", SPOILT)
+def test_sets_that_were_spoilt_are_an_error(op: str, what: str, bad: int) -> None:
+    """The sets were checked when they were made; a kernel trusts nobody."""
+    keep = DropoutPattern(0.5).draw(2, 3, 8)
+    keep.count.fill_(4)
+    {"unit": keep.idx[0], "count": keep.count}[what][0] = bad
+    with ops.use("cpu"), pytest.raises(IndexError) as error:
+        SPOILT[op](keep)
+    assert (
+        str(error.value)
+        == {
+            "unit": "a kept unit of step 0 is out of range: a width of 8 has units 0 to 7",
+            "count": f"keep count {bad} is outside [0, 8], the width",
+        }[what]
+    )
+
+
+def test_any_layout_will_do(compare) -> None:
+    """Transposed, expanded and sliced tensors are read as they are meant."""
+    keep = DropoutPattern(0.5).draw(4, 3, 10)
+    x = torch.randn(10, 3, 8).double().permute(2, 1, 0)[::2]  # [4, 3, 10]
+    weight, bias = torch.randn(10, 6).double().t(), torch.randn(1).double().expand(6)
+    state, u = torch.randn(10).double().expand(3, 10), torch.randn(10, 40).double().t()
+    results = []
+    for engine in ("cpu", "naive"):
+        leaves = {"x": x, "weight": weight, "bias": bias, "h": state, "u": u}
+        leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+        with ops.use(engine):
+            y = ops.masked_linear(leaves["x"], keep, leaves["weight"], leaves["bias"])
+            gates = torch.cat([y] * 7, -1)[..., :40]
+            outputs = ops.lstm(gates, leaves["u"], leaves["h"], leaves["h"].detach(), keep)
+            results.append(gradients(outputs, leaves) | {"y": y.detach()})
+    compare(*results)
+
+
+def test_it_keeps_no_more_for_backward_than_it_must() -> None:
+    """Activated gates and c; h is the output. And no copy of the weight."""
+    T, B, H = 5, 4, 64
+    gates, state = torch.randn(T, B, 4 * H, requires_grad=True), torch.zeros(B, H)
+    weight = torch.randn(4 * H, H, requires_grad=True)
+    given = {x.data_ptr() for x in (gates, weight, state)}
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.is_floating_point() and x.data_ptr() not in given:
+            kept[x.data_ptr()] = x.numel()
+        return x
+
+    with ops.use("cpu"), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        ops.lstm(gates, weight, state, state, DropoutPattern(0.5).draw(T, B, H))
+    assert sum(kept.values()) == T * B * 6 * H

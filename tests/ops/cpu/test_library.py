@@ -1,0 +1,94 @@
+"""torch knows the ops: their schemas, gradients and fakes hold, and compiled models run them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM
+from opennmt_sd.ops.cpu import engine
+from opennmt_sd.ops.cpu.library import CUSTOM_OPS
+
+pytestmark = [
+    pytest.mark.usefixtures("native"),
+    pytest.mark.skipif(not CUSTOM_OPS, reason="custom ops need torch 2.4"),
+]
+
+T, B, D, N = 3, 4, 5, 6
+
+
+def sets(kind: str) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
+    """idx, count, mask, scale."""
+    if kind == "none":
+        return None, None, None, 1.0
+    if kind == "mask":
+        return None, None, DropoutPattern(0.5, space="random").draw(T, B, D).mask(), 2.0
+    keep = DropoutPattern(0.5, time=kind).draw(T, B, D)
+    return keep.idx, keep.count, None, keep.scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("kind", ["random", "fixed"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_linear(kind: str, bias: bool, dtype: torch.dtype) -> None:
+    idx, count, _, scale = sets(kind)
+    x, weight, b, dy = (torch.randn(s, dtype=dtype) for s in ((T * B, D), (N, D), N, (T * B, N)))
+    given = idx, count, scale, [B] * T
+    leaves = [x.requires_grad_() for x in (x.clone(), weight.clone(), b)]
+    torch.library.opcheck(engine.linear_fp, (*leaves[:2], leaves[2] if bias else None, *given))
+    torch.library.opcheck(engine.linear_bp, (dy, weight, *given))
+    torch.library.opcheck(engine.linear_wg, (x, dy, *given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("kind", ["random", "fixed", "mask", "none"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_recurrence(kind: str, reverse: bool, dtype: torch.dtype) -> None:
+    given = *sets(kind), [4, 3, 1], reverse  # packed
+    shapes = (8, 4 * D), (4 * D, D), (B, D), (B, D)
+    leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    torch.library.opcheck(engine.recurrence_fp, (*leaves, *given))
+    hidden, h, c, gates, cells = (x.detach() for x in engine.recurrence_fp(*leaves, *given))
+    _, weight, h0, c0 = (x.detach() for x in leaves)
+    torch.library.opcheck(engine.recurrence_bp, (hidden, h, c, weight, c0, gates, cells, *given))
+    torch.library.opcheck(engine.recurrence_wg, (hidden, h0, gates, *given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("kind", ["random", "none"])
+def test_steps(kind: str, dtype: torch.dtype) -> None:
+    idx, count, _, scale = sets(kind)
+    one = (idx[:1], count[:1], scale) if idx is not None else (None, None, scale)
+    all_ = (idx[:2], count[:2], scale) if idx is not None else (None, None, scale)
+    packed = engine.kernels.prepare(torch.randn(N, D, dtype=dtype))
+    x, dy = torch.randn(B, D, dtype=dtype), torch.randn(B, N, dtype=dtype)
+    torch.library.opcheck(engine.step_fp, (x, packed, N, None, *one))
+    torch.library.opcheck(engine.step_bp, (dy, packed, D, *one))
+    torch.library.opcheck(engine.steps_wg, ([x, x], [dy, dy], *all_))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_computes_the_same() -> None:
+    """Graphs break around the draws and nn.LSTM's kin; what is computed does not change."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = StructuredLSTM(16, 24, 2, dropout=0.5, recurrent_dropout=0.5)
+            self.out = MaskedLinear(24, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.out(self.lstm(x)[0]))
+
+    torch.manual_seed(0)
+    model, x = Model(), torch.randn(5, 4, 16)
+    results = []
+    for run in (model, torch.compile(model, backend="aot_eager")):
+        model.zero_grad()
+        torch.manual_seed(3)
+        y = run(x)
+        y.square().sum().backward()
+        results.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
+    for ours, eager in zip(*results):
+        torch.testing.assert_close(ours, eager)

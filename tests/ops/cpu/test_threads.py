@@ -1,0 +1,173 @@
+"""Threads: as many as torch says, from anywhere, and the same bits every time.
+
+Each test runs in a process of its own: what it says of threads must not depend on other tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("native")
+
+START = """
+import os, threading, torch
+from opennmt_sd import DropoutPattern, ops
+
+def results(seed=0, B=20, dtype=torch.float32):
+    g = torch.Generator().manual_seed(seed)
+    def r(*shape):
+        x = torch.randn(*shape, generator=g) / shape[-1] ** .5
+        return x.to(dtype).requires_grad_()
+    x, w, u, h = r(6, B, 300), r(4 * 130, 300), r(4 * 130, 130), r(B, 130)
+    a, b = (DropoutPattern(.5).draw(6, B, n, g) for n in (300, 130))
+    y = ops.lstm(ops.masked_linear(x, a, w), u, h, h, b)
+    return [*y, *torch.autograd.grad(sum(t.sum() for t in y), (x, w, u, h))]
+
+def same(a, b): return all(torch.equal(x, y) for x, y in zip(a, b))
+def tasks(): return len(os.listdir("/proc/self/task"))
+ops.use(os.environ.get("ENGINE", "cpu"))
+"""
+
+
+def run(code: str, threads: int = 2, **more: str) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", **more}
+    done = subprocess.run(
+        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=120,
+        check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_same_bits_again_and_with_any_number_of_threads() -> None:
+    code = """
+first = results()
+for n in (1, 2, 3, 5, 2):
+    torch.set_num_threads(n)
+    assert same(results(), first), n
+"""
+    run(code)
+
+
+def test_it_starts_as_many_threads_as_torch_says() -> None:
+    code = """
+before = tasks()
+torch.set_num_threads(1); results()
+assert tasks() == before
+torch.set_num_threads(3); results()
+print(tasks() - before)
+"""
+    assert run(code, threads=1) == "2"
+
+
+def test_it_shares_the_openmp_runtime_of_torch() -> None:
+    code = """
+results()
+paths = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.rsplit("/", 1)[-1]}
+print(len({p for p in paths if "gomp" in p or "iomp" in p or "libomp" in p}))
+"""
+    assert run(code) == "1"
+
+
+def test_python_threads_do_not_disturb_each_other() -> None:
+    code = """
+want = [results(seed) for seed in range(4)]
+wrong = []
+def work(seed):
+    for _ in range(5):
+        if not same(results(seed), want[seed]): wrong.append(seed)
+workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+for w in workers: w.start()
+for w in workers: w.join()
+assert not wrong, wrong
+"""
+    run(code)
+
+
+def test_the_gil_is_free_meanwhile() -> None:
+    """Another Python thread counts while one long kernel runs."""
+    code = """
+import sys, time
+sys.setswitchinterval(1e-4)
+x, w = torch.randn(50, 40, 1000), torch.randn(8000, 1000)
+keep = DropoutPattern(.1).draw(50, 40, 1000)
+from opennmt_sd.ops.cpu import kernels
+counted, stop = [0], threading.Event()
+def count():
+    while not stop.is_set():
+        counted[0] += 1; time.sleep(1e-4)
+counter = threading.Thread(target=count); counter.start()
+before = counted[0]
+kernels.linear_fp(x.flatten(0, 1), w, None, keep.idx, keep.count, keep.scale, [40] * 50)
+after = counted[0]
+stop.set(); counter.join()
+assert after - before > 10, (before, after)
+"""
+    run(code)
+
+
+def test_a_forked_child_runs_one_thread_and_the_same_bits() -> None:
+    code = """
+want = results()
+pid = os.fork()
+if not pid:
+    before = tasks()
+    torch.set_num_threads(1)  # torch's own products would hang with more, as in any child
+    # ... while the kernels are safe with any number
+    from opennmt_sd.ops.cpu import engine
+    engine.kernels.torch = type("T", (), {"get_num_threads": lambda: 4, **{n: getattr(torch, n)
+        for n in ("float32", "int32", "bool", "contiguous_format")}})
+    ok = same(results(), want) and tasks() == before
+    os._exit(0 if ok else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    run(code)
+
+
+def test_a_data_loader_worker_may_use_it() -> None:
+    code = """
+from torch.utils.data import DataLoader, Dataset
+want = results()
+class Rows(Dataset):
+    def __len__(self): return 2
+    def __getitem__(self, i): return [x.detach() for x in results()]
+for row in DataLoader(Rows(), batch_size=None, num_workers=1, multiprocessing_context="fork"):
+    assert same(row, want)
+"""
+    run(code)
+
+
+@pytest.mark.parametrize("level", ["avx512", "avx2", "baseline"])
+def test_every_instruction_set(level: str) -> None:
+    """One source: the narrower sets must agree with naive as well (skipped where not there)."""
+    code = f"""
+from opennmt_sd.ops.cpu import native
+if native().simd_level() != "{level}":
+    print("no"); raise SystemExit
+for B in (1, 20, 51):
+    with ops.use("naive"): want = results(B=B, dtype=torch.float64)
+    for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
+        for a, b in zip(results(B=B, dtype=dtype), want):
+            torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
+print("yes")
+"""
+    if run(code, OPENNMT_SD_SIMD=level) == "no":
+        pytest.skip(f"this machine has no {level}")
+
+
+def test_an_unknown_instruction_set_is_told() -> None:
+    code = """
+import warnings
+from opennmt_sd.ops.cpu import native
+assert native() is None
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    results()
+print(caught[0].message)
+"""
+    text = run(code, OPENNMT_SD_SIMD="sse9", ENGINE="auto")
+    assert "OPENNMT_SD_SIMD=sse9 is unknown: use avx512, avx2 or baseline, or unset it" in text
