@@ -178,7 +178,7 @@ class StructuredLSTM(Structured, nn.LSTM):
         sizes: Tensor | None, T: int, B: int,
     ) -> tuple[Tensor, State]:  # fmt: skip
         recurrent = self.training and self.recurrent_dropout.active
-        compacts = isinstance(keep, KeepSets) and x.device.type == "cpu"
+        compacts = isinstance(keep, KeepSets) and ops.worth_compacting(x, 4 * self.hidden_size)
         if not recurrent and not compacts and ops.forced() is None:
             # Nothing here that a smaller product would serve: torch's own layer, one call.
             x = x if keep is None else keep.apply(x, sizes)

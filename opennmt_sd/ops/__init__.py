@@ -27,7 +27,7 @@ from opennmt_sd.ops.checks import (
     check_state,
     check_weight,
 )
-from opennmt_sd.ops.engines import engine, engine_for, forced, use
+from opennmt_sd.ops.engines import engine, engine_for, forced, use, worth_compacting
 
 __all__ = [
     "engine_for",
@@ -38,6 +38,7 @@ __all__ = [
     "masked_linear_step",
     "prepare",
     "use",
+    "worth_compacting",
 ]
 
 

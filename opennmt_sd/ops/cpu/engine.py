@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -104,13 +103,14 @@ class _Dense(Function):
 def masked_linear(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
 ) -> Tensor:
+    rows, sizes = x.flatten(0, -2), _sizes(x, batch_sizes)
     if keep is None:
-        return F.linear(x, weight, bias)
-    keep, rows, sizes = keep.to("cpu"), x.flatten(0, -2), _sizes(x, batch_sizes)
-    if isinstance(keep, KeepSets):
-        y = linear_fp(rows, weight, bias, keep.idx, keep.count, keep.scale, sizes)  # [R, N]
+        y = linear_fp(rows, weight, bias, None, None, 1.0, sizes)  # [R, N]
+    elif isinstance(keep, KeepSets):
+        keep = keep.to("cpu")
+        y = linear_fp(rows, weight, bias, keep.idx, keep.count, keep.scale, sizes)
     else:
-        y = _Dense.apply(rows, weight, bias, keep, sizes)
+        y = _Dense.apply(rows, weight, bias, keep.to("cpu"), sizes)
     return y.view(*x.shape[:-1], weight.shape[0])
 
 
@@ -169,11 +169,10 @@ def _recurrence_wg(
     sizes: Sequence[int],
     reverse: bool,
 ) -> Tensor:
-    if idx is not None:
+    if mask is None:
         return kernels.lstm_wg(hidden, h0, d_gates, idx, count, scale, sizes, reverse)
-    keep = None if mask is None else KeepMask(mask, scale)
     before = portable._before(hidden, h0, list(sizes), reverse)
-    return portable.wg(before, d_gates, keep, list(sizes))
+    return portable.wg(before, d_gates, KeepMask(mask, scale), list(sizes))
 
 
 def _recurrence_setup(ctx: Any, inputs: Any, output: Any) -> None:
