@@ -1,5 +1,5 @@
 """Makes functions of tensors known to torch as ops, so that ``torch.compile``, FLOP counters and
-``torch.library.opcheck`` understand them; before torch 2.4, autograd functions do the same work.
+``torch.library.opcheck`` understand them; before torch 2.4, autograd functions call them.
 
 Source: the Custom Operators manual of PyTorch 2.4.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry
 
 CUSTOM_OPS = hasattr(torch.library, "register_autograd")  # torch >= 2.4
 
@@ -38,24 +38,23 @@ def register(
             no gradient.
     """
     name = schema.split("(", maxsplit=1)[0]
-    if not CUSTOM_OPS:
-        if backward is None or setup is None:
-            return function
-        members = {"forward": function, "setup_context": setup, "backward": backward}
-        statics = {n: staticmethod(member) for n, member in members.items()}
-        apply: Callable[..., Any] = type(name, (torch.autograd.Function,), statics).apply  # type: ignore[attr-defined]
-        return apply
     _library.define(schema)
     _library.impl(name, function, "CPU")
-    torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=_library)
-    if backward is not None:
-        torch.library.register_autograd(
-            f"opennmt_sd::{name}", backward, setup_context=setup, lib=_library
-        )
     packet = getattr(torch.ops.opennmt_sd, name)
 
-    @register_flop_formula(packet, get_raw=True)
-    def formula(*args: Any, out_val: Any = None) -> int:  # noqa: ARG001
+    def formula(*args: Any, **_: Any) -> int:  # the result comes under a name that has changed
         return flops(*args)
 
-    return packet.default
+    flop_registry[packet] = formula
+    op: Callable[..., Any] = packet.default
+    if CUSTOM_OPS:
+        torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=_library)
+        if backward is not None:
+            torch.library.register_autograd(
+                f"opennmt_sd::{name}", backward, setup_context=setup, lib=_library
+            )
+    elif backward is not None:
+        members = {"forward": op, "setup_context": setup, "backward": backward}
+        statics = {n: staticmethod(member) for n, member in members.items()}  # type: ignore[arg-type]
+        op = type(name, (torch.autograd.Function,), statics).apply  # type: ignore[attr-defined]
+    return op
