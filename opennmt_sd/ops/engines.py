@@ -81,6 +81,8 @@ def worth_compacting(x: torch.Tensor, N: int) -> bool:
         x: the rows of a product, ``[.., D]``.
         N: the outputs of its weight ``[N, D]``.
     """
+    if _forced is None and x.device.type == "cpu":
+        warn_if_missing()
     return x.numel() * N >= SMALL and engine_for(x.device, x.dtype) == "cpu"
 
 
