@@ -1,0 +1,1 @@
+"""The language model: its data, its models, its task for the trainer."""

@@ -1,0 +1,1 @@
+"""The tagger: its data, its models, its scores, and the spaCy component."""

@@ -1,0 +1,1 @@
+"""What the trainers share: the loop, checkpoints, schedules, logs. It knows none of the models."""
