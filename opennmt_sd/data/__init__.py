@@ -6,3 +6,6 @@ from pathlib import Path
 
 # 20,000 / 500 / 500 German-English pairs: {train,valid,test}.{de,en}, and vocab.{de,en}.
 TATOEBA = Path(__file__).parent / "tatoeba-de-en"
+
+# Shakespeare's plays, tokenised: {train,valid,test}.txt, rare words as <unk>.
+SHAKESPEARE = Path(__file__).parent / "shakespeare"

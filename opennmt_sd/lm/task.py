@@ -1,0 +1,147 @@
+"""The language model as a task for the trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd.lm.batches import Batch, Batches, random_segments, segments, streams
+from opennmt_sd.lm.data import Corpus
+from opennmt_sd.lm.model import State
+from opennmt_sd.training.task import Step
+
+
+class LMTask:
+    """Truncated back-propagation over parallel streams; the state is carried from batch to batch.
+
+    Args:
+        model: takes (ids, targets, state, scale=) and gives an ``Output``.
+        corpus: what it learns.
+        batch_size: B, streams of each rank.
+        unroll: T, steps of a segment.
+        random_unroll: draw each segment's length around ``unroll``, and scale the learning rate
+            with it (AWD-LSTM). Default False.
+        sum_over_time: the loss is summed over the steps and averaged over the batch, as in
+            Zaremba et al., whose learning rates and norms to clip at fit this. Default False: the
+            mean over both (AWD-LSTM).
+        seed: of the random lengths.
+        rank, world_size: of this process; each rank reads its own streams.
+        eval_batch_size, test_batch_size: streams of one pass over ``valid`` and ``test``. 1 is
+            one pass in order, as published figures have it; a few streams are faster and lose
+            context at as many places. Default 10 and 1.
+
+    Raises:
+        CorpusError: a text is too short for its batch. ValueError: a number out of range.
+    """
+
+    unit = "words"
+    score = "perplexity"
+    mode = "min"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        corpus: Corpus,
+        *,
+        batch_size: int = 20,
+        unroll: int = 35,
+        random_unroll: bool = False,
+        sum_over_time: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        eval_batch_size: int = 10,
+        test_batch_size: int = 1,
+    ) -> None:
+        if unroll < 1:
+            raise ValueError(f"unroll must be at least 1 step, got {unroll}")
+        self.model, self.corpus = model, corpus
+        self.unroll, self.random_unroll = unroll, random_unroll
+        self.sum_over_time, self.seed = sum_over_time, seed
+        self._train = streams(corpus.train, batch_size, rank, world_size, "the training text")
+        self._splits = {
+            "valid": _Pass(corpus.valid, eval_batch_size, unroll, "the validation text"),
+            "test": _Pass(corpus.test, test_batch_size, unroll, "the test text"),
+        }
+        self._state: State | None = None
+
+    def batches(self, epoch: int) -> Batches:
+        """All batches of an epoch for this rank."""
+        length = len(self._train)
+        if self.random_unroll:
+            plan = random_segments(length, self.unroll, self.seed, epoch)
+        else:
+            plan = segments(length, self.unroll)
+        return Batches(self._train, plan)
+
+    def start_epoch(self, epoch: int) -> None:  # noqa: ARG002 - every epoch starts alike
+        """The state becomes zero."""
+        self._state = None
+
+    def step(self, model: nn.Module, batch: Batch) -> Step:
+        """Forward one batch from the state the last one left."""
+        device = next(self.model.parameters()).device
+        ids, targets = batch.ids.to(device), batch.targets.to(device)
+        T, B = ids.shape
+        scale = float(T) if self.sum_over_time else 1.0
+        loss, nats, self._state = model(ids, targets, self._state, scale=scale)
+        lr_scale = T / self.unroll if self.random_unroll else 1.0
+        return Step(loss, nats, units=T * B, lr_scale=lr_scale)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """One pass over ``"valid"`` or ``"test"``, every word but the first scored.
+
+        Returns:
+            ``loss``, the mean NLL in nats, and ``perplexity``, its exponential.
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in self._splits:
+            raise ValueError(f"split {split!r} is unknown: use one of valid, test")
+        device = next(self.model.parameters()).device
+        training = model.training
+        model.eval()
+        try:
+            nats, words = self._splits[split].run(model, device)
+        finally:
+            model.train(training)
+        loss = nats / words
+        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The carried state, ``hidden``: h and c of each stack; None at the start of an epoch."""
+        return {"hidden": None if self._state is None else [list(pair) for pair in self._state]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        hidden = state["hidden"]
+        device = next(self.model.parameters()).device
+        self._state = None if hidden is None else tuple(
+            (h.to(device), c.to(device)) for h, c in hidden
+        )  # fmt: skip
+
+
+class _Pass:
+    """One pass over a text: B streams side by side, then what fills no row, behind the last one."""
+
+    def __init__(self, text: Tensor, batch_size: int, unroll: int, name: str) -> None:
+        columns = streams(text, batch_size, name=name)
+        self.batches = Batches(columns, segments(len(columns), unroll))
+        rest = text[columns.numel() - 1 :, None]  # [words left + 1, 1]
+        self.rest = Batches(rest, segments(len(rest), unroll))
+
+    def run(self, model: nn.Module, device: torch.device) -> tuple[float, int]:
+        """The NLL of all words, and their number."""
+        nats, words, state = 0.0, 0, None
+        for part in (self.batches, self.rest):
+            if part is self.rest and state is not None:
+                state = tuple((h[:, -1:].contiguous(), c[:, -1:].contiguous()) for h, c in state)
+            for ids, targets in part:
+                _, part_nats, state = model(ids.to(device), targets.to(device), state)
+                nats, words = nats + float(part_nats), words + ids.numel()
+        return nats, words
