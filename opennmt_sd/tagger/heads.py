@@ -1,0 +1,106 @@
+"""What makes tags of scores: a linear-chain CRF, or a softmax over each word.
+
+Rows are packed: ``[R, K]`` scores of K tags, with ``sizes [T]`` as in a ``PackedSequence``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+import torchcrf  # type: ignore[import-untyped]  # it ships no types
+from torch import Tensor, nn
+
+HEADS = ("crf", "softmax")
+
+
+class Head(Protocol):
+    def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
+        """The negative log-likelihood of ``tags [R]``, in nats, summed over the sentences."""
+        ...
+
+    def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
+        """The best tags: ``[R]``."""
+        ...
+
+
+class SoftmaxHead(nn.Module):
+    """Each word for itself."""
+
+    def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:  # noqa: ARG002
+        return F.cross_entropy(rows, tags, reduction="sum")
+
+    def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:  # noqa: ARG002
+        return rows.argmax(1)
+
+
+class CRFHead(torchcrf.CRF):
+    """pytorch-crf's ``CRF`` on packed rows, what is slow in it done by whole batches.
+
+    The partition function is the library's. Scoring given tags and following the Viterbi trace
+    back, which the library does word by word, give the same results (the tests compare).
+
+    Args:
+        tags: K.
+
+    Source: Lafferty et al. 2001; Lample et al. 2016, section 2.2.
+    """
+
+    def __init__(self, tags: int) -> None:
+        super().__init__(tags)
+
+    def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
+        alive = _alive(sizes).to(rows.device)
+        scores = _padded(rows.float(), alive)  # [T, B, K]; in half precision sums would not do
+        return -self(scores, _padded(tags, alive), alive, reduction="sum")
+
+    def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
+        alive = _alive(sizes).to(rows.device)
+        scores = _padded(rows.float(), alive)
+        return self._viterbi_decode(scores, alive)[alive]
+
+    def _compute_score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """Of given tags: ``[B]``."""
+        score = self.start_transitions[tags[0]]
+        said = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)  # [T, B]
+        score = score + torch.where(mask, said, 0.0).sum(0)
+        moves = self.transitions[tags[:-1], tags[1:]]  # [T - 1, B]
+        score = score + torch.where(mask[1:], moves, 0.0).sum(0)
+        last = mask.sum(0, keepdim=True) - 1  # [1, B]
+        return score + self.end_transitions[tags.gather(0, last).squeeze(0)]
+
+    def _viterbi_decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """The best tags, ``[T, B]`` (anything where a sentence has ended)."""
+        score = self.start_transitions + emissions[0]  # [B, K]
+        history = []
+        stay = torch.arange(score.shape[1], device=score.device).expand_as(score)
+        for scores, alive in zip(emissions[1:], mask[1:].unsqueeze(2)):
+            best, before = (score.unsqueeze(2) + self.transitions).max(1)
+            score = torch.where(alive, best + scores, score)
+            history.append(torch.where(alive, before, stay))
+        tag = (score + self.end_transitions).argmax(1, keepdim=True)  # [B, 1]
+        path = [tag]
+        for before in reversed(history):
+            tag = before.gather(1, tag)
+            path.append(tag)
+        return torch.cat(path[::-1], 1).t()
+
+
+def head(kind: str, tags: int) -> Any:
+    """The head of a kind of :data:`HEADS` for so many tags."""
+    return CRFHead(tags) if kind == "crf" else SoftmaxHead()
+
+
+def _alive(sizes: Tensor) -> Tensor:
+    """``[T, B]``: whether sentence b has a t-th word."""
+    return torch.arange(int(sizes[0])) < sizes.unsqueeze(1)
+
+
+def _padded(rows: Tensor, alive: Tensor) -> Tensor:
+    """``[R, ..]`` to ``[T, B, ..]``; both are ordered by step, so only the gaps are filled in."""
+    if rows.shape[0] == alive.numel():
+        return rows.unflatten(0, alive.shape)
+    padded = rows.new_zeros(*alive.shape, *rows.shape[1:])
+    padded[alive] = rows
+    return padded
