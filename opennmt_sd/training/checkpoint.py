@@ -1,0 +1,158 @@
+"""Checkpoints: written whole or not at all, read with one clear text for whatever is wrong."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMAT = 1
+KIND = "opennmt_sd training"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written, read or resumed from. The text says what to do."""
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; whatever happens on the way, the file before it stays as it was.
+
+    It goes to ``path.partial`` in the same folder, is synced to the disk, and takes its name last.
+    A process that is killed leaves a partial file at most; the next write replaces it.
+
+    Args:
+        path: where; its folder must be there.
+        state: tensors and plain values, loadable with ``weights_only=True``.
+
+    Raises:
+        CheckpointError: the disk is full, say. Nothing is left behind.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            torch.save({"kind": KIND, "format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
+        partial.unlink(missing_ok=True)
+        kept = "the checkpoint before it is untouched" if path.exists() else "there was none before"
+        raise CheckpointError(
+            f"{path} cannot be written: {_reason(error)}; {kept}. Is the disk full, or over its "
+            "quota? Make room, then go on with resume=auto"
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: no such file; cut short or damaged; of another kind or a newer format.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: name a file in it, such as {path / 'last.pt'}")
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is no such checkpoint{_others(path)}")
+    if not zipfile.is_zipfile(path) or not _is_whole(path):
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) is cut short, damaged or no checkpoint: its "
+            f"bytes do not agree with their checksums. Take another one{_others(path)}"
+        )
+    try:
+        state = torch.load(str(path), map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign pickle can raise anything
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this trainer: {_reason(error)}. Name a best.pt or "
+            "last.pt that it wrote"
+        ) from error
+    if not isinstance(state, dict) or state.get("kind") != KIND:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this trainer: it holds other things. Name a best.pt or "
+            "last.pt that it wrote"
+        )
+    if state["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {state['format']}, this version of opennmt_sd reads up to {FORMAT}:"
+            " update opennmt_sd"
+        )
+    return state
+
+
+def weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What to evaluate and use: the model's weights, averaged where the training averages."""
+    return {**state["model"], **(state["averaging"] or {}).get("average", {})}
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: Iterable[str] = ()
+) -> list[str]:
+    """Where two nested configurations differ, a line each: ``model.hidden: 650 there, 200 here``.
+
+    Args:
+        ignore: dotted names that may differ, and all below them.
+    """
+    there, here = _flat(before), _flat(now)
+    return [
+        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in ignore)
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A copy on the CPU that shares no memory: a view would take all of its storage along."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(inner) for inner in value)
+    return value
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(inner, f"{name}.") if isinstance(inner, Mapping) else {name: inner})
+    return flat
+
+
+def _is_whole(path: Path) -> bool:
+    # torch does not look at the checksums: a flipped bit in a weight would pass.
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:  # noqa: BLE001 - of a damaged file zipfile raises a dozen kinds
+        return False
+
+
+def _others(path: Path) -> str:
+    """Names the whole checkpoints beside one that does not serve."""
+    found = sorted(p.name for p in path.parent.glob("*.pt") if p != path and _is_whole(p))
+    return f"; beside it there is {' and '.join(found)}" if found else ""
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

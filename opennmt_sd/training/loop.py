@@ -1,0 +1,334 @@
+"""The trainer: one loop for every task.
+
+A resumed training equals one that was never stopped, bit for bit: all that the next update depends
+on is in the position, the carried state of the task, the generators, the weights, the optimizer
+and the average; a checkpoint holds these, for every rank; and an evaluation leaves no trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from opennmt_sd.training import checkpoint, seeds
+from opennmt_sd.training.averaging import Averaging
+from opennmt_sd.training.checkpoint import CheckpointError
+from opennmt_sd.training.loggers import Logger
+from opennmt_sd.training.meter import Meter
+from opennmt_sd.training.position import Plan, Position
+from opennmt_sd.training.progress import Progress
+from opennmt_sd.training.recipe import Recipe
+from opennmt_sd.training.stopping import EvaluationInterrupted, Stopped, StopSignal
+from opennmt_sd.training.task import Task
+
+log = logging.getLogger(__name__)
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training has come to.
+
+    Args:
+        score: the best score on the validation data.
+        update: the number of updates it was reached with.
+        updates: how many updates there were.
+        checkpoint: the file with the weights that have this score.
+        weights: these weights.
+    """
+
+    score: float
+    update: int
+    updates: int
+    checkpoint: Path
+    weights: dict[str, torch.Tensor]
+
+
+class Trainer:
+    """Trains a task; writes ``last.pt`` and ``best.pt`` into a folder.
+
+    Args:
+        task: the model with its data and scores; on every rank the same but for its batches.
+        fabric: launched already.
+        recipe: how the weights are changed.
+        plan: how long, and what happens on the way.
+        folder: where checkpoints go; the same on every rank.
+        loggers: where figures go; used on rank 0.
+        config: plain values, kept in checkpoints; a resumed training must have the same.
+        may_change: dotted names in ``config`` that may differ all the same.
+        constants: plain values that belong to the weights (a vocabulary), kept in checkpoints.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        fabric: Fabric,
+        recipe: Recipe,
+        plan: Plan,
+        folder: Path,
+        loggers: Sequence[Logger],
+        config: Mapping[str, Any],
+        may_change: Sequence[str] = (),
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.task, self.fabric, self.recipe, self.plan = task, fabric, recipe, plan
+        self.folder, self.config, self.may_change = folder, config, may_change
+        self.constants = dict(constants or {})
+        self.loggers = list(loggers) if fabric.is_global_zero else []
+
+        self.raw_optimizer = recipe.optimizer_for(task.model)
+        self.model, self.optimizer = fabric.setup(task.model, self.raw_optimizer)
+        self.averaging = None
+        if recipe.non_monotone is not None:
+            self.averaging = Averaging(task.model, non_monotone=recipe.non_monotone, mode=task.mode)
+        self.at = Position()
+        self.batches: Sequence[Any] = ()
+        self.meter = Meter(fabric, plan.measure)
+        self.progress = Progress(unit=task.unit, shown=fabric.is_global_zero)
+        self.stop = StopSignal()
+        seeds.seed_all(seeds.derive(plan.seed, "rank", fabric.global_rank))
+
+    def run(self) -> Outcome:
+        """Train until the plan is fulfilled.
+
+        Raises:
+            CheckpointError: one cannot be written; the one before it is untouched.
+            DivergedError: the loss is infinite or not a number.
+            Stopped: SIGTERM or Ctrl-C came; ``last.pt`` is written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._logging(), self.stop:
+            while True:
+                self._between_updates()
+                if self.at.finished(self.plan):
+                    return self._outcome()
+                self._update(self._next_batch())
+
+    def _between_updates(self) -> None:
+        # Everything that may happen between two updates happens here, in this order, so that a
+        # checkpoint never falls between an evaluation and what follows from it.
+        try:
+            if self.at.evaluation_is_due(self.plan):
+                score = self._evaluate()
+                better = self.at.judge(score, self.task.mode)
+                if self.averaging and self.averaging.scored(score):
+                    log.info(f"Averaging of the weights begins at update {self.at.updates}")
+                # The best one first: killed between the two, the evaluation is made again.
+                self._save(BEST, LAST) if better else self._save(LAST)
+            elif self.at.save_is_due(self.plan):
+                self._save(LAST)
+        except EvaluationInterrupted:
+            pass  # who resumes makes it again
+        self._stop_if_told()
+
+    def _next_batch(self) -> Any:
+        at = self.at
+        if at.index == 0 or not self.batches:
+            self.batches = self.task.batches(at.epoch)
+            if at.index >= len(self.batches):
+                raise ValueError(
+                    f"the training data give {len(self.batches)} batches, number {at.index} is next"
+                )
+            name = f"Epoch {at.epoch + 1}/{self.plan.epochs}"
+            self.progress.start_epoch(name, done=at.index, total=len(self.batches))
+        if at.index == 0:
+            self.task.start_epoch(at.epoch)
+            self.meter.start_epoch()
+        return self.batches[at.index]
+
+    def _update(self, batch: Any) -> None:
+        step = self.task.step(self.model, batch)
+        self.fabric.backward(step.loss)
+        if self.recipe.clip is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False
+            )
+        lr = self.recipe.lr * self.recipe.schedule(self.at.epoch)
+        for group in self.raw_optimizer.param_groups:
+            group["lr"] = lr * step.lr_scale
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.averaging:
+            self.averaging.update()
+        self.meter.count(step)
+        self.at.advance(len(self.batches))
+        self.progress.advance()
+        if self.at.log_is_due(self.plan):
+            figures, speed = self.meter.row(self.at.updates)
+            measure = self.plan.measure
+            self.progress.show(speed=speed, text=f"{measure} {figures[measure]:.4g}, lr {lr:.3g}")
+            self._log("train", {**figures, "lr": lr, f"{self.task.unit}_per_s": speed})
+
+    def _evaluate(self) -> float:
+        """Evaluate on the validation data, without a trace; collective."""
+        self.progress.clear()
+        trained = self.meter.epoch_figures()[self.plan.measure]
+        alone = self.fabric.world_size == 1  # else the others would wait for who was interrupted
+        with (
+            self.averaging.applied() if self.averaging else nullcontext(),
+            _without_trace(self.task),
+            self.stop.interrupts_evaluation() if alone else nullcontext(),
+        ):
+            scores = self.fabric.broadcast(self.task.evaluate(self.model, "valid"))
+        self.meter.restart_clock()
+        self._log("valid", scores)
+        shown = "  ".join(
+            f"{name} {value:.5g}" for name, value in scores.items() if "/" not in name
+        )  # not the parts of a score, such as f1/PER
+        log.info(
+            f"Epoch {self._epochs():.4g}, update {self.at.updates:,}: "
+            f"train {self.plan.measure} {trained:.5g}; valid {shown}"
+        )
+        return scores[self.task.score]
+
+    def _outcome(self) -> Outcome:
+        if self.at.evaluated != self.at.updates:
+            # Cut off between two evaluations. `last.pt` does not know of this one: a training that
+            # goes on from there equals one that was never cut off.
+            self._save(LAST)
+            try:
+                score = self._evaluate()
+            except EvaluationInterrupted:
+                self._stop_if_told()
+                raise
+            if self.at.judge(score, self.task.mode):
+                self._save(BEST)
+        best = self.folder / BEST
+        best = best if best.exists() else self.folder / LAST
+        state = checkpoint.read(best)
+        position, weights = Position(**state["position"]), checkpoint.weights(state)
+        assert position.best is not None  # it was written after an evaluation
+        return Outcome(position.best, position.best_update, self.at.updates, best, weights)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint instead of the beginning. Before :meth:`run`, on every rank.
+
+        Raises:
+            CheckpointError: it is damaged, or not of this training.
+        """
+        state = checkpoint.read(path)
+        self._check_same(path, state)
+        if self.fabric.is_global_zero and path.parent.resolve() != self.folder.resolve():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (LAST, BEST, METRICS):  # what was reached and logged there belongs to it
+                source = path if name == LAST else path.parent / name
+                if source.exists():
+                    shutil.copyfile(source, self.folder / name)
+        self.task.model.load_state_dict(state["model"])
+        self.raw_optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.averaging:
+            self.averaging.load_state_dict(state["averaging"])
+        self.at = Position(**state["position"])
+        rank = state["ranks"][self.fabric.global_rank]
+        self.task.load_state_dict(rank["carried"])
+        self.meter.load_state_dict(rank["meter"])
+        seeds.set_rng_state(rank["rng"])
+        log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
+
+    def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:
+        changed = checkpoint.differences(state["config"], self.config, ignore=self.may_change)
+        changed += checkpoint.differences(state["constants"], self.constants)
+        if changed:
+            raise CheckpointError(
+                f"{path} belongs to a training with other settings:\n  "
+                + "\n  ".join(changed)
+                + "\nGive it the same ones, or begin anew in another folder"
+            )
+        if len(state["ranks"]) != self.fabric.world_size:
+            raise CheckpointError(
+                f"{path} holds the state of {len(state['ranks'])} processes, this run has "
+                f"{self.fabric.world_size}: start as many (trainer.devices, or torchrun)"
+            )
+
+    def _save(self, *names: str) -> None:
+        self.meter.check(self.at.updates)
+        own = {
+            "carried": checkpoint.plain(self.task.state_dict()),
+            "meter": self.meter.state_dict(),
+            "rng": seeds.rng_state(),
+        }
+        state = {
+            "model": self.task.model.state_dict(),
+            "optimizer": self.raw_optimizer.state_dict(),
+            "averaging": self.averaging.state_dict() if self.averaging else None,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "position": asdict(self.at),
+            "ranks": self._gathered(own),
+            "config": self.config,
+            "constants": self.constants,
+        }
+        for name in names:
+            if self.fabric.is_global_zero:
+                checkpoint.write(self.folder / name, state)
+        self.fabric.barrier()
+
+    def _gathered(self, own: Any) -> list[Any]:
+        """What each rank gives, on rank 0; collective."""
+        if self.fabric.world_size == 1:
+            return [own]
+        there: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(there, own)
+        return there
+
+    def _stop_if_told(self) -> None:
+        """End, with a checkpoint, where a rank has received a signal; collective."""
+        number = self.stop.received
+        if self.fabric.world_size > 1:
+            numbers = self.fabric.all_gather(torch.tensor(number, device=self.fabric.device))
+            number = int(numbers.max())  # type: ignore[union-attr]
+        if number:
+            self.progress.close()
+            self._save(LAST)
+            raise Stopped(number, self.folder / LAST, self.at.updates)
+
+    def _log(self, kind: str, figures: Mapping[str, float]) -> None:
+        named = {f"{kind}/{name}": value for name, value in figures.items()}
+        for logger in self.loggers:
+            logger.log(self.at.updates, {"epoch": self._epochs(), **named})
+
+    def _epochs(self) -> float:
+        """Epochs done, with their fraction."""
+        return self.at.epoch + (self.at.index / len(self.batches) if self.at.index else 0)
+
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        """Loggers begin, and end however it ends."""
+        started: list[Logger] = []
+        failed = True
+        try:
+            for logger in self.loggers:
+                logger.start(self.at.updates, self.config)
+                started.append(logger)
+            yield
+            failed = False
+        except Stopped:
+            failed = False
+            raise
+        finally:
+            self.progress.close()
+            for logger in started:
+                logger.close(failed)
+
+
+@contextmanager
+def _without_trace(task: Task) -> Iterator[None]:
+    """What is carried, and the generators, come out as they went in; the model in training."""
+    carried, rng = checkpoint.plain(task.state_dict()), seeds.rng_state()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.load_state_dict(carried)
+        seeds.set_rng_state(rng)
+        task.model.train()
