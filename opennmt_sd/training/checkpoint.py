@@ -16,7 +16,11 @@ KIND = "opennmt_sd training"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be written, read or resumed from. The text says what to do."""
+    """A checkpoint that cannot be read or resumed from. The text says what to do."""
+
+
+class SaveError(Exception):
+    """A checkpoint that cannot be written. The text says what to do."""
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
@@ -30,7 +34,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         state: tensors and plain values, loadable with ``weights_only=True``.
 
     Raises:
-        CheckpointError: the disk is full, say. Nothing is left behind.
+        SaveError: the disk is full, say. Nothing is left behind.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -43,7 +47,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
         partial.unlink(missing_ok=True)
         kept = "the checkpoint before it is untouched" if path.exists() else "there was none before"
-        raise CheckpointError(
+        raise SaveError(
             f"{path} cannot be written: {_reason(error)}; {kept}. Is the disk full, or over its "
             "quota? Make room, then go on with resume=auto"
         ) from error

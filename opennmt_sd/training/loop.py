@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
@@ -43,14 +44,14 @@ class Outcome:
         update: the number of updates it was reached with.
         updates: how many updates there were.
         checkpoint: the file with the weights that have this score.
-        weights: these weights.
+        test: the scores of these weights on the test data, where the plan asks for them.
     """
 
     score: float
     update: int
     updates: int
     checkpoint: Path
-    weights: dict[str, torch.Tensor]
+    test: dict[str, float]
 
 
 class Trainer:
@@ -99,10 +100,10 @@ class Trainer:
         seeds.seed_all(seeds.derive(plan.seed, "rank", fabric.global_rank))
 
     def run(self) -> Outcome:
-        """Train until the plan is fulfilled.
+        """Train until the plan is fulfilled; the model is left with the best weights.
 
         Raises:
-            CheckpointError: one cannot be written; the one before it is untouched.
+            SaveError: a checkpoint cannot be written; the one before it is untouched.
             DivergedError: the loss is infinite or not a number.
             Stopped: SIGTERM or Ctrl-C came; ``last.pt`` is written.
         """
@@ -111,15 +112,19 @@ class Trainer:
             while True:
                 self._between_updates()
                 if self.at.finished(self.plan):
-                    return self._outcome()
+                    break
                 self._update(self._next_batch())
+            try:
+                return self._outcome()
+            except EvaluationInterrupted:  # all that was trained is saved already
+                raise Stopped(self.stop.received, self.folder / LAST, self.at.updates) from None
 
     def _between_updates(self) -> None:
         # Everything that may happen between two updates happens here, in this order, so that a
         # checkpoint never falls between an evaluation and what follows from it.
         try:
             if self.at.evaluation_is_due(self.plan):
-                score = self._evaluate()
+                score = self._evaluate("valid")[self.task.score]
                 better = self.at.judge(score, self.task.mode)
                 if self.averaging and self.averaging.scored(score):
                     log.info(f"Averaging of the weights begins at update {self.at.updates}")
@@ -169,46 +174,40 @@ class Trainer:
             self.progress.show(speed=speed, text=f"{measure} {figures[measure]:.4g}, lr {lr:.3g}")
             self._log("train", {**figures, "lr": lr, f"{self.task.unit}_per_s": speed})
 
-    def _evaluate(self) -> float:
-        """Evaluate on the validation data, without a trace; collective."""
+    def _evaluate(self, split: str) -> dict[str, float]:
+        """Scores on ``"valid"`` or ``"test"``, without a trace; collective."""
         self.progress.clear()
-        trained = self.meter.epoch_figures()[self.plan.measure]
         alone = self.fabric.world_size == 1  # else the others would wait for who was interrupted
         with (
-            self.averaging.applied() if self.averaging else nullcontext(),
-            _without_trace(self.task),
+            self.averaging.applied() if self.averaging and split == "valid" else nullcontext(),
+            _without_trace(self.task, self.model),
             self.stop.interrupts_evaluation() if alone else nullcontext(),
         ):
-            scores = self.fabric.broadcast(self.task.evaluate(self.model, "valid"))
+            scores: dict[str, float] = self.fabric.broadcast(self.task.evaluate(self.model, split))
+        self._log(split, scores)
+        whole = {name: value for name, value in scores.items() if "/" not in name}  # not f1/PER
+        trained = self.meter.epoch_figures()[self.plan.measure]
+        where = f"Epoch {self._epochs():.4g}, update {self.at.updates:,}: train {trained:.5g}"
+        where = "Best weights" if split == "test" else where
+        log.info(f"{where}; {split} " + ", ".join(f"{k} {v:.5g}" for k, v in whole.items()))
         self.meter.restart_clock()
-        self._log("valid", scores)
-        shown = "  ".join(
-            f"{name} {value:.5g}" for name, value in scores.items() if "/" not in name
-        )  # not the parts of a score, such as f1/PER
-        log.info(
-            f"Epoch {self._epochs():.4g}, update {self.at.updates:,}: "
-            f"train {self.plan.measure} {trained:.5g}; valid {shown}"
-        )
-        return scores[self.task.score]
+        return scores
 
     def _outcome(self) -> Outcome:
         if self.at.evaluated != self.at.updates:
             # Cut off between two evaluations. `last.pt` does not know of this one: a training that
             # goes on from there equals one that was never cut off.
             self._save(LAST)
-            try:
-                score = self._evaluate()
-            except EvaluationInterrupted:
-                self._stop_if_told()
-                raise
-            if self.at.judge(score, self.task.mode):
+            if self.at.judge(self._evaluate("valid")[self.task.score], self.task.mode):
                 self._save(BEST)
-        best = self.folder / BEST
-        best = best if best.exists() else self.folder / LAST
-        state = checkpoint.read(best)
-        position, weights = Position(**state["position"]), checkpoint.weights(state)
-        assert position.best is not None  # it was written after an evaluation
-        return Outcome(position.best, position.best_update, self.at.updates, best, weights)
+        path = self.folder / BEST
+        best = checkpoint.read(path)
+        self.task.model.load_state_dict(checkpoint.weights(best))
+        test = self._evaluate("test") if self.plan.test else {}
+        position = best["position"]
+        return Outcome(
+            position["best"], position["best_update"], self.at.updates, checkpoint=path, test=test
+        )
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint instead of the beginning. Before :meth:`run`, on every rank.
@@ -322,7 +321,7 @@ class Trainer:
 
 
 @contextmanager
-def _without_trace(task: Task) -> Iterator[None]:
+def _without_trace(task: Task, model: nn.Module) -> Iterator[None]:
     """What is carried, and the generators, come out as they went in; the model in training."""
     carried, rng = checkpoint.plain(task.state_dict()), seeds.rng_state()
     try:
@@ -331,4 +330,4 @@ def _without_trace(task: Task) -> Iterator[None]:
     finally:
         task.load_state_dict(carried)
         seeds.set_rng_state(rng)
-        task.model.train()
+        model.train()

@@ -19,6 +19,8 @@ class Plan:
             (default) does not.
         seed: of dropout; each rank has its own from it. Default 1.
         measure: ``"loss"`` (default) or ``"perplexity"``: what is shown of training.
+        test: whether the best weights are evaluated on the test data, once, at the end. Default
+            False.
     """
 
     epochs: int
@@ -29,6 +31,7 @@ class Plan:
     patience: int | None = None
     seed: int = 1
     measure: str = "loss"
+    test: bool = False
 
 
 @dataclass
