@@ -19,7 +19,7 @@ KNOWS: dict[str, set[str]] = {
     "ops": {"dropout", "eager"},
     "nn": {"ops", "dropout"},
     "onmt": {"nn", "ops", "dropout"},
-    "lm": {"nn", "ops", "dropout", "training", "data"},
+    "lm": {"nn", "ops", "dropout", "eager", "training", "data"},
     "tagger": {"nn", "ops", "dropout", "training", "data"},
     "training": {"nn", "ops", "dropout"},
     "data": set(),

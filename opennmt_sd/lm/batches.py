@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.lm.text import CorpusError
+from opennmt_sd.training.seeds import derive
 
 
 class Batch(NamedTuple):
@@ -77,8 +78,7 @@ def random_segments(length: int, unroll: int, seed: int, epoch: int) -> list[tup
     Source: Merity et al., "Regularizing and Optimizing LSTM Language Models", ICLR 2018,
     section 5.1.
     """
-    # Two numbers into one: far apart for neighbouring seeds and epochs.
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = torch.Generator().manual_seed(derive(seed, "segments", epoch))
     plan, begin, steps = [], 0, length - 1
     while begin < steps:
         short, shift = torch.rand((), generator=generator), torch.randn((), generator=generator)

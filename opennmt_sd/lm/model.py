@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from opennmt_sd.dropout import DropoutPattern, Keep
+from opennmt_sd.dropout import DropoutPattern, Keep, check_rate
 from opennmt_sd.lm.loss import projected_nll
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
 from opennmt_sd.nn import MaskedLinear, StructuredLSTM
@@ -133,6 +133,7 @@ class LanguageModel(Structured, nn.Module):
         for name, value in (("ar", ar), ("tar", tar)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be a weight of 0 or more, got {value}")
+        check_rate(weight_drop, "weight_drop")
         if init is not None and not 0 < init < float("inf"):
             raise ValueError(f"init must be a bound above 0, or None, got {init}")
 
@@ -154,7 +155,7 @@ class LanguageModel(Structured, nn.Module):
         if tied:
             self.decoder.weight = self.embedding.weight
         initialise(self, init)
-        if DropoutPattern.of(weight_drop).active:
+        if weight_drop:
             for stack in self.stacks:
                 drop_recurrent_weights(stack, weight_drop)
 

@@ -1,0 +1,67 @@
+"""scripts/prepare_ptb.py"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from opennmt_sd.lm.data import PTB
+
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "ptb"
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "prepare_ptb.py"
+    spec = importlib.util.spec_from_file_location("prepare_ptb", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
+def test_the_real_files(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(REAL)]) == 0
+    assert capsys.readouterr().out == (
+        f"{REAL / 'ptb.train.txt'}: 929,589 words with <eos>\n"
+        f"{REAL / 'ptb.valid.txt'}: 73,760 words with <eos>\n"
+        f"{REAL / 'ptb.test.txt'}: 82,430 words with <eos>\n"
+        "10,000 different words. All as it should be.\n"
+    )
+
+
+def test_other_counts(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in PTB:
+        (tmp_path / f"ptb.{split}.txt").write_text("a b\n" * 7, encoding="utf-8")
+    assert script.main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: {tmp_path / 'ptb.train.txt'} has 7 lines and 14 words, PTB's has 42,068 and "
+        "887,521\n"
+    )
+
+
+def test_no_folder(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert script.main([str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: there is no folder {tmp_path / 'x'}: check the path\n"
+    )
+
+
+def test_help_says_how_to_get_it(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    text = capsys.readouterr().out
+    for lines, words in PTB.values():
+        assert f"{lines:,}" in text
+        assert f"{words:,}" in text
+    for part in ("LDC99T42", "simple-examples", "downloads nothing"):
+        assert part in text

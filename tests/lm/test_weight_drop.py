@@ -1,0 +1,64 @@
+"""DropConnect as a parametrization of weight_hh."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from opennmt_sd import StructuredLSTM
+from opennmt_sd.lm.weight_drop import WeightDrop, drop_recurrent_weights
+
+
+def build(p: float = 0.5) -> tuple[StructuredLSTM, StructuredLSTM]:
+    plain = StructuredLSTM(6, 5, 2)
+    dropped = copy.deepcopy(plain)
+    drop_recurrent_weights(dropped, p)
+    return plain, dropped
+
+
+def test_parameters() -> None:
+    _, lstm = build()
+    names = {name for name, _ in lstm.named_parameters() if "hh" in name and "weight" in name}
+    assert names == {f"parametrizations.weight_hh_l{k}.original" for k in (0, 1)}
+
+
+def test_evaluation_is_undropped() -> None:
+    plain, dropped = build()
+    x = torch.randn(4, 3, 6)
+    assert torch.equal(plain.eval()(x)[0], dropped.eval()(x)[0])
+
+
+def test_training_is_the_formula() -> None:
+    plain, lstm = build()
+    x = torch.randn(4, 3, 6)
+    originals = [getattr(lstm.parametrizations, f"weight_hh_l{k}").original for k in (0, 1)]
+    torch.manual_seed(5)
+    got = lstm(x)[0]
+    grads = torch.autograd.grad(got.pow(2).sum(), originals)
+    torch.manual_seed(5)
+    kept = [torch.nn.functional.dropout(torch.ones(20, 5), 0.5) for _ in range(2)]  # 0 or 2
+    weights = [w.detach().clone().requires_grad_() for w in originals]
+    for k in (0, 1):
+        delattr(plain, f"weight_hh_l{k}")
+        setattr(plain, f"weight_hh_l{k}", weights[k] * kept[k])
+    want = plain(x)[0]
+    torch.testing.assert_close(got, want)
+    for g, w, mask in zip(grads, torch.autograd.grad(want.pow(2).sum(), weights), kept):
+        torch.testing.assert_close(g, w)
+        assert (g[mask == 0] == 0).all()
+
+
+def test_a_mask_is_drawn_each_forward() -> None:
+    _, lstm = build()
+    x = torch.randn(4, 3, 6)
+    assert not torch.equal(lstm(x)[0], lstm(x)[0])
+
+
+def test_wrong_rate() -> None:
+    with pytest.raises(ValueError) as error:
+        WeightDrop(1.0)
+    assert str(error.value) == (
+        "weight_drop 1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing"
+    )
