@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 EOS = "<eos>"  # ends every line
 UNK = "<unk>"  # stands for what the vocabulary lacks
@@ -60,11 +58,6 @@ class Vocabulary:
     def unk(self) -> int | None:
         """The id of ``<unk>``; None where the training text has none."""
         return self.ids.get(UNK)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Equal where the words and their order are: tells whether a checkpoint fits a corpus."""
-        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:16]
 
     def nearest(self, word: str) -> list[str]:
         """Words spelt alike, the nearest first, at most three."""

@@ -171,8 +171,8 @@ def test_vocabulary() -> None:
     assert (len(vocabulary), vocabulary.eos, vocabulary.unk) == (3, 1, None)
     assert "cat" in vocabulary
     assert "dog" not in vocabulary
-    assert vocabulary.fingerprint == Vocabulary(list(vocabulary.words)).fingerprint
-    assert vocabulary.fingerprint != Vocabulary(["<eos>", "the", "cat"]).fingerprint
+    assert vocabulary == Vocabulary(list(vocabulary.words))
+    assert vocabulary != Vocabulary(["<eos>", "the", "cat"])
     assert Vocabulary(["<eos>", "<unk>"]).unk == 1
 
 

@@ -150,15 +150,14 @@ def test_under_autocast_sums_are_float32() -> None:
 
 
 def test_half_precision_keeps_small_gradients_for_a_scaler() -> None:
-    x = torch.zeros(1, 500, 1, dtype=torch.float16, requires_grad=True)
-    weight, bias = torch.zeros(2000, 1, dtype=torch.float16), torch.zeros(2000, dtype=torch.float16)
+    rows, V = 1000, 4000
+    x = torch.zeros(1, rows, 1, dtype=torch.float16)
+    weight, bias = (torch.zeros(shape, dtype=torch.float16) for shape in ((V, 1), (V,)))
     bias.requires_grad_()
-    # softmax / 500 is 1e-6 and would be cut to a few bits of a float16; times 2**14 it is not.
-    loss = projected_nll(x, None, weight, bias, torch.zeros(1, 500, dtype=torch.int64))
+    # 1 / V / rows is four times the least float16: rounded there, a scaler could not restore it.
+    loss = projected_nll(x, None, weight, bias, torch.zeros(1, rows, dtype=torch.int64))
     (grad,) = torch.autograd.grad(loss * 2**14, bias)
-    torch.testing.assert_close(
-        grad[1:].float(), torch.full((1999,), 2**14 / 2000), rtol=2e-2, atol=0
-    )  # 500 terms are summed in float16
+    torch.testing.assert_close(grad[1:].float(), torch.full((V - 1,), 2**14 / V), rtol=1e-2, atol=0)
 
 
 def test_naive_engine_has_double_backward_and_the_others_say_so() -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.lm import LanguageModel
 from opennmt_sd.lm.model import drop_words
-from opennmt_sd.lm.presets import MODELS
 
 V, T, B = 17, 6, 4
 CASES = {
@@ -216,19 +215,35 @@ def test_initial_values_do_not_depend_on_dropout() -> None:
         assert torch.equal(value, states[1][name])
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_presets(name: str) -> None:
-    """Each one, made small, learns a step."""
-    widths = {650: 12, 1500: 12, 200: 12, 400: 12, 1150: 16}
-    shapes = MODELS[name]
-    hidden = shapes["hidden"]
-    small = {
-        "embedding": widths[shapes["embedding"]],
-        "hidden": widths[hidden] if isinstance(hidden, int) else [widths[h] for h in hidden],
-    }
-    model, data = LanguageModel(V, **{**shapes, **small}), batch()
-    model(*data).loss.backward()
+SHAPES = {
+    "Zaremba": {"nr": 0.5, "fc": 0.5},
+    "Gal and Ghahramani": {
+        **dict.fromkeys(("nr", "rh", "fc", "words"), DropoutPattern(0.4, "random", "fixed"))
+    },
+    "AWD-LSTM": {
+        "hidden": [12, 12, 8], "layers": None, "tied": True, "ar": 2.0, "tar": 1.0, "words": 0.1,
+        "init": None, "weight_drop": 0.5,
+        **dict.fromkeys(("input", "nr", "fc"), DropoutPattern(0.4, "random", "fixed")),
+    },
+    "AWD-LSTM with structured RH": {
+        "hidden": [12, 12, 8], "layers": None, "tied": True, "ar": 2.0, "tar": 1.0, "words": 0.1,
+        "init": None, "rh": 0.3, "input": 0.4, "nr": 0.25, "fc": 0.4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_published_models_learn_by_heart(name: str) -> None:
+    model, data = build(**SHAPES[name]), batch()
+    before = model.eval()(*data).loss.item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    model.train()
+    for _ in range(30):
+        optimizer.zero_grad()
+        model(*data).loss.backward()
+        optimizer.step()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert model.eval()(*data).loss.item() < before - 0.3
 
 
 def test_autocast_and_the_state_it_leaves() -> None:
