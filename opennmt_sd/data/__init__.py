@@ -9,3 +9,6 @@ TATOEBA = Path(__file__).parent / "tatoeba-de-en"
 
 # Shakespeare's plays, tokenised: {train,valid,test}.txt, rare words as <unk>.
 SHAKESPEARE = Path(__file__).parent / "shakespeare"
+
+# WNUT-17, emerging entities: {train,dev,test}.conll, word TAB tag, IOB2.
+WNUT17 = Path(__file__).parent / "wnut17"

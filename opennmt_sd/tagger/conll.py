@@ -17,6 +17,7 @@ from opennmt_sd.tagger import schemes
 log = logging.getLogger(__name__)
 
 DOCSTART = "-DOCSTART-"
+TAB = "\t"
 TAG = re.compile(r"O|[BIES]-\S.*")
 
 
@@ -133,8 +134,8 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
             yield number, line, [DOCSTART]
             continue
         if first is None:
-            separator = "\t" if "\t" in line else " "
-        cells = line.split("\t") if separator == "\t" else re.split("[ \t]+", line.strip(" \t"))
+            separator = TAB if TAB in line else " "
+        cells = line.split(TAB) if separator == TAB else re.split("[ \t]+", line.strip(" \t"))
         cells = [cell.strip(" ") for cell in cells]
         if first is None:
             first = number, len(cells)
@@ -142,7 +143,7 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
             raise ConllError(
                 f"{path}:{number}: {_columns(len(cells))}, but the first row (line {first[0]}) "
                 f"has {first[1]}: {line!r}. Every row needs the same columns, separated by "
-                f"{'a tab' if separator == chr(9) else 'blanks'} as there"
+                f"{'a tab' if separator == TAB else 'blanks'} as there"
             )
         if not all(cells):
             raise ConllError(f"{path}:{number}: an empty column: {line!r}. Fill it in")
@@ -175,9 +176,9 @@ def annotate(path: Path, tags: Sequence[Sequence[str]]) -> Iterator[str]:
         tags: of each sentence, as :func:`read_rows` gives them.
     """
     flat = iter([tag for sentence in tags for tag in sentence])
-    for number, line, cells in rows(path):
+    lines = [(line, cells) for _, line, cells in rows(path)]
+    for line, cells in lines[:-1]:  # the last is the empty one behind the end
         if not cells or cells == [DOCSTART]:
             yield line
         else:
-            yield f"{line.rstrip()}{chr(9) if chr(9) in line else ' '}{next(flat)}"
-        del number
+            yield f"{line.rstrip()}{TAB if TAB in line else ' '}{next(flat)}"

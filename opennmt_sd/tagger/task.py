@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from opennmt_sd.tagger import conll
-from opennmt_sd.tagger.batches import Batch, Encoded, EpochBatches, in_order, plan
+from opennmt_sd.tagger.batches import Batch, Encoded, EpochBatches, plan
+from opennmt_sd.tagger.decoding import decode
 from opennmt_sd.tagger.model import Tagger
 from opennmt_sd.tagger.scores import Scores, score
 from opennmt_sd.tagger.vocabulary import Vocabulary
@@ -71,6 +72,7 @@ class TaggerTask:
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.reduction, self.unknown, self.seed = reduction, unknown, seed
         self.rank, self.world_size = rank, world_size
+        self.latest: dict[str, Scores] = {}
         layout = model.chars.layout
         self._train = Encoded(vocabulary, _words(train), layout, train.in_scheme(vocabulary.scheme))
         self._splits = {
@@ -108,8 +110,9 @@ class TaggerTask:
         return self.scores(split).flat()
 
     def scores(self, split: str) -> Scores:
-        """Decode ``"valid"`` or ``"test"`` and score it."""
-        return score(self._gold(split)[1], self.tags(split))
+        """Decode ``"valid"`` or ``"test"`` and score it; :attr:`latest` keeps the result."""
+        self.latest[split] = score(self._gold(split)[1], self.tags(split))
+        return self.latest[split]
 
     def tags(self, split: str) -> list[list[str]]:
         """What the model says, in its scheme."""
@@ -128,28 +131,3 @@ class TaggerTask:
 
 def _words(corpus: conll.Corpus) -> list[list[str]]:
     return [sentence.words for sentence in corpus.sentences]
-
-
-def decode(
-    model: Tagger, vocabulary: Vocabulary, encoded: Encoded, batch_size: int
-) -> list[list[str]]:
-    """The best tags of every sentence, in batches of like length; the model's mode is kept."""
-    found: list[Sequence[str]] = [()] * len(encoded.lengths)
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
-        for batch in in_order(encoded, batch_size):
-            rows = model.decode(batch.to(device)).tolist()
-            names = [vocabulary.tags[number] for number in rows]
-            tags: list[list[str]] = [[] for _ in batch.order]
-            begin = 0
-            for size in batch.sizes.tolist():
-                for column, tag in zip(tags, names[begin : begin + size]):
-                    column.append(tag)
-                begin += size
-            for number, column in zip(batch.order, tags):
-                found[number] = column
-    finally:
-        model.train(training)
-    return [list(tags) for tags in found]

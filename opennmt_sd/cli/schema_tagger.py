@@ -1,0 +1,89 @@
+"""The types of every key of the tagger's configuration; see ``schema.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from opennmt_sd.cli.schema import OptimConfig, PatternConfig, TrainerConfig
+
+
+@dataclass
+class TaggerDropoutConfig:
+    """What the tagger drops, and where."""
+
+    nr: PatternConfig = field(default_factory=PatternConfig)  # the input of every LSTM layer
+    rh: PatternConfig = field(default_factory=PatternConfig)  # h before weight_hh
+    fc: PatternConfig = field(default_factory=PatternConfig)  # the last layer's output
+    chars: float = 0.0  # character embeddings: ordinary dropout
+
+
+@dataclass
+class TaggerModelConfig:
+    """The shape of a tagger."""
+
+    word_dim: int = 100
+    fine_tune: bool = True
+    chars: str = "cnn"
+    char_dim: int = 30
+    char_width: int = 30
+    char_window: int = 3
+    hidden: int = 200
+    layers: int = 1
+    projection: int = 0
+    head: str = "crf"
+    dropout: TaggerDropoutConfig = field(default_factory=TaggerDropoutConfig)
+
+
+@dataclass
+class TaggerDataConfig:
+    """CoNLL column files, and what is made of their words."""
+
+    path: str | None = None  # a folder
+    train: str | None = None  # or three files
+    valid: str | None = None
+    test: str | None = None
+    glove: str | None = None  # word vectors
+    scheme: str = "bioes"  # the model's tags
+    lower: bool = True  # words, not their characters
+    digits: bool = False  # all become 0
+    unknown: float = 0.5  # how often a rare word stands in for the unknown one
+    batch_size: int = 10  # sentences
+    eval_batch_size: int = 64
+
+
+@dataclass
+class PredictConfig:
+    """What mode=predict reads and writes."""
+
+    input: str | None = None
+    output: str | None = None  # null: standard output
+    format: str = "auto"
+    html: str | None = None
+    language: str = "en"
+
+
+@dataclass
+class TaggerRunConfig:
+    """Everything that ``train_tagger`` reads."""
+
+    name: str = MISSING
+    mode: str = "train"
+    seed: int = 1
+    resume: str | None = None
+    checkpoint: str | None = None
+    split: str = "test"
+    model: TaggerModelConfig = field(default_factory=TaggerModelConfig)
+    data: TaggerDataConfig = field(default_factory=TaggerDataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schema known to Hydra."""
+    ConfigStore.instance().store(name="tagger_schema", node=TaggerRunConfig, provider="opennmt_sd")

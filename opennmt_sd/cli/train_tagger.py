@@ -1,0 +1,315 @@
+"""``opennmt_sd_train_tagger``: train, evaluate or use a tagger, configured with Hydra."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig, OmegaConf
+
+from opennmt_sd.cli import schema_tagger
+from opennmt_sd.cli.errors import guarded
+from opennmt_sd.cli.trainer import fabric_for, fit, quiet_ranks, run_folder, score_or_worst
+from opennmt_sd.cli.validate import Checks, check_training
+
+if TYPE_CHECKING:
+    from opennmt_sd.tagger.corpora import Corpora
+    from opennmt_sd.tagger.task import TaggerTask
+    from opennmt_sd.tagger.trained import Trained
+    from opennmt_sd.tagger.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
+
+COMMAND = "train_tagger"
+MODES = ("train", "evaluate", "predict")
+SPLITS = ("valid", "test")
+REDUCTIONS = ("mean", "sum")
+FORMATS = ("auto", "conll", "text")
+FILES = ("train", "valid", "test")
+PLACES = ("data.path", "data.train", "data.valid", "data.test", "data.glove", "predict")
+PATHS = (*PLACES[:-1], "checkpoint", "predict.input", "predict.output", "predict.html")
+CARD = "README.md"
+
+
+def main() -> None:
+    """The console command. Exit codes: ``opennmt_sd.cli.errors``."""
+    quiet_ranks()
+    schema_tagger.register()
+    _main()
+
+
+@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf", config_name="train_tagger")
+def _main(cfg: DictConfig) -> float | None:
+    from opennmt_sd.tagger.conll import ConllError
+    from opennmt_sd.tagger.glove import GloveError
+
+    return guarded(COMMAND, lambda: run(cfg), unusable=(ConllError, GloveError))
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Do what ``cfg.mode`` says.
+
+    Returns:
+        The best F1 on the validation data, for a sweeper to maximise; with mode=evaluate that of
+        the split; with mode=predict None.
+    """
+    cfg = absolute(cfg)
+    validate(cfg, run_folder())
+    if cfg.mode == "train":
+        return score_or_worst(lambda: train(cfg), "max")
+    if cfg.mode == "evaluate":
+        return evaluate(cfg)
+    predict(cfg)
+    return None
+
+
+def validate(cfg: DictConfig, folder: Path) -> None:
+    """Refuse what cannot work.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    checks = Checks(cfg)
+    check_training(checks, folder)
+    checks.choice("mode", MODES)
+    checks.choice("split", SPLITS)
+    checks.choice("optim.reduction", REDUCTIONS)
+    checks.choice("predict.format", FORMATS)
+    checks.counts("data.batch_size", "data.eval_batch_size")
+    checks.within("data.unknown", "must lie in [0, 1]: it is a rate", 0, 1.0000001)
+    if cfg.mode == "train":
+        _check_model(checks)
+        _check_data(checks)
+    elif cfg.checkpoint is None:
+        checks.fault("checkpoint", f"mode={cfg.mode} needs the path of a tagger.pt or best.pt")
+    elif not Path(cfg.checkpoint).exists():
+        checks.fault("checkpoint", "there is no such file")
+    if cfg.mode == "predict":
+        source = checks.value("predict.input")
+        if source is None:
+            checks.fault("predict.input", "mode=predict needs a file: CoNLL columns, or .txt")
+        elif not Path(source).is_file():
+            checks.fault("predict.input", "there is no such file")
+    checks.finish()
+
+
+def _check_model(checks: Checks) -> None:
+    from opennmt_sd.tagger.heads import HEADS
+    from opennmt_sd.tagger.model import CHARS
+    from opennmt_sd.tagger.schemes import SCHEMES
+
+    for name in ("nr", "rh", "fc"):
+        checks.pattern(f"model.dropout.{name}")
+    checks.rate("model.dropout.chars")
+    checks.choice("model.chars", CHARS)
+    checks.choice("model.head", HEADS)
+    checks.choice("data.scheme", SCHEMES)
+    widths = ("word_dim", "char_dim", "char_width", "char_window", "hidden", "layers")
+    checks.counts(*(f"model.{name}" for name in widths))
+    checks.counts("model.projection", least=0)
+    chars = checks.value("model.chars")
+    if chars == "cnn" and checks.value("model.char_window") % 2 == 0:
+        checks.fault("model.char_window", "must be odd: it is centred on a character")
+    if chars == "lstm" and checks.value("model.char_width") % 2:
+        checks.fault("model.char_width", "must be even for chars=lstm, which has two directions")
+
+
+def _check_data(checks: Checks) -> None:
+    path, files = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
+    if path is not None and any(files):
+        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
+    elif path is not None and not Path(path).is_dir():
+        checks.fault("data.path", "there is no such folder")
+    for name, file in zip(FILES, files):
+        if file is not None and not Path(file).is_file():
+            checks.fault(f"data.{name}", "there is no such file")
+        elif file is None and any(files) and f"data.{name}" not in checks.missing:
+            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
+    glove = checks.value("data.glove")
+    if glove is not None and not Path(glove).is_file():
+        checks.fault("data.glove", "there is no such file")
+
+
+def train(cfg: DictConfig) -> float:
+    """Train; print the scores; write curves, result, the tagger and its card into the run's folder.
+
+    Returns:
+        The best F1 on the validation data.
+    """
+    from opennmt_sd.tagger.card import Card
+    from opennmt_sd.tagger.corpora import coverage, read_vectors
+    from opennmt_sd.tagger.model import Tagger, load_vectors
+    from opennmt_sd.tagger.trained import FILE, Trained
+
+    corpora = corpora_of(cfg.data)
+    glove = cfg.data.glove
+    vectors = read_vectors(glove, cfg.model.word_dim) if glove else {}
+    data = cfg.data
+    vocabulary = corpora.vocabulary(
+        scheme=data.scheme, vectors=vectors, lower=data.lower, digits=data.digits
+    )
+    covered = coverage(corpora.train, vocabulary, vectors)
+    log.info(
+        f"{vocabulary.trained:,} words of training, {len(vocabulary.unseen):,} more with a vector "
+        f"only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
+        f"{vocabulary.scheme.upper()}"
+    )
+    if vectors:
+        for name, corpus in vars(corpora).items():
+            share = coverage(corpus, vocabulary, vectors)
+            log.info(f"Word vectors cover {share:.1%} of the words of {name}")
+
+    def build(rank: int, world_size: int) -> tuple[Any, dict[str, Any]]:
+        model = Tagger(model_config(cfg.model), vocabulary)
+        load_vectors(model.words, vocabulary, vectors)
+        task = task_of(cfg, model, vocabulary, corpora, rank, world_size)
+        return task, Trained(model, vocabulary).constants()
+
+    outcome, task, fabric = fit(cfg, build=build, measure="loss", places=PLACES)
+    if fabric.is_global_zero:
+        tagger_task: TaggerTask = task  # type: ignore[assignment]
+        trained, folder = Trained(tagger_task.model, vocabulary), outcome.checkpoint.parent
+        found = {"valid": tagger_task.scores("valid")}
+        found |= {name: s for name, s in tagger_task.latest.items() if name == "test"}
+        for name, scores in found.items():
+            log.info(f"{name}, best weights:\n{scores}")
+        trained.save(folder / FILE)
+        config = OmegaConf.to_yaml(cfg, resolve=True)
+        card = Card(trained, corpora, found, glove, covered, config)
+        (folder / CARD).write_text(str(card), encoding="utf-8")
+        test = f", test {outcome.test['f1']:.2f}" if outcome.test else ""
+        log.info(
+            f"F1: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
+            f"Tagger: {folder / FILE}, its card: {folder / CARD}"
+        )
+    return outcome.score
+
+
+def evaluate(cfg: DictConfig) -> float:
+    """Print a tagger's scores on ``cfg.split``, of its own data or of others that are given.
+
+    Returns:
+        The F1.
+    """
+    from opennmt_sd.tagger.scores import score
+    from opennmt_sd.training import checkpoint
+
+    fabric = fabric_for(cfg.trainer)
+    trained = load(cfg.checkpoint)
+    data = cfg.data
+    before = checkpoint.read(_file(cfg.checkpoint)).get("config")
+    if before is not None:
+        given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
+        changed = absolute(OmegaConf.from_dotlist(given)).get("data", {})
+        data = OmegaConf.merge(OmegaConf.create(before["data"]), changed)
+    corpus = getattr(corpora_of(data), cfg.split)
+    fabric.to_device(trained.model)
+    tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
+    scores = score(corpus.in_scheme(trained.vocabulary.scheme), tags)
+    log.info(f"{cfg.checkpoint}: {corpus.name}\n{scores}")
+    return scores.all.f1
+
+
+def predict(cfg: DictConfig) -> None:
+    """Tag a file: CoNLL columns (a column more comes out), or plain text (spaCy tokenises it)."""
+    from opennmt_sd.tagger import files
+
+    fabric = fabric_for(cfg.trainer)
+    trained = load(cfg.checkpoint)
+    fabric.to_device(trained.model)
+    what = cfg.predict
+    tagged = files.tag(
+        trained, Path(what.input), kind=what.format, language=what.language,
+        batch_size=cfg.data.eval_batch_size,
+    )  # fmt: skip
+    if what.output is None:
+        print(tagged.text, end="", flush=True)
+    else:
+        files.write(Path(what.output), tagged.text)
+        log.info(f"{what.output}: {len(tagged.sentences):,} sentences")
+    if tagged.scores is not None:
+        log.info(f"Against the tags in {what.input}:\n{tagged.scores}")
+    if what.html is not None:
+        from opennmt_sd.tagger import spacy
+
+        docs = spacy.documents(tagged.sentences, tagged.tags, what.language)
+        files.write(Path(what.html), spacy.html(docs, f"Entities in {Path(what.input).name}"))
+        log.info(f"{what.html}: the same, to look at")
+
+
+def load(path: str) -> Trained:
+    """A trained tagger; see :meth:`Trained.load`."""
+    from opennmt_sd.tagger.trained import Trained
+
+    return Trained.load(path)
+
+
+def _file(path: str) -> Path:
+    from opennmt_sd.tagger.trained import FILE
+
+    return Path(path) / FILE if Path(path).is_dir() else Path(path)
+
+
+def corpora_of(data: Any) -> Corpora:
+    """The corpora that ``data`` names."""
+    from opennmt_sd.tagger.corpora import Corpora
+
+    if data.train is not None:
+        return Corpora.files(data.train, data.valid, data.test)
+    return Corpora.folder(data.path)
+
+
+def model_config(model: DictConfig) -> Any:
+    """A ``TaggerConfig``."""
+    from opennmt_sd.tagger.model import TaggerConfig
+
+    plain: Any = OmegaConf.to_container(model, resolve=True)
+    dropout = plain.pop("dropout")
+    plain |= {
+        "char_dropout": dropout["chars"],
+        "input_dropout": dropout["nr"],
+        "dropout": dropout["nr"],
+        "recurrent_dropout": dropout["rh"],
+        "output_dropout": dropout["fc"],
+    }
+    return TaggerConfig.from_dict(plain)
+
+
+def task_of(
+    cfg: DictConfig, model: Any, vocabulary: Vocabulary, corpora: Corpora, rank: int, size: int
+) -> TaggerTask:
+    """The task of training a model on these data."""
+    from opennmt_sd.tagger.task import TaggerTask
+
+    return TaggerTask(
+        model,
+        vocabulary,
+        **vars(corpora),
+        batch_size=cfg.data.batch_size,
+        eval_batch_size=cfg.data.eval_batch_size,
+        reduction=cfg.optim.reduction,
+        unknown=cfg.data.unknown,
+        seed=cfg.seed,
+        rank=rank,
+        world_size=size,
+    )
+
+
+def absolute(cfg: DictConfig) -> DictConfig:
+    """The same with every path absolute, from the folder in which the command was started."""
+    cfg = cfg.copy()
+    for key in PATHS:
+        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
+            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
+    return cfg
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The model card that is written beside a trained tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import opennmt_sd
+from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.tagger.corpora import Corpora
+from opennmt_sd.tagger.model import TaggerConfig
+from opennmt_sd.tagger.scores import Scores
+from opennmt_sd.tagger.trained import Trained
+
+PLACES = {
+    "input_dropout": "input of the LSTM",
+    "dropout": "between its layers",
+    "recurrent_dropout": "h before weight_hh",
+    "output_dropout": "output of the LSTM",
+}
+CASES = {
+    ("random", "random"): "Case I",
+    ("random", "fixed"): "Case II",
+    ("structured", "random"): "Case III",
+    ("structured", "fixed"): "Case IV",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader of a model card wants to know.
+
+    Args:
+        trained: the tagger.
+        corpora: what it was trained, chosen and tested on.
+        scores: of ``"valid"`` and ``"test"``, as far as they are known.
+        vectors: where the word vectors came from; None if they are random.
+        coverage: the share of training words that have one.
+        config: the run's configuration as YAML.
+    """
+
+    trained: Trained
+    corpora: Corpora
+    scores: Mapping[str, Scores]
+    vectors: str | None
+    coverage: float
+    config: str
+
+    def __str__(self) -> str:
+        """Markdown."""
+        vocabulary, model = self.trained.vocabulary, self.trained.model
+        parts = [
+            "# Named-entity tagger",
+            f"Trained with opennmt_sd {opennmt_sd.__version__}. It knows the types "
+            f"{', '.join(self.trained.types)}, and tags in {vocabulary.scheme.upper()}.",
+            "## Use",
+            "```python\n"
+            "import spacy\n\n"
+            'nlp = spacy.blank("en")\n'
+            'nlp.add_pipe("sentencizer")\n'
+            'nlp.add_pipe("structured_ner", config={"path": "this folder"})\n'
+            "```",
+            "## Data",
+            _table(
+                ["", "file", "sentences", "words", "tag scheme"],
+                [
+                    [name, f"`{c.name}`", f"{len(c.sentences):,}", f"{c.words:,}", c.scheme or "-"]
+                    for name, c in vars(self.corpora).items()
+                ],
+            ),
+            f"Words and tags come from the training data alone: {vocabulary.trained:,} words, "
+            f"{len(vocabulary.chars):,} characters. "
+            + (
+                f"Word vectors: `{self.vectors}`, which cover {self.coverage:.1%} of the training "
+                f"words; {len(vocabulary.unseen):,} words are known from there only."
+                if self.vectors
+                else "Word vectors: none; those of the words of training were learned."
+            ),
+            "## Scores",
+            "Entity scores in percent, as conlleval counts them. The validation data chose the "
+            "epoch; the test data were decoded once, with that epoch's weights.",
+            *(_scores(name, scores) for name, scores in self.scores.items()),
+            "## Model",
+            _model(model.config),
+            f"{sum(p.numel() for p in model.parameters()):,} trained parameters.",
+            "## Limits",
+            "It knows the kind of text it was trained on and its types, and no others; names "
+            "that look unlike those of training are often missed.",
+            "## Configuration",
+            f"```yaml\n{self.config.rstrip()}\n```",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def _scores(name: str, scores: Scores) -> str:
+    rows = [
+        [kind, f"{s.precision:.2f}", f"{s.recall:.2f}", f"{s.f1:.2f}", f"{s.support:,}"]
+        for kind, s in [*scores.types.items(), ("**all**", scores.all)]
+    ]
+    wrong = ", ".join(f"{count:,} {kind}" for kind, count in scores.errors.items())
+    return (
+        f"### {name}\n\n"
+        + _table(["type", "precision", "recall", "F1", "entities"], rows)
+        + f"\n\nErrors: {wrong}."
+    )
+
+
+def _model(config: TaggerConfig) -> str:
+    drops = []
+    for name, place in PLACES.items():
+        pattern: DropoutPattern = getattr(config, name)
+        if pattern.active and (name != "dropout" or config.layers > 1):
+            drops.append(f"{place} {pattern.p:g} ({CASES[pattern.space, pattern.time]})")
+    chars = {
+        "cnn": f"a CNN over characters ({config.char_width} filters of {config.char_window})",
+        "lstm": f"an LSTM over characters ({config.char_width} units)",
+        "none": "no characters",
+    }[config.chars]
+    layers = "layer" if config.layers == 1 else "layers"
+    return (
+        f"Word vectors of {config.word_dim} ({'trained' if config.fine_tune else 'fixed'}), "
+        f"{chars}; "
+        f"bidirectional LSTM, {config.layers} {layers} of {config.hidden} units a direction; "
+        f"{'linear-chain CRF' if config.head == 'crf' else 'softmax'}. Dropout: "
+        f"{'; '.join(drops) or 'none'}."
+    )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

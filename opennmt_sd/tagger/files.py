@@ -1,0 +1,95 @@
+"""Tagging whole files: CoNLL columns or plain text in, CoNLL columns out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opennmt_sd.tagger import conll, schemes
+from opennmt_sd.tagger.scores import Scores, score
+from opennmt_sd.tagger.trained import Trained
+
+KINDS = ("auto", "conll", "text")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What was read and said.
+
+    Attributes:
+        text: CoNLL columns, the predicted tag last.
+        scores: against the tags of the file, where it has any.
+    """
+
+    sentences: list[list[str]]
+    tags: list[list[str]]
+    text: str
+    scores: Scores | None
+
+
+def tag(
+    trained: Trained, path: Path, *, kind: str = "auto", language: str = "en", batch_size: int = 64
+) -> Tagged:
+    """Tag a file.
+
+    Args:
+        kind: ``"conll"``, ``"text"``, or ``"auto"`` (default): text for names that end in .txt.
+        language: whose spaCy tokenizer cuts a text.
+        batch_size: sentences that are decoded together.
+
+    A CoNLL file keeps its lines and gets one column more, in the tag scheme of its last column
+    where that holds tags (so ``conlleval`` reads the result), else in IOB2.
+
+    Raises:
+        ConllError: a broken row. ValueError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"format {kind!r} is unknown: use one of {', '.join(KINDS)}")
+    if kind == "text" or (kind == "auto" and path.suffix == ".txt"):
+        from opennmt_sd.tagger import spacy
+
+        sentences = spacy.tokenize(path.read_text(encoding="utf-8"), language)
+        tags = _tags(trained, sentences, "iob2", batch_size)
+        text = "".join(
+            "".join(f"{word}\t{tag}\n" for word, tag in zip(*pair)) + "\n"
+            for pair in zip(sentences, tags)
+        )
+        return Tagged(sentences, tags, text, None)
+    gold, scheme = _gold(path)
+    sentences = [s.words for s in conll.read_rows(path, tagged=False)[0]]
+    tags = _tags(trained, sentences, scheme or "iob2", batch_size)
+    text = "".join(line + "\n" for line in conll.annotate(path, tags))
+    scores = None if gold is None else score([schemes.convert(g, scheme) for g in gold], tags)
+    return Tagged(sentences, tags, text, scores)
+
+
+def _tags(
+    trained: Trained, sentences: Sequence[Sequence[str]], scheme: str, batch_size: int
+) -> list[list[str]]:
+    return [schemes.convert(tags, scheme) for tags in trained.tags(sentences, batch_size)]
+
+
+def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
+    """The tags of the last column and their scheme; None where it holds none."""
+    columns = 0
+    for _, _, cells in conll.rows(path):
+        if cells and cells != [conll.DOCSTART]:
+            columns = len(cells)
+            if columns == 1 or not conll.TAG.fullmatch(cells[-1]):
+                return None, "iob2"
+    if not columns:
+        return None, "iob2"
+    corpus = conll.read(path)
+    return [s.tags for s in corpus.sentences], corpus.scheme or "iob2"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,100 @@
+"""A trained tagger: a model with its vocabulary, to load, use and store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opennmt_sd.tagger.batches import Encoded
+from opennmt_sd.tagger.decoding import decode
+from opennmt_sd.tagger.model import Tagger, TaggerConfig
+from opennmt_sd.tagger.vocabulary import Vocabulary
+from opennmt_sd.training import checkpoint
+
+KEY = "tagger"  # among a checkpoint's constants
+FILE = "tagger.pt"  # in a folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and the vocabulary it was trained with."""
+
+    model: Tagger
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, path: Path | str) -> Trained:
+        """From a ``tagger.pt``, from a trainer's ``best.pt`` or ``last.pt``, or from a folder with
+        a ``tagger.pt``.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it holds something else.
+        """
+        path = Path(path)
+        if path.is_dir() and (path / FILE).exists():
+            path /= FILE
+        return cls.from_state(checkpoint.read(path), str(path))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], name: str) -> Trained:
+        """From a checkpoint's content; ``name`` is for the error text.
+
+        Raises:
+            CheckpointError: it is not of a tagger.
+        """
+        if KEY not in state["constants"]:
+            raise checkpoint.CheckpointError(
+                f"{name} is not of a tagger: take a {FILE}, or a best.pt that train_tagger wrote"
+            )
+        shape = state["constants"][KEY]
+        vocabulary = Vocabulary(**shape["vocabulary"])
+        model = Tagger(TaggerConfig.from_dict(shape["config"]), vocabulary)
+        model.load_state_dict(checkpoint.weights(state))
+        return cls(model.eval(), vocabulary)
+
+    @property
+    def types(self) -> list[str]:
+        """The types of entity it knows."""
+        return sorted({tag[2:] for tag in self.vocabulary.tags if tag != "O"})
+
+    def constants(self) -> dict[str, Any]:
+        """What belongs to the weights: plain values, for a checkpoint."""
+        return {KEY: {"config": self.model.config.to_dict(), "vocabulary": asdict(self.vocabulary)}}
+
+    def save(self, path: Path) -> None:
+        """Write a file that :meth:`load` reads: the weights alone, whole or not at all.
+
+        Raises:
+            SaveError: the disk is full, say.
+        """
+        checkpoint.write(path, self._state())
+
+    def to_bytes(self) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(self._state(), buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Trained:
+        return cls.from_state(torch.load(io.BytesIO(data), weights_only=True), "the data")
+
+    def _state(self) -> dict[str, Any]:
+        weights = checkpoint.plain(self.model.state_dict())
+        return {"model": weights, "averaging": None, "constants": self.constants()}
+
+    def tags(self, sentences: Sequence[Sequence[str]], batch_size: int = 64) -> list[list[str]]:
+        """The tags of sentences, in the model's scheme; an empty sentence has none.
+
+        Args:
+            sentences: words.
+            batch_size: sentences that are decoded together; they are sorted by length first.
+        """
+        there = [words for words in sentences if len(words)]
+        encoded = Encoded(self.vocabulary, there, self.model.chars.layout)
+        found = iter(decode(self.model, self.vocabulary, encoded, batch_size))
+        return [next(found) if len(words) else [] for words in sentences]
