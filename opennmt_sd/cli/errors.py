@@ -46,7 +46,10 @@ def guarded(
     except Stopped as stopped:
         _say(command, f"{stopped}. Go on from there with resume=auto and the same name")
         raise SystemExit(stopped.code) from None
-    except (ConfigError, CheckpointError, LoggerError, *unusable) as error:
+    except unusable as error:
+        _say(command, str(error))
+        raise SystemExit(2) from None
+    except (ConfigError, CheckpointError, LoggerError) as error:
         _say(command, str(error))
         raise SystemExit(2) from None
     except (SaveError, DivergedError, OSError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -239,8 +239,7 @@ def model_arguments(model: DictConfig) -> dict[str, Any]:
     """Arguments of ``LanguageModel``."""
     from opennmt_sd.dropout import DropoutPattern
 
-    plain = OmegaConf.to_container(model, resolve=True)
-    assert isinstance(plain, dict)
+    plain = cast("dict[str, Any]", OmegaConf.to_container(model, resolve=True))
     dropout: Mapping[str, Any] = plain.pop("dropout")
     patterns = {name: DropoutPattern(**dropout[name]) for name in PATTERNS}
     return {**plain, **patterns, "weight_drop": dropout["weight"]}

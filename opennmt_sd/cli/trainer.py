@@ -9,14 +9,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate, to_absolute_path
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import ops
@@ -41,10 +41,19 @@ def run_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the first of a training, or the only one. Before Fabric knows."""
+    return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
+
+
 def quiet_ranks() -> None:
-    """Under torchrun, let the first process alone write Hydra's files. Call before Hydra starts."""
-    if os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ:
-        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
+    """Let the first process alone speak and write Hydra's files. Call before Hydra starts."""
+    if is_first_process():
+        return
+    logging.disable(logging.INFO)
+    sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # Fabric's own launcher names the folder
+        sys.argv += ["hydra.run.dir=."]
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:
@@ -56,9 +65,11 @@ def fabric_for(trainer: DictConfig) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["GROUP_WORLD_SIZE"])
-    # Buckets that stay as they are from the first update on: sums over ranks have one order, so
-    # that a resumed training equals one that was never stopped.
-    several = DDPStrategy(find_unused_parameters=True)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # This option keeps the buckets as they are from the first update on, so that sums over ranks
+    # have one order and a resumed training equals one that was never stopped. Of two the order
+    # does not matter.
+    several = DDPStrategy(find_unused_parameters=devices * nodes > 2)
     fabric = Fabric(
         accelerator=trainer.accelerator,
         devices=devices,
@@ -70,8 +81,6 @@ def fabric_for(trainer: DictConfig) -> Fabric:
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     ops.use(trainer.engine)
-    if not fabric.is_global_zero:
-        logging.disable(logging.INFO)
     return fabric
 
 
@@ -127,8 +136,7 @@ def fit(
     seeds.seed_all(seeds.derive(cfg.seed, "weights"))
     task, constants = build(fabric.global_rank, fabric.world_size)
     loggers = [CSV(folder / METRICS), *(instantiate(node) for node in cfg.logger.values())]
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     trainer = Trainer(
         task,
         fabric=fabric,

@@ -7,7 +7,6 @@ the rule, and what is allowed.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError
+from opennmt_sd.cli.trainer import is_first_process
 from opennmt_sd.dropout import SPACES, TIMES
 from opennmt_sd.training.loggers import TRACKERS, LoggerError, require
 from opennmt_sd.training.loop import LAST
@@ -125,8 +125,7 @@ def check_training(checks: Checks, folder: Path) -> None:
 def _check_resume(checks: Checks, folder: Path) -> None:
     resume = checks.value("resume")
     if resume is None:
-        first = os.environ.get("LOCAL_RANK", "0") == "0" == os.environ.get("RANK", "0")
-        if first and (folder / LAST).exists():
+        if is_first_process() and (folder / LAST).exists():
             checks.faults.append(
                 f"name={checks.value('name')}: {folder} holds a training already: go on with it "
                 "(resume=auto), or begin anew under another name"

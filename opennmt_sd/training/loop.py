@@ -187,9 +187,12 @@ class Trainer:
         self._log(split, scores)
         whole = {name: value for name, value in scores.items() if "/" not in name}  # not f1/PER
         trained = self.meter.epoch_figures()[self.plan.measure]
-        where = f"Epoch {self._epochs():.4g}, update {self.at.updates:,}: train {trained:.5g}"
-        where = "Best weights" if split == "test" else where
-        log.info(f"{where}; {split} " + ", ".join(f"{k} {v:.5g}" for k, v in whole.items()))
+        where = f"Epoch {self._epochs():.4g}, update {self.at.updates:,}: "
+        where += f"train {self.plan.measure} {trained:.5g}; valid"
+        log.info(
+            f"{'Best weights: test' if split == 'test' else where} "
+            + ", ".join(f"{k} {v:.5g}" for k, v in whole.items())
+        )
         self.meter.restart_clock()
         return scores
 
@@ -284,8 +287,9 @@ class Trainer:
         """End, with a checkpoint, where a rank has received a signal; collective."""
         number = self.stop.received
         if self.fabric.world_size > 1:
-            numbers = self.fabric.all_gather(torch.tensor(number, device=self.fabric.device))
-            number = int(numbers.max())  # type: ignore[union-attr]
+            flag = torch.tensor(number, device=self.fabric.device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            number = int(flag)
         if number:
             self.progress.close()
             self._save(LAST)

@@ -97,7 +97,9 @@ class Meter:
 
     def _mean(self, sums: Tensor) -> float:
         if self.fabric.world_size > 1:
-            sums = self.fabric.all_reduce(sums.to(self.fabric.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+            there = sums.to(self.fabric.device, copy=True)
+            torch.distributed.all_reduce(there)
+            sums = there
         nats, units = sums.tolist()
         return nats / units if units else 0.0
 
