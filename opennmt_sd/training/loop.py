@@ -97,7 +97,7 @@ class Trainer:
         self.meter = Meter(fabric, plan.measure)
         self.progress = Progress(unit=task.unit, shown=fabric.is_global_zero)
         self.stop = StopSignal()
-        seeds.seed_all(seeds.derive(plan.seed, "rank", fabric.global_rank))
+        self.rng: Mapping[str, Any] | None = None  # of a resumed training
 
     def run(self) -> Outcome:
         """Train until the plan is fulfilled; the model is left with the best weights.
@@ -108,7 +108,13 @@ class Trainer:
             Stopped: SIGTERM or Ctrl-C came; ``last.pt`` is written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.rng is None:
+            seeds.seed_all(seeds.derive(self.plan.seed, "rank", self.fabric.global_rank))
+        else:
+            seeds.set_rng_state(self.rng)
         with self._logging(), self.stop:
+            if self.at.index:  # resumed within an epoch
+                self._open_epoch()
             while True:
                 self._between_updates()
                 if self.at.finished(self.plan):
@@ -136,20 +142,23 @@ class Trainer:
             pass  # who resumes makes it again
         self._stop_if_told()
 
-    def _next_batch(self) -> Any:
+    def _open_epoch(self) -> None:
         at = self.at
-        if at.index == 0 or not self.batches:
-            self.batches = self.task.batches(at.epoch)
-            if at.index >= len(self.batches):
-                raise ValueError(
-                    f"the training data give {len(self.batches)} batches, number {at.index} is next"
-                )
-            name = f"Epoch {at.epoch + 1}/{self.plan.epochs}"
-            self.progress.start_epoch(name, done=at.index, total=len(self.batches))
-        if at.index == 0:
-            self.task.start_epoch(at.epoch)
+        self.batches = self.task.batches(at.epoch)
+        if at.index >= len(self.batches):
+            raise ValueError(
+                f"epoch {at.epoch + 1} has {len(self.batches)} batches, number {at.index + 1} is "
+                "next: the training data are none, or others than before"
+            )
+        name = f"Epoch {at.epoch + 1}/{self.plan.epochs}"
+        self.progress.start_epoch(name, done=at.index, total=len(self.batches))
+
+    def _next_batch(self) -> Any:
+        if self.at.index == 0:
+            self._open_epoch()
+            self.task.start_epoch(self.at.epoch)
             self.meter.start_epoch()
-        return self.batches[at.index]
+        return self.batches[self.at.index]
 
     def _update(self, batch: Any) -> None:
         step = self.task.step(self.model, batch)
@@ -235,7 +244,7 @@ class Trainer:
         rank = state["ranks"][self.fabric.global_rank]
         self.task.load_state_dict(rank["carried"])
         self.meter.load_state_dict(rank["meter"])
-        seeds.set_rng_state(rank["rng"])
+        self.rng = rank["rng"]
         log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
 
     def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:

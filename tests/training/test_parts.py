@@ -1,0 +1,306 @@
+"""The small parts of the trainer: schedules, seeds, averaging, position, figures, loggers, plot."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from opennmt_sd.training import seeds
+from opennmt_sd.training.averaging import Averaging
+from opennmt_sd.training.loggers import CSV, LoggerError, MLflow, TensorBoard, WandB, read_csv
+from opennmt_sd.training.loop import METRICS
+from opennmt_sd.training.meter import DivergedError
+from opennmt_sd.training.plots import plot_curves
+from opennmt_sd.training.recipe import Recipe
+from opennmt_sd.training.schedules import constant, inverse, step_down
+
+
+def test_schedules() -> None:
+    medium = step_down(constant_epochs=6, factor=1.2)  # Zaremba medium: 6 epochs at 1
+    assert [medium(epoch) for epoch in (0, 5, 6, 7)] == [1, 1, 1.2**-1, 1.2**-2]
+    assert [inverse(decay=0.05)(epoch) for epoch in (0, 1, 20)] == [1, 1 / 1.05, 0.5]
+    assert constant(99) == 1
+
+
+def test_seeds_differ_by_every_part() -> None:
+    found = {seeds.derive(s, "rank", r) for s in (1, 2, 11) for r in (0, 1, 10)}
+    assert len(found) == 9
+    assert all(0 <= seed < 2**32 for seed in found)
+
+
+def test_generators_go_on_where_they_were() -> None:
+    import numpy as np
+
+    def draw() -> list[float]:
+        return [float(torch.rand(())), random.random(), float(np.random.rand())]  # noqa: NPY002
+
+    seeds.seed_all(5)
+    first = draw()
+    state = seeds.rng_state()
+    later = draw()
+    seeds.set_rng_state(state)
+    assert draw() == later
+    seeds.seed_all(5)
+    assert draw() == first
+
+
+def test_unknown_optimizer() -> None:
+    with pytest.raises(ValueError, match=r"^optimizer 'lion' is unknown: use one of sgd, adam$"):
+        Recipe("lion")
+
+
+def test_non_monotone_trigger() -> None:
+    # Fires where a score is worse than the best of those more than 2 evaluations ago.
+    averaging = Averaging(nn.Linear(1, 1), non_monotone=2, mode="min")
+    assert [averaging.scored(score) for score in (9, 8, 7, 8, 8.5, 6, 9)] == [
+        False, False, False, False, True, False, False,
+    ]  # fmt: skip
+    upwards = Averaging(nn.Linear(1, 1), non_monotone=0, mode="max")
+    assert [upwards.scored(score) for score in (1, 2, 1.5)] == [False, False, True]
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(1, 1, bias=False)
+        self.b = nn.Linear(1, 1, bias=False)
+        self.b.weight = self.a.weight
+
+
+def test_average_is_the_mean_of_all_weights_since_the_trigger() -> None:
+    model = Tied()
+    averaging = Averaging(model, non_monotone=0, mode="min")
+    averaging.scored(1)
+    averaging.scored(2)
+    for value in (1.0, 2.0, 6.0):
+        nn.init.constant_(model.a.weight, value)
+        averaging.update()
+    with averaging.applied():
+        assert (model.a.weight.item(), model.b.weight.item()) == (3, 3)
+    assert model.a.weight.item() == 6
+    saved = averaging.state_dict()["average"]
+    assert {name: value.item() for name, value in saved.items()} == {"a.weight": 3, "b.weight": 3}
+
+
+def test_learning_rate_follows_the_schedule_and_the_batch(run) -> None:
+    part = run("a", epochs=2)
+    seen = []
+    step = part.trainer.raw_optimizer.step
+
+    def noting(*args, **kwargs):
+        seen.append(part.trainer.raw_optimizer.param_groups[0]["lr"])
+        return step(*args, **kwargs)
+
+    part.trainer.raw_optimizer.step = noting
+    part.trainer.optimizer.optimizer.step = noting
+    part.trainer.recipe = Recipe(lr=2.0, schedule=step_down(constant_epochs=1, factor=4))
+    part.go()
+    scales = [1 - 0.1 * index for index in range(5)]  # those of the fake task
+    assert seen == pytest.approx([2 * s for s in scales] + [0.5 * s for s in scales])
+
+
+def test_early_stopping(run) -> None:
+    part = run("a", epochs=50, patience=2)
+    scores = iter([5, 4, 3, 3.5, 3, 1])
+    part.task.evaluate = lambda model, split: {"loss": next(scores)}
+    outcome = part.go()
+    assert (outcome.score, outcome.update, outcome.updates) == (3, 15, 25)
+
+
+def test_the_best_weights_are_left_in_the_model_and_tested_once(run) -> None:
+    part = run("a", epochs=3, test=True)
+    calls = []
+    found = {"valid": iter([2, 1, 3]), "test": iter([7])}
+
+    def evaluate(model, split):
+        calls.append((split, part.task.model.out.weight.clone()))
+        return {"loss": next(found[split])}
+
+    part.task.evaluate = evaluate
+    outcome = part.go()
+    assert [split for split, _ in calls] == ["valid", "valid", "valid", "test"]
+    assert torch.equal(calls[1][1], calls[3][1])
+    assert (outcome.score, outcome.test) == (1, {"loss": 7})
+    assert part.rows()[-1]["test/loss"] == 7
+
+
+def test_a_diverged_training_ends_and_keeps_its_checkpoint(run) -> None:
+    part = run("a", epochs=9)
+    step = part.task.step
+
+    def diverging(model, batch):
+        found = step(model, batch)
+        scale = math.nan if len(part.task.seen) == 8 else 1
+        return type(found)(found.loss, found.nats * scale, found.units)
+
+    part.task.step = diverging
+    with pytest.raises(DivergedError) as error:
+        part.go()
+    assert str(error.value) == (
+        "the loss is nan at update 8: the training has diverged. Lower the learning rate "
+        "(optim.lr) or the largest norm of a gradient (optim.clip). Checkpoints of before are "
+        "untouched"
+    )
+    assert part.last()["position"]["updates"] == 5
+
+
+def test_no_batches(run) -> None:
+    part = run("a")
+    part.task.batches = lambda epoch: []
+    with pytest.raises(ValueError, match="the training data are none, or others than before"):
+        part.go()
+
+
+def test_csv_takes_new_columns_and_forgets_what_is_void(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    logger = CSV(path)
+    logger.start(0, {})
+    logger.log(1, {"a": 1.5})
+    logger.log(2, {"b": 2})
+    logger.log(3, {"a": 3})
+    assert path.read_text() == "update,a,b\n1,1.5,\n2,,2\n3,3,\n"
+    with open(path, "a") as file:
+        file.write("4,0.")  # cut short, but a number
+        file.write("x")  # and no longer one
+    again = CSV(path)
+    again.start(2, {})
+    again.log(3, {"a": 4})
+    assert read_csv(path) == [{"update": 1, "a": 1.5}, {"update": 2, "b": 2}, {"update": 3, "a": 4}]
+
+
+@pytest.mark.parametrize(
+    ("cls", "package"), [(TensorBoard, "tensorboard"), (WandB, "wandb"), (MLflow, "mlflow")]
+)
+def test_a_tracker_whose_package_is_missing_says_so(
+    cls, package, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LoggerError) as error:
+        cls(str(tmp_path))
+    assert str(error.value) == (
+        f"logger {package} needs the package {package}, which is not installed: pip install "
+        f"{package}, or leave logger={package} out (metrics.csv is always written)"
+    )
+
+
+def test_trackers_are_imported_when_they_are_made_only(run_python) -> None:
+    code = (
+        "import sys, opennmt_sd.training.loop\n"
+        "print([n for n in ('tensorboard', 'wandb', 'mlflow', 'hydra', 'omegaconf')"
+        " if n in sys.modules])"
+    )
+    done = run_python("-c", code)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_tensorboard_gets_every_figure(run, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    part = run("a", epochs=2)
+    part.trainer.loggers.append(TensorBoard(str(tmp_path / "tb")))
+    part.go()
+    events = EventAccumulator(str(tmp_path / "tb")).Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("valid/loss")]
+    rows = [(row["update"], row["valid/loss"]) for row in part.rows() if "valid/loss" in row]
+    assert shown == [(update, pytest.approx(loss)) for update, loss in rows]
+    assert len(shown) == 2
+
+
+class FakeRun:
+    """What a run of W&B or MLflow is asked for."""
+
+    def __init__(self, log: list, identity: str) -> None:
+        self.calls, self.id = log, identity
+        self.info = SimpleNamespace(run_id=identity)
+
+    def log(self, figures, step):
+        self.calls.append(("log", step, figures))
+
+    def finish(self, exit_code):
+        self.calls.append(("finish", exit_code))
+
+
+def test_wandb_goes_on_in_its_run(tmp_path: Path, monkeypatch) -> None:
+    calls: list = []
+
+    def init(**options):
+        calls.append(("init", options["id"], options["project"]))
+        return FakeRun(calls, "r1")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, __spec__=object()))
+    for update, failed in ((0, True), (5, False)):
+        logger = WandB(str(tmp_path), project="p")
+        logger.start(update, {"lr": 1})
+        logger.log(update + 1, {"train/loss": 2.0})
+        logger.close(failed)
+    assert calls == [
+        ("init", None, "p"), ("log", 1, {"train/loss": 2.0}), ("finish", 1),
+        ("init", "r1", "p"), ("log", 6, {"train/loss": 2.0}), ("finish", 0),
+    ]  # fmt: skip
+
+
+def test_mlflow_goes_on_in_its_run(tmp_path: Path, monkeypatch) -> None:
+    calls: list = []
+
+    def start_run(run_id, run_name):
+        calls.append(("start", run_id))
+        return FakeRun(calls, "r1")
+
+    fake = SimpleNamespace(
+        __spec__=object(),
+        set_tracking_uri=lambda uri: calls.append(("uri", uri)),
+        set_experiment=lambda name: calls.append(("experiment", name)),
+        start_run=start_run,
+        log_dict=lambda config, name: calls.append(("config", config)),
+        log_metrics=lambda figures, step: calls.append(("log", step, figures)),
+        end_run=lambda status: calls.append(("end", status)),
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    for update in (0, 5):
+        logger = MLflow(str(tmp_path), tracking_uri="u", experiment="e")
+        logger.start(update, {"lr": 1})
+        logger.log(update + 1, {"train/loss": 2.0})
+        logger.close(False)
+    begin = [("uri", "u"), ("experiment", "e")]
+    log, end = {"train/loss": 2.0}, ("end", "FINISHED")
+    assert calls == [
+        *begin, ("start", None), ("config", {"lr": 1}), ("log", 1, log), end,
+        *begin, ("start", "r1"), ("log", 6, log), end,
+    ]  # fmt: skip
+
+
+def test_loggers_end_however_the_training_ends(run) -> None:
+    part = run("a")
+    ends = []
+    logger = SimpleNamespace(
+        start=lambda update, config: None, log=lambda update, figures: None, close=ends.append
+    )
+    part.trainer.loggers.append(logger)
+    part.task.step = lambda model, batch: builtins.print(1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        part.go()
+    assert ends == [True]
+
+
+@pytest.mark.parametrize("score", ["loss", "f1"])
+def test_curves_are_drawn(run, tmp_path: Path, score) -> None:
+    from matplotlib.image import imread
+
+    part = run("a")
+    part.task.evaluate = lambda model, split: {"loss": 1.0, "f1": 50.0}
+    part.go()
+    picture = tmp_path / "curves.png"
+    plot_curves(part.folder / METRICS, picture, measure="loss", score=score, mode="min")
+    pixels = imread(picture)
+    assert pixels.shape[:2] == ((720, 840) if score == "loss" else (960, 840))
+    assert len({tuple(colour) for colour in pixels[::5, ::5].reshape(-1, 4)}) > 10  # not blank
