@@ -80,8 +80,9 @@ class StructuredLSTMCell(Structured, nn.LSTMCell):
         else:
             h, c = (s if s.dim() == 2 else s.unsqueeze(0) for s in hx)
         bias = self.bias_ih + self.bias_hh if self.bias else None
-        gates = ops.masked_linear(x[None], keep, self.weight_ih, bias)  # [1, B, 4H]
-        _, h, c = ops.lstm(gates, self.weight_hh, h, c, recurrent_keep)
+        _, h, c = ops.lstm_layer(
+            x[None], keep, self.weight_ih, bias, self.weight_hh, h, c, recurrent_keep
+        )
         return (h, c) if input.dim() == 2 else (h.squeeze(0), c.squeeze(0))
 
     def _sets(

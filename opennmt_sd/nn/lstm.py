@@ -189,10 +189,9 @@ class StructuredLSTM(Structured, nn.LSTM):
         outputs, hs, cs = [], [], []
         for d, (weight_ih, weight_hh, *biases) in enumerate(directions):
             bias = biases[0] + biases[1] if biases else None
-            gates = ops.masked_linear(x, keep, weight_ih, bias, batch_sizes=sizes)  # [T, B, 4H]
             state_keep = self._draw(self.recurrent_dropout, T, B, self.hidden_size)
-            y, h, c = ops.lstm(
-                gates, weight_hh, hx[0][d], hx[1][d], state_keep,
+            y, h, c = ops.lstm_layer(
+                x, keep, weight_ih, bias, weight_hh, hx[0][d], hx[1][d], state_keep,
                 batch_sizes=sizes, reverse=d == 1,
             )  # fmt: skip
             outputs.append(y)

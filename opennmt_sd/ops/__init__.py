@@ -34,6 +34,7 @@ __all__ = [
     "forced",
     "lstm",
     "lstm_gates",
+    "lstm_layer",
     "masked_linear",
     "masked_linear_step",
     "prepare",
@@ -127,6 +128,61 @@ def lstm(
     check_alike(gates_x=gates_x, weight_hh=weight_hh, h=h, c=c)
     with context:
         return engine(gates_x).lstm(gates_x, weight_hh, h, c, keep, batch_sizes, reverse)
+
+
+@eager
+def lstm_layer(
+    x: Tensor,
+    keep: Keep | None,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    state_keep: Keep | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer in one direction: :func:`masked_linear`, then :func:`lstm`, as one piece.
+
+    Args:
+        x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw.
+        keep: what is kept of x; None keeps everything.
+        weight_ih: ``[4H, D]``.
+        bias: ``[4H]``, the sum of both of ``nn.LSTM``'s; None for none.
+        weight_hh: ``[4H, H]``.
+        h, c: initial state, ``[B, H]`` each.
+        state_keep, batch_sizes, reverse: as in :func:`lstm`.
+
+    Returns:
+        All h (``[T, B, H]`` or packed), the final h and the final c (``[B, H]`` each).
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+    """
+    T, B = check_rows(x, batch_sizes, "x", "D")
+    if T == 0:
+        raise ValueError(f"x must have at least one step, got {list(x.shape)}")
+    H = weight_hh.shape[-1]
+    check_weight(weight_ih, x.shape[-1], "weight_ih")
+    check_weight(weight_hh, H, "weight_hh")
+    if not weight_ih.shape[0] == weight_hh.shape[0] == 4 * H:
+        raise ValueError(
+            f"weight_ih [4H, D] and weight_hh [4H, H] do not fit: {list(weight_ih.shape)} and "
+            f"{list(weight_hh.shape)}"
+        )
+    check_bias(bias, 4 * H)
+    check_state("h", h, B, H)
+    check_state("c", c, B, H)
+    check_keep(keep, T, B, x.shape[-1])
+    check_keep(state_keep, T, B, H)
+    context, (x, weight_ih, bias, weight_hh, h, c) = lowered(x, weight_ih, bias, weight_hh, h, c)
+    check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c)
+    with context:
+        return engine(x).lstm_layer(
+            x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse
+        )
 
 
 @eager

@@ -48,6 +48,22 @@ def lstm(
     return torch.cat(outputs), h, c
 
 
+def lstm_layer(
+    x: Tensor,
+    keep: Keep | None,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    state_keep: Keep | None,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    gates_x = masked_linear(x, keep, weight_ih, bias, batch_sizes)  # [T, B, 4H] or packed
+    return lstm(gates_x, weight_hh, h, c, state_keep, batch_sizes, reverse)
+
+
 def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     i, f, g, o = gates.chunk(4, dim=-1)  # each [..., H]
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)

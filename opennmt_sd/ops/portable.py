@@ -248,6 +248,22 @@ def lstm(
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
 
 
+def lstm_layer(
+    x: Tensor,
+    keep: Keep | None,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    state_keep: Keep | None,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    gates_x = masked_linear(x, keep, weight_ih, bias, batch_sizes)  # [T, B, 4H] or packed
+    return lstm(gates_x, weight_hh, h, c, state_keep, batch_sizes, reverse)
+
+
 # ------------------------------------------------------------ the gates of one step
 
 

@@ -162,8 +162,8 @@ def plan(
         bucket = bucket[np.argsort(length[bucket], kind="stable")]
         cut += [bucket[n : n + size] for n in range(0, len(bucket), size)]
     order = generator.permutation(len(cut)).tolist()
-    order += order[: -len(order) % ranks]
-    return [cut[n].tolist() for n in order[rank::ranks]]
+    each = -(-len(order) // ranks)
+    return [cut[order[n % len(order)]].tolist() for n in range(rank, each * ranks, ranks)]
 
 
 class EpochBatches(Sequence[Batch]):

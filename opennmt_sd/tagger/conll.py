@@ -118,11 +118,12 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
         ConllError: not UTF-8, an empty cell, or another number of columns than the first row's.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConllError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first"
         ) from None
+    lines = text.removesuffix("\n").split("\n") if text else []
     first: tuple[int, int] | None = None  # line and columns of the first row
     separator: str | None = None
     for number, raw in enumerate([*lines, ""], start=1):

@@ -52,12 +52,12 @@ class CRFHead(torchcrf.CRF):
 
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
         alive = _alive(sizes).to(rows.device)
-        scores = _padded(rows.float(), alive)  # [T, B, K]; in half precision sums would not do
+        scores = _padded(_wide(rows), alive)  # [T, B, K]
         return -self(scores, _padded(tags, alive), alive, reduction="sum")
 
     def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
         alive = _alive(sizes).to(rows.device)
-        scores = _padded(rows.float(), alive)
+        scores = _padded(_wide(rows), alive)
         return self._viterbi_decode(scores, alive)[alive]
 
     def _compute_score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
@@ -90,6 +90,11 @@ class CRFHead(torchcrf.CRF):
 def head(kind: str, tags: int) -> Any:
     """The head of a kind of :data:`HEADS` for so many tags."""
     return CRFHead(tags) if kind == "crf" else SoftmaxHead()
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """Sums over paths need more than half precision."""
+    return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def _alive(sizes: Tensor) -> Tensor:

@@ -70,7 +70,11 @@ class StructuredNER:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.trained.types)
+        """The types of entity; none as long as there is no tagger (spaCy asks that early)."""
+        try:
+            return tuple(self.trained.types)
+        except CheckpointError:
+            return ()
 
     def __call__(self, doc: Doc) -> Doc:
         self._annotate([doc])

@@ -40,7 +40,7 @@ def test_generators_go_on_where_they_were() -> None:
     import numpy as np
 
     def draw() -> list[float]:
-        return [float(torch.rand(())), random.random(), float(np.random.rand())]  # noqa: NPY002
+        return [float(torch.rand(())), random.random(), float(np.random.rand())]
 
     seeds.seed_all(5)
     first = draw()

@@ -158,23 +158,6 @@ def _last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> T
     return rows[torch.tensor(ends)]
 
 
-def _recurrence_wg(
-    hidden: Tensor,
-    h0: Tensor,
-    d_gates: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
-    sizes: Sequence[int],
-    reverse: bool,
-) -> Tensor:
-    if mask is None:
-        return kernels.lstm_wg(hidden, h0, d_gates, idx, count, scale, sizes, reverse)
-    before = portable._before(hidden, h0, list(sizes), reverse)
-    return portable.wg(before, d_gates, KeepMask(mask, scale), list(sizes))
-
-
 def _recurrence_setup(ctx: Any, inputs: Any, output: Any) -> None:
     _, weight, h0, c0, idx, count, mask, ctx.scale, ctx.sizes, ctx.reverse = inputs
     hidden, _, _, gates, cells = output
@@ -212,7 +195,7 @@ recurrence_bp = register(
 )
 recurrence_wg = register(
     f"recurrence_wg(Tensor hidden, Tensor h0, Tensor d_gates, {MORE_SETS}) -> Tensor",
-    _recurrence_wg,
+    kernels.lstm_wg,
     lambda hidden, h0, d_gates, *_: d_gates.new_empty(d_gates.shape[1], hidden.shape[1]),  # noqa: ARG005
     lambda hidden, h0, d_gates, idx, count, mask, scale, sizes, reverse: (  # noqa: ARG005
         _flops((d_gates.shape[1], hidden.shape[1]), count, sizes)
@@ -246,20 +229,151 @@ def lstm(
     batch_sizes: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    idx = count = mask = None
-    scale = 1.0
-    if keep is not None:
-        keep = keep.to("cpu")
-        scale = keep.scale
-        if isinstance(keep, KeepSets):
-            idx, count = keep.idx, keep.count
-        else:
-            mask = keep.mask()
+    sets = _kept(keep)
     hidden, h_n, c_n, *_ = recurrence_fp(
-        gates_x.flatten(0, -2), weight_hh, h, c, idx, count, mask, scale,
+        gates_x.flatten(0, -2), weight_hh, h, c, sets.idx, sets.count, sets.mask, sets.scale,
         _sizes(gates_x, batch_sizes), reverse,
     )  # fmt: skip
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
+
+
+def _kept(keep: Keep | None) -> kernels.Sets:
+    if keep is None:
+        return kernels.Sets()
+    keep = keep.to("cpu")
+    if isinstance(keep, KeepSets):
+        return kernels.Sets(keep.idx, keep.count, keep.scale)
+    return kernels.Sets(scale=keep.scale, mask=keep.mask())
+
+
+# ---------------------------------------------------------------- a layer: both at once
+
+LAYER_SETS = (
+    "Tensor? x_idx, Tensor? x_count, float x_scale, Tensor? h_idx, Tensor? h_count, "
+    "float h_scale, Tensor? h_mask, int[] sizes, bool reverse"
+)
+
+
+def _layer(
+    x: Tensor, weight_ih: Tensor, bias: Tensor | None, weight_hh: Tensor, h0: Tensor, c0: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x_sets, h_sets, sizes, reverse = _unflattened(rest)
+    hidden, gates, cells = kernels.layer_fp(
+        x, weight_ih, bias, weight_hh, h0, c0, x_sets, h_sets, sizes, reverse
+    )
+    h_n, c_n = (_last(rows, first, sizes, reverse) for rows, first in ((hidden, h0), (cells, c0)))
+    return hidden, h_n, c_n, gates, cells
+
+
+def _unflattened(
+    rest: tuple[Any, ...],
+) -> tuple[kernels.Sets, kernels.Sets, list[int], bool]:
+    """LAYER_SETS as the kernels take them."""
+    return kernels.Sets(*rest[:3]), kernels.Sets(*rest[3:7]), rest[7], rest[8]
+
+
+def _layer_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    x, weight_ih, _, weight_hh, h0, c0, *rest = inputs
+    hidden, _, _, gates, cells = output
+    ctx.set_materialize_grads(False)
+    ctx.scales, ctx.sizes, ctx.reverse = (rest[2], rest[5]), rest[7], rest[8]
+    ctx.save_for_backward(
+        x, weight_ih, weight_hh, h0, c0, hidden, gates, cells, rest[0], rest[1], *rest[3:5], rest[6]
+    )
+
+
+def _layer_backward(
+    ctx: Any, d_hidden: Tensor | None, d_h: Tensor | None, d_c: Tensor | None, *_: Any
+) -> Grads:
+    _refuse_double_backward()
+    x, weight_ih, weight_hh, h0, c0, hidden, gates, cells, *sets = ctx.saved_tensors
+    x_idx, x_count, h_idx, h_count, h_mask = sets
+    given = (d_hidden, hidden), (d_h, h0), (d_c, c0)
+    grads = [torch.zeros_like(y) if d is None else d for d, y in given]
+    needs = list(ctx.needs_input_grad[:4])
+    dx, dw_ih, db, dw_hh, dh, dc = layer_bp(
+        *grads, x, weight_ih, weight_hh, h0, c0, hidden, gates, cells, x_idx, x_count,
+        ctx.scales[0], h_idx, h_count, ctx.scales[1], h_mask, ctx.sizes, ctx.reverse, needs,
+    )  # fmt: skip
+    wanted = [d if need else None for d, need in zip((dx, dw_ih, db, dw_hh), needs)]
+    return *wanted, dh, dc, *[None] * 9
+
+
+def _layer_bp(*args: Any) -> tuple[Tensor, ...]:
+    tensors, rest, needs = args[:11], args[11:-1], args[-1]
+    return kernels.layer_bp(*tensors, *_unflattened(rest), needs)
+
+
+def _layer_bp_fake(*args: Any) -> tuple[Tensor, ...]:
+    _, dh, dc, x, weight_ih, weight_hh, *_ = args
+    shapes = x.shape, weight_ih.shape, weight_ih.shape[:1], weight_hh.shape
+    grads = [x.new_empty(shape if need else (0,)) for shape, need in zip(shapes, args[-1])]
+    return *grads, _like(dh), _like(dc)
+
+
+def _layer_flops(
+    weight_ih: Tensor, weight_hh: Tensor, rest: tuple[Any, ...]
+) -> tuple[int, int]:
+    x_sets, h_sets, sizes, _ = _unflattened(rest)
+    return _flops(weight_ih.shape, x_sets.count, sizes), _flops(
+        weight_hh.shape, h_sets.count, sizes
+    )
+
+
+def _layer_bp_flops(*args: Any) -> int:
+    need_x, need_ih, _, need_hh = args[-1]
+    of_x, of_h = _layer_flops(args[4], args[5], args[11:-1])
+    return of_x * (need_x + need_ih) + of_h * (1 + need_hh)
+
+
+layer_bp = register(
+    "layer_bp(Tensor d_hidden, Tensor dh, Tensor dc, Tensor x, Tensor weight_ih, Tensor weight_hh, "
+    f"Tensor h0, Tensor c0, Tensor hidden, Tensor gates, Tensor cells, {LAYER_SETS}, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _layer_bp,
+    _layer_bp_fake,
+    _layer_bp_flops,
+)
+layer_fp = register(
+    "layer_fp(Tensor x, Tensor weight_ih, Tensor? bias, Tensor weight_hh, Tensor h0, Tensor c0, "
+    f"{LAYER_SETS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _layer,
+    lambda x, weight_ih, bias, weight_hh, h0, c0, *_: (  # noqa: ARG005
+        x.new_empty(x.shape[0], h0.shape[1]),
+        _like(h0),
+        _like(c0),
+        x.new_empty(x.shape[0], 4 * h0.shape[1]),
+        x.new_empty(x.shape[0], h0.shape[1]),
+    ),
+    lambda x, weight_ih, bias, weight_hh, h0, c0, *rest: (  # noqa: ARG005
+        sum(_layer_flops(weight_ih, weight_hh, rest))
+    ),
+    setup=_layer_setup,
+    backward=_layer_backward,
+)
+
+
+def lstm_layer(
+    x: Tensor,
+    keep: Keep | None,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    state_keep: Keep | None,
+    batch_sizes: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if isinstance(keep, KeepMask):  # nothing that a smaller product would serve
+        x, keep = keep.apply(x, batch_sizes), None
+    x_sets, h_sets = _kept(keep), _kept(state_keep)
+    hidden, h_n, c_n, *_ = layer_fp(
+        x.flatten(0, -2), weight_ih, bias, weight_hh, h, c, *x_sets[:3], *h_sets,
+        _sizes(x, batch_sizes), reverse,
+    )  # fmt: skip
+    return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
 
 
 # ---------------------------------------------------------------- the gates of one step

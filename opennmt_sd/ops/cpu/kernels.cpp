@@ -590,7 +590,7 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                         const int64_t row = a.first[t] + b, bytes = units * sizeof(T);
                         for (int g = 0; g < 4; g++) {
                             fetch(gates_x + row * 4 * H + g * H + u0, bytes);
-                            fetch<1>(a.gates + row * 4 * H + g * H + u0, bytes);
+                            if (a.gates != gates_x) fetch<1>(a.gates + row * 4 * H + g * H + u0, bytes);
                         }
                         fetch(walk.cell_before(t, b) + u0, bytes);
                         fetch<1>(a.cells + row * H + u0, bytes);
@@ -748,9 +748,41 @@ void gates_bp(const T *active, const T *c, const T *c_new, const T *dh, int64_t 
 }
 
 template <class T>
+void column_sums(const T *rows, int64_t R, int64_t N, int nthreads, T *out) {
+#pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
+    for (int64_t n = 0; n < N; n += 4 * VL<T>) {
+        Vec<T> sum[4] = {};
+        for (int64_t r = 0; r < R; r++)
+            for (int64_t i = 0; i < 4 && n + i * VL<T> < N; i++)
+                sum[i] += load_part(rows + r * N + n + i * VL<T>, int(least(VL<T>, N - n - i * VL<T>)));
+        for (int64_t i = 0; i < 4 && n + i * VL<T> < N; i++)
+            store_part(out + n + i * VL<T>, sum[i], int(least(VL<T>, N - n - i * VL<T>)));
+    }
+}
+
+int64_t multiply_adds(int64_t rounds, int nthreads) {
+    constexpr int SUMS = 2 * ROWS; // as many as a tile has: enough to wait for none
+    V32 total = {};
+#pragma omp parallel num_threads(nthreads) if (nthreads > 1)
+    {
+        V32 sum[SUMS], x = splat(0.999f), y = splat(0.001f);
+        for (int i = 0; i < SUMS; i++) sum[i] = splat(float(i));
+        for (int64_t k = 0; k < rounds; k++) {
+#pragma GCC unroll 24
+            for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * x + y;
+        }
+#pragma omp critical
+        for (int i = 0; i < SUMS; i++) total += sum[i];
+    }
+    float check = 0;
+    for (int i = 0; i < VL<float>; i++) check += total[i];
+    return check > 0 ? rounds * SUMS * VL<float> * nthreads : 0; // so that nothing is optimised away
+}
+
+template <class T>
 constexpr Kernels<T> TABLE = {fp<T>,      bp<T>,      wg<T>,       prepare<T>, packed_size<T>,
-                              lstm_fp<T>, lstm_bp<T>, gates_fp<T>, gates_bp<T>};
+                              lstm_fp<T>, lstm_bp<T>, gates_fp<T>, gates_bp<T>,   column_sums<T>};
 
 } // namespace
 
-extern const Isa SD_ISA = {TABLE<float>, TABLE<double>};
+extern const Isa SD_ISA = {TABLE<float>, TABLE<double>, multiply_adds};

@@ -59,7 +59,7 @@ template <class T> struct Kernels {
     // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
     void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
     int64_t (*packed_size)(int64_t N, int64_t D);
-    // hidden [R, H] from the input's part of the gates [R, 4H]
+    // hidden [R, H] from the input's part of the gates [R, 4H], which may be a.gates
     void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
     // d_gates [R, 4H] before the activation. dh, dc [B, H]: gradients of the final state in, of the
     // first state out
@@ -71,11 +71,16 @@ template <class T> struct Kernels {
     // dc [B, H]: in the gradient of c_new, out the one of c
     void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
                      int threads, T *dc, T *d_gates);
+    // out [N] = the sum of rows [R, N]
+    void (*column_sums)(const T *rows, int64_t R, int64_t N, int threads, T *out);
 };
 
 struct Isa {
     Kernels<float> f32;
     Kernels<double> f64;
+    // Multiply-adds in registers that wait for nothing, to learn what the machine can do; gives
+    // their number.
+    int64_t (*multiply_adds)(int64_t rounds, int threads);
 };
 extern const Isa isa_avx512, isa_avx2, isa_baseline;
 

@@ -8,7 +8,7 @@ where nothing is dropped. All tensors are on the CPU, float32 or float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -223,6 +223,7 @@ def lstm_wg(
     d_gates: Tensor,
     idx: Tensor | None,
     count: Tensor | None,
+    mask: Tensor | None,
     scale: float,
     sizes: Sequence[int],
     reverse: bool,
@@ -232,10 +233,91 @@ def lstm_wg(
     dw = hidden.new_empty(4 * H, H)
     _call(
         "lstm_wg", hidden.dtype, at(hidden, R, H), at(h0, B, H), at(d_gates, R, 4 * H), at(dw),
-        *_sets(at, idx, count, len(sizes), H), scale, list(sizes), H, reverse,
-        torch.get_num_threads(),
+        *_sets(at, idx, count, len(sizes), H), scale, *_mask(at, mask, len(sizes), B, H),
+        list(sizes), H, reverse, torch.get_num_threads(),
     )  # fmt: skip
     return dw
+
+
+class Sets(NamedTuple):
+    """What is kept of one input of a layer; see :func:`lstm_fp` for ``mask``."""
+
+    idx: Tensor | None = None
+    count: Tensor | None = None
+    scale: float = 1.0
+    mask: Tensor | None = None
+
+
+def layer_fp(
+    x: Tensor,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    x_sets: Sets,
+    h_sets: Sets,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`linear_fp` and :func:`lstm_fp` at once: all h, the activated gates and all c."""
+    (B, H), D, R, at = h0.shape, x.shape[1], sum(sizes), _Addresses(x.dtype)
+    gates, hidden, cells = (x.new_empty(R, n * H) for n in (4, 1, 1))
+    _call(
+        "layer_fp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(bias, 4 * H),
+        at(weight_hh, 4 * H, H), at(h0, B, H), at(c0, B, H),
+        *_layer_sets(at, x_sets, h_sets, len(sizes), B, D, H), list(sizes), B, D, H, reverse,
+        at(gates), at(cells), at(hidden), torch.get_num_threads(),
+    )  # fmt: skip
+    return hidden, gates, cells
+
+
+def layer_bp(
+    d_hidden: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    hidden: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    x_sets: Sets,
+    h_sets: Sets,
+    sizes: Sequence[int],
+    reverse: bool,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients dx, dw_ih, db, dw_hh, dh0 and dc0 of :func:`layer_fp`.
+
+    ``needs``: which of the first four are wanted; the others come back empty. The gradient of the
+    gates is scratch memory and never a tensor.
+    """
+    (B, H), D, R, at = h0.shape, x.shape[1], sum(sizes), _Addresses(x.dtype)
+    shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
+    grads = [x.new_empty(shape if needed else 0) for shape, needed in zip(shapes, needs)]
+    dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
+    wanted = [at(grad) if needed else 0 for grad, needed in zip(grads, needs)]
+    _call(
+        "layer_bp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(weight_hh, 4 * H, H),
+        at(h0, B, H), at(c0, B, H), *_layer_sets(at, x_sets, h_sets, len(sizes), B, D, H),
+        list(sizes), B, D, H, reverse, at(gates, R, 4 * H), at(cells, R, H), at(hidden, R, H),
+        at(d_hidden, R, H), at(dh, B, H), at(dc, B, H), *wanted, torch.get_num_threads(),
+    )  # fmt: skip
+    dx, dw_ih, db, dw_hh = grads
+    return dx, dw_ih, db, dw_hh, dh, dc
+
+
+def _layer_sets(
+    at: _Addresses, x_sets: Sets, h_sets: Sets, T: int, B: int, D: int, H: int
+) -> tuple[Any, ...]:
+    x, h = (
+        (*_sets(at, sets.idx, sets.count, T, width), sets.scale)
+        for sets, width in ((x_sets, D), (h_sets, H))
+    )
+    return x, h, *_mask(at, h_sets.mask, T, B, H)
 
 
 class _Addresses:

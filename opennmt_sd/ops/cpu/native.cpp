@@ -3,13 +3,17 @@
 // Tensors travel as addresses (kernels.py has checked dtype, device, layout and shape).
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstdlib>
+#include <map>
+#include <mutex>
 #include <new>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #ifdef __linux__
@@ -34,15 +38,71 @@ static void use_huge_pages(Address p, int64_t bytes) {
 #endif
 }
 
+// Scratch memory that was let go of, kept for the next call: memory fresh from the system costs
+// more than a small product. What one call of a wide layer needs, and no more.
+class Spare {
+  public:
+    // A block of at least `bytes`, not over twice as much; null if there is none.
+    void *take(int64_t bytes) {
+        std::lock_guard<std::mutex> lock(mutex);
+        auto best = blocks.lower_bound(bytes);
+        if (best == blocks.end() || best->first > 2 * bytes) return nullptr;
+        void *p = best->second;
+        total -= best->first;
+        blocks.erase(best);
+        return p;
+    }
+    // Whether it was taken in.
+    bool give(void *p, int64_t bytes) {
+        std::lock_guard<std::mutex> lock(mutex);
+        while (!blocks.empty() && total + bytes > MOST) { // the smallest are the cheapest to miss
+            std::free(blocks.begin()->second);
+            total -= blocks.begin()->first;
+            blocks.erase(blocks.begin());
+        }
+        if (total + bytes > MOST) return false;
+        blocks.emplace(bytes, p);
+        total += bytes;
+        return true;
+    }
+    // In a forked child: another thread may have held the lock.
+    void forget() { new (this) Spare(); }
+
+  private:
+    static constexpr int64_t MOST = 64 << 20;
+    std::mutex mutex;
+    std::multimap<int64_t, void *> blocks; // by size
+    int64_t total = 0;
+};
+static Spare &spare() {
+    static Spare *const one = new Spare(); // never destroyed: kernels may run as the process ends
+    return *one;
+}
+
 void *scratch_new(int64_t bytes) {
     const bool big = bytes >= 2 * huge;
-    const int64_t unit = big ? huge : 64;
-    void *p = std::aligned_alloc(unit, (std::max<int64_t>(bytes, 1) + unit - 1) / unit * unit);
+    const int64_t unit = big ? huge : 64, head = 64; // the size lies before the block
+    const int64_t size = (std::max<int64_t>(bytes, 1) + head + unit - 1) / unit * unit;
+    if (void *p = spare().take(size)) return (char *)p + head;
+    void *p = std::aligned_alloc(unit, size);
     if (!p) throw std::bad_alloc();
-    if (big) use_huge_pages(Address(p), bytes);
-    return p;
+    if (big) use_huge_pages(Address(p), size);
+    *(int64_t *)p = size;
+    return (char *)p + head;
 }
-void scratch_free(void *p) { std::free(p); }
+void scratch_free(void *q) {
+    void *p = (char *)q - 64;
+    if (!spare().give(p, *(int64_t *)p)) std::free(p);
+}
+
+template <class T> struct Block {
+    T *p;
+    explicit Block(int64_t n) : p(n ? (T *)scratch_new(n * sizeof(T)) : nullptr) {}
+    ~Block() {
+        if (p) scratch_free(p);
+    }
+    Block(const Block &) = delete;
+};
 
 // ---------------------------------------------------------------- machine
 
@@ -261,26 +321,107 @@ static void lstm_bp(Address weight, Address c0, Address idx, Address count, int6
                          (const T *)d_hidden, (T *)d_gates, (T *)dh, (T *)dc);
 }
 
-// dw of weight_hh: WG over the states that entered each step.
+// dw of weight_hh: WG over the states that entered each step. `masked` is room for these states
+// where samples have masks of their own.
 template <class T>
-static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Address idx,
-                    Address count, int64_t S, double scale, const std::vector<int32_t> &sizes,
-                    int64_t H, bool reverse, int threads) {
-    nb::gil_scoped_release release;
-    const Steps steps(sizes);
-    const Keep keep(idx, count, S, H, scale);
-    const auto segs = segments(sizes, keep.S);
+static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, Address h0,
+                          const uint8_t *mask, int64_t mask_step, T *masked,
+                          const std::vector<const T *> &dy, Address dw, int64_t H, bool reverse,
+                          int threads) {
+    const auto segs = segments(steps.sizes, keep.S);
     std::vector<const T *> rows;
     rows.reserve(steps.R);
-    for (size_t t = 0; t < sizes.size(); t++)
-        for (int64_t b = 0; b < sizes[t]; b++) {
+    for (size_t t = 0; t < steps.sizes.size(); t++)
+        for (int64_t b = 0; b < steps.sizes[t]; b++) {
             const int64_t r = steps.before(t, b, reverse);
-            rows.push_back(r < 0 ? (const T *)h0 + b * H : (const T *)hidden + r * H);
+            const T *row = r < 0 ? (const T *)h0 + b * H : (const T *)hidden + r * H;
+            if (mask) {
+                const uint8_t *keeps = mask + t * mask_step + b * H;
+                for (int64_t u = 0; u < H; u++) masked[u] = keeps[u] ? row[u] : T(0);
+                row = masked;
+                masked += H;
+            }
+            rows.push_back(row);
         }
     const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
                       keep.sets, steps.R, H, 4 * H, team(threads)};
     use_huge_pages(dw, sizeof(T) * 4 * H * H);
-    kernels<T>().wg(a, rows_of<T>(d_gates, steps.R, 4 * H).data(), (T *)dw);
+    kernels<T>().wg(a, dy.data(), (T *)dw);
+}
+
+template <class T>
+static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Address idx,
+                    Address count, int64_t S, double scale, Address mask, int64_t mask_step,
+                    const std::vector<int32_t> &sizes, int64_t H, bool reverse, int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep keep(idx, count, S, H, scale);
+    Block<T> masked(mask ? steps.R * H : 0);
+    recurrence_wg<T>(steps, keep, hidden, h0, (const uint8_t *)mask, mask_step, masked.p,
+                     rows_of<T>(d_gates, steps.R, 4 * H), dw, H, reverse, threads);
+}
+
+// ---------------------------------------------------------------- a layer: both at once
+
+// Keep sets of one input: idx, count, S, scale.
+using SetArgs = std::tuple<Address, Address, int64_t, double>;
+
+static Keep keep_of(const SetArgs &sets, int64_t D) {
+    return Keep(std::get<0>(sets), std::get<1>(sets), std::get<2>(sets), D, std::get<3>(sets));
+}
+
+// As `linear` and `lstm_fp`, one after the other; the input's part of the gates is activated where
+// it lies.
+template <class T>
+static void layer_fp(Address x, Address weight_ih, Address bias, Address weight_hh, Address h0,
+                     Address c0, const SetArgs &x_sets, const SetArgs &h_sets, Address mask,
+                     int64_t mask_step, const std::vector<int32_t> &sizes, int64_t B, int64_t D,
+                     int64_t H, bool reverse, Address gates, Address cells, Address hidden,
+                     int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep x_keep = keep_of(x_sets, D), h_keep = keep_of(h_sets, H);
+    const auto segs = segments(sizes, x_keep.S);
+    const auto rows = rows_of<T>(x, steps.R, D);
+    use_huge_pages(gates, sizeof(T) * steps.R * 4 * H);
+    kernels<T>().fp({rows.data(), (const T *)weight_ih, nullptr, (const T *)bias, segs.data(),
+                     int(segs.size()), x_keep.sets, steps.R, D, 4 * H, team(threads)},
+                    (T *)gates);
+    kernels<T>().lstm_fp(recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H,
+                                       reverse, gates, cells, threads),
+                         (const T *)gates, (T *)hidden);
+}
+
+// All gradients of a layer; those whose address is 0 are not asked for. dh, dc: in the gradients of
+// the final state, out those of the first one.
+template <class T>
+static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0, Address c0,
+                     const SetArgs &x_sets, const SetArgs &h_sets, Address mask, int64_t mask_step,
+                     const std::vector<int32_t> &sizes, int64_t B, int64_t D, int64_t H,
+                     bool reverse, Address gates, Address cells, Address hidden, Address d_hidden,
+                     Address dh, Address dc, Address dx, Address dw_ih, Address db, Address dw_hh,
+                     int threads) {
+    nb::gil_scoped_release release;
+    const Steps steps(sizes);
+    const Keep x_keep = keep_of(x_sets, D), h_keep = keep_of(h_sets, H);
+    Block<T> d_gates(steps.R * 4 * H), masked(mask && dw_hh ? steps.R * H : 0);
+    const auto a = recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H, reverse,
+                                 gates, cells, threads);
+    kernels<T>().lstm_bp(a, (const T *)d_hidden, d_gates.p, (T *)dh, (T *)dc);
+    const auto dy = rows_of<T>(Address(d_gates.p), steps.R, 4 * H);
+    if (dw_hh)
+        recurrence_wg<T>(steps, h_keep, hidden, h0, (const uint8_t *)mask, mask_step, masked.p, dy,
+                         dw_hh, H, reverse, threads);
+    const auto segs = segments(sizes, x_keep.S);
+    const auto rows = rows_of<T>(x, steps.R, D);
+    const Linear<T> input{rows.data(), (const T *)weight_ih, nullptr, nullptr, segs.data(),
+                          int(segs.size()), x_keep.sets, steps.R, D, 4 * H, team(threads)};
+    if (dw_ih) {
+        use_huge_pages(dw_ih, sizeof(T) * 4 * H * D);
+        kernels<T>().wg(input, dy.data(), (T *)dw_ih);
+    }
+    if (dx) kernels<T>().bp(input, d_gates.p, (T *)dx);
+    if (db) kernels<T>().column_sums(d_gates.p, steps.R, 4 * H, team(threads), (T *)db);
 }
 
 template <class T> static void define(nb::module_ &m, const std::string &suffix) {
@@ -293,6 +434,8 @@ template <class T> static void define(nb::module_ &m, const std::string &suffix)
     m.def(("lstm_fp_" + suffix).c_str(), &lstm_fp<T>);
     m.def(("lstm_bp_" + suffix).c_str(), &lstm_bp<T>);
     m.def(("lstm_wg_" + suffix).c_str(), &lstm_wg<T>);
+    m.def(("layer_fp_" + suffix).c_str(), &layer_fp<T>);
+    m.def(("layer_bp_" + suffix).c_str(), &layer_bp<T>);
 }
 
 NB_MODULE(_native, m) {
@@ -301,11 +444,18 @@ NB_MODULE(_native, m) {
     const std::string level = simd_level();
     isa = level == "avx512" ? &isa_avx512 : level == "avx2" ? &isa_avx2 : &isa_baseline;
 #ifdef __linux__
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
+    pthread_atfork(nullptr, nullptr, [] {
+        forked = true;
+        spare().forget();
+    });
 #endif
     m.def("simd_level", [level] { return level; },
           "The instruction set of the kernels in use: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) "
           "or 'baseline'.");
+    m.def("multiply_adds_f32", [](int64_t rounds, int threads) {
+        nb::gil_scoped_release release;
+        return isa->multiply_adds(rounds, team(threads));
+    }, "Runs independent multiply-adds in registers; how many, over all threads.");
     define<float>(m, "f32");
     define<double>(m, "f64");
 }

@@ -1,0 +1,51 @@
+"""Peak memory of a workload, in a process of its own.
+
+``python -m opennmt_sd.benchmark.memory SUITE CASE VARIANT`` prints the peak of resident memory over
+three runs, in MB, less what the process holds before the workload is built: so parameters,
+gradients and everything kept or made on the way count, and the libraries do not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+
+def peak_mb(suite: str, case: str, variant: str, threads: int) -> float:
+    """Of ``workload(case, variant)`` of a suite's module.
+
+    Raises:
+        RuntimeError: the process failed; its last words are in the text.
+    """
+    command = [sys.executable, "-m", __name__, suite, case, variant, str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"memory of {suite} {case} ({variant}): {done.stderr.strip()[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def _status(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return float(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: memory is measured on Linux only")
+
+
+def _main(suite: str, case: str, variant: str, threads: str) -> None:
+    torch.set_num_threads(int(threads))
+    workload = importlib.import_module(f"opennmt_sd.benchmark.{suite}").workload
+    warm = torch.nn.LSTM(8, 8)  # what torch sets up once in a process
+    warm(torch.randn(2, 2, 8))[0].sum().backward()
+    before = _status("VmRSS")
+    run = workload(case, variant)
+    for _ in range(3):
+        run()
+    print(_status("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,447 @@
+"""``opennmt_sd_train_lm``, from a command line to files and exit codes, on a tiny corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("hydra", reason="hydra-core is not installed")
+pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+
+from opennmt_sd.cli.train_lm import main
+from opennmt_sd.training.loggers import read_csv
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(
+    path.stem
+    for path in (ROOT / "conf" / "experiment").glob("*.yaml")
+    if "zaremba" in path.stem or "gal" in path.stem or "awd" in path.stem
+)
+TINY = (
+    "data.path=text", "data.batch_size=2", "data.unroll=5", "data.eval_batch_size=2",
+    "model.embedding=8", "trainer.log_every=1", "sample.words=3", "trainer.accelerator=cpu",
+)  # fmt: skip
+SMALL = (*TINY, "model.hidden=8", "name=run")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A corpus of 12 different words: 120 words to train on, so 12 batches an epoch."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, lines in (("train", 20), ("valid", 4), ("test", 4)):
+        words = [f"w{(7 * i * i + i) % 11}" for i in range(5 * lines)]
+        rows = (" ".join(words[5 * k : 5 * k + 5]) for k in range(lines))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def lm(call, text) -> Callable:
+    return lambda *overrides: call(main, *overrides)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "lm" / "run"
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_the_default_does_all_of_it(lm, run) -> None:
+    done = lm(*SMALL, "trainer.epochs=2")
+    assert (done.code, done.err) == (0, "")
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        ".hydra", "best.pt", "last.pt", "curves.png", "metrics.csv", "result.json", "train_lm.log",
+    }  # fmt: skip
+    result = json.loads((run / "result.json").read_text())
+    assert result.keys() == {"valid/perplexity", "update", "test/loss", "test/perplexity"}
+    rows = read_csv(run / "metrics.csv")
+    assert rows[0].keys() == {
+        "update", "epoch", "train/loss", "train/perplexity", "train/lr", "train/words_per_s",
+    }  # fmt: skip
+    valid = [row["valid/perplexity"] for row in rows if "valid/perplexity" in row]
+    assert len(valid) == 2
+    assert min(valid) == result["valid/perplexity"]
+    assert f"valid {min(valid):.2f}" in done.out
+    assert f"test {result['test/perplexity']:.2f}" in done.out
+    assert len(re.findall(r"\bw\d+\b", done.out)) <= 3 < len(done.out.splitlines())
+    log = (run / "train_lm.log").read_text()
+    assert "Epoch 2, update 24: train perplexity" in log
+
+
+def test_experiments_are_all_here() -> None:
+    assert EXPERIMENTS == [
+        "awd_lstm", "awd_lstm_rh", "gal_large", "gal_medium",
+        "zaremba_large", "zaremba_medium", "zaremba_small",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains(lm, run, name: str) -> None:
+    hidden = "[9,8]" if "awd" in name else "8"
+    done = lm(
+        f"experiment={name}", *TINY, f"model.hidden={hidden}", "name=run", "trainer.max_updates=2",
+        "model.dropout.nr.p=0.3", "model.dropout.rh.space=random", "model.dropout.rh.p=0.1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    state = torch.load(run / "last.pt", weights_only=True)
+    assert state["position"]["updates"] == 2
+    dropout = state["config"]["model"]["dropout"]
+    assert dropout["nr"]["p"] == 0.3
+    assert dropout["rh"] == {**dropout["rh"], "p": 0.1, "space": "random"}
+
+
+def test_resume_auto_goes_on_and_equals_one_training(lm, run, tmp_path: Path) -> None:
+    assert lm(*SMALL, "trainer.max_updates=20").code == 0
+    whole = weights(run / "last.pt")
+    parts = [*SMALL, "name=parts", "resume=auto"]  # auto: also where there is nothing yet
+    assert lm(*parts, "trainer.max_updates=7").code == 0
+    done = lm(*parts, "trainer.max_updates=20")
+    assert "Resumed from" in done.out
+    found = weights(tmp_path / "runs/lm/parts/last.pt")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_resume_from_a_path_into_a_new_folder(lm, run, tmp_path: Path) -> None:
+    lm(*SMALL, "trainer.max_updates=20")
+    lm(*SMALL, "name=first", "trainer.max_updates=7")
+    options = ("name=second", "trainer.max_updates=20", "resume=runs/lm/first/last.pt")
+    assert lm(*SMALL, *options).code == 0
+    found, whole = weights(tmp_path / "runs/lm/second/last.pt"), weights(run / "last.pt")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_folder_with_a_training_is_not_overwritten(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    before = (run / "last.pt").read_bytes()
+    done = lm(*SMALL)
+    assert (done.code, done.err) == (
+        2,
+        f"train_lm: the configuration has one fault:\n  name=run: {run} holds a training already: "
+        "go on with it (resume=auto), or begin anew under another name\n",
+    )
+    assert (run / "last.pt").read_bytes() == before
+
+
+def test_resuming_another_model_is_refused(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    done = lm(*SMALL, "resume=auto", "model.hidden=16", "model.tied=false", "optim.lr=1")
+    assert (done.code, done.err) == (
+        2,
+        f"train_lm: {run}/last.pt belongs to a training with other settings:\n"
+        "  model.hidden: 8 there, 16 here\n"
+        "  model.tied: True there, False here\n"
+        "  optim.lr: 0.002 there, 1.0 here\n"
+        "Give it the same ones, or begin anew in another folder\n",
+    )
+
+
+def test_resuming_on_another_text_is_refused(lm, text, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    (text / "train.txt").write_text((text / "train.txt").read_text() + "a new line\n")
+    done = lm(*SMALL, "resume=auto")
+    assert done.code == 2
+    assert "\n  vocabulary: 12 entries there, 15 here\n" in done.err
+    assert "\n  words.train: 120 there, 124 here\n" in done.err
+
+
+def test_resuming_from_a_file_cut_short(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    (run / "last.pt").write_bytes((run / "last.pt").read_bytes()[:-500])
+    done = lm(*SMALL, "resume=auto")
+    assert done.code == 2
+    assert "is cut short, damaged or no checkpoint" in done.err
+    assert "beside it there is best.pt" in done.err
+
+
+def test_the_text_may_have_moved(lm, text, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    text.rename(text.with_name("moved"))
+    assert lm(*SMALL, "resume=auto", "data.path=moved", "trainer.max_updates=2").code == 0
+    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "data.path=moved", "name=again")
+    assert done.code == 0, done.err
+
+
+def test_evaluate_gives_the_figures_of_the_training(lm, run) -> None:
+    lm(*SMALL, "trainer.epochs=1")
+    result = json.loads((run / "result.json").read_text())
+    checkpoint = f"checkpoint={run}/best.pt"
+    for split in ("valid", "test"):
+        done = lm("mode=evaluate", checkpoint, f"split={split}", f"name={split}")
+        assert done.code == 0, done.err
+        assert f"{split} loss " in done.out
+        assert f"perplexity {result[f'{split}/perplexity']:.5g}" in done.out
+
+
+def test_evaluate_refuses_other_words(lm, run, tmp_path: Path) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "data.path=null", "name=other")
+    assert done.code == 2
+    assert "was trained with 12 words, these data have" in done.err
+
+
+def test_sample_writes_text(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    options = ("mode=sample", f"checkpoint={run}/best.pt", "sample.words=4", "sample.prompt='w0 w1'")
+    done = lm(*options, "name=first")
+    assert done.code == 0, done.err
+    assert done.out.startswith("w0 w1")
+    assert lm(*options, "name=second").out == done.out
+    assert lm(*options, "name=third", "sample.seed=1", "sample.temperature=3").out != done.out
+
+
+def test_sample_without_a_checkpoint(lm) -> None:
+    done = lm("mode=sample", "name=run")
+    assert (done.code, done.err) == (
+        2,
+        "train_lm: the configuration has one fault:\n  checkpoint=None: mode=sample needs the path "
+        "of a best.pt or last.pt\n",
+    )
+
+
+def test_all_faults_at_once(lm, tmp_path: Path) -> None:
+    done = lm(
+        "data=text", "data.train=text/train.txt", "data.valid=text/nowhere.txt", "mode=trian",
+        "model.dropout.nr.p=1.0", "model.dropout.rh.p=1.7", "model.dropout.fc.space=columns",
+        "model.hidden=[8,16]", "model.embedding=8", "optim.lr=0", "optim.name=lion", "seed=-1",
+        "optim.schedule.name=cosine", "trainer.epochs=0", "trainer.precision=8",
+        "data.batch_size=0", "sample.temperature=-1", "logger=wandb", "resume=gone.pt", "name=run",
+        "optim.betas=[0.9]",
+    )  # fmt: skip
+    assert done.code == 2
+    faults = done.err.splitlines()
+    assert faults == [
+        "train_lm: the configuration has 21 faults:",
+        "  data.test: missing; give it a value: data.test=...",
+        "  seed=-1: must lie in [0, 2**32)",
+        "  resume=gone.pt: there is no such file; use auto, or the path of a checkpoint",
+        "  optim.name=lion: use one of sgd, adam, nt_asgd",
+        "  optim.lr=0.0: must be above 0: it is the learning rate",
+        "  optim.betas=[0.9]: must be two numbers in [0, 1)",
+        "  optim.schedule.name=cosine: use one of constant, step_down, inverse",
+        "  trainer.epochs=0: must be 1 or more",
+        "  trainer.precision=8: use one of 32-true, 64-true, bf16-mixed, bf16-true, 16-mixed",
+        "  logger wandb needs the package wandb, which is not installed: pip install wandb, or "
+        "leave logger=wandb out (metrics.csv is always written)",
+        "  mode=trian: use one of train, evaluate, sample",
+        "  optim.reduction=mean: ",
+    ]
+
+
+def test_a_rate_that_is_no_rate_names_key_and_rule(lm) -> None:
+    done = lm(*SMALL, "model.dropout.nr.p=1.0", "model.dropout.fc.time=later")
+    assert (done.code, done.err) == (
+        2,
+        "train_lm: the configuration has 3 faults:\n"
+        "  model.dropout.nr.p=1.0: must lie in [0, 1): it is the share dropped; 0 drops nothing\n"
+        "  model.dropout.fc.time=later: use one of random, fixed\n"
+        "  model.dropout.input.p=1.0: must lie in [0, 1): it is the share dropped; 0 drops "
+        "nothing\n",
+    )
+
+
+def test_an_unknown_key_is_refused_by_name(lm) -> None:
+    done = lm(*SMALL, "model.dropout.nr.rate=0.5")
+    assert done.code == 1
+    assert "Key 'rate' not in 'PatternConfig'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda text: (text / "train.txt").write_text(""), "train.txt is empty"),
+        (lambda text: (text / "train.txt").write_text("one line\n"), "train.txt has one line"),
+        (lambda text: (text / "valid.txt").write_text("w1 x9\nw1\n"), "'x9' is not among the"),
+        (lambda text: (text / "valid.txt").write_bytes(b"w1\nw\xff\n"), "byte 0xff"),
+        (lambda text: (text / "train.txt").write_text("w1\nw2\n"), "too few for batch_size 2"),
+        (lambda text: (text / "test.txt").unlink(), "test.txt is not there"),
+    ],
+    ids=["empty", "one line", "unknown word", "not UTF-8", "too short", "missing"],
+)
+def test_a_text_that_cannot_be_used(lm, text, run, change, fault) -> None:
+    change(text)
+    done = lm(*SMALL)
+    assert done.code == 2
+    assert fault in done.err
+    assert "Traceback" not in done.err
+    assert not (run / "last.pt").exists()
+
+
+def test_an_unknown_word_in_the_prompt_is_told_before_the_training(lm, run) -> None:
+    done = lm(*SMALL, "sample.prompt=hamlet")
+    assert done.code == 2
+    assert "the prompt's 'hamlet' is not among the model's 12 words" in done.err
+    assert not (run / "last.pt").exists()
+
+
+def test_a_diverged_training_is_one_line(lm) -> None:
+    done = lm(*SMALL, "optim=sgd", "optim.lr=1e38", "optim.clip=null")
+    assert done.code == 1
+    assert re.fullmatch(
+        r"train_lm: the loss is (nan|inf) at update \d+: the training has diverged\. .*\n", done.err
+    )
+
+
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    before = (run / "last.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
+    try:
+        done = lm(*SMALL, "resume=auto", "trainer.max_updates=2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert done.code == 1
+    assert done.err.startswith(f"train_lm: {run}/last.pt cannot be written: ")
+    assert "the checkpoint before it is untouched" in done.err
+    assert (run / "last.pt").read_bytes() == before
+    assert lm(*SMALL, "resume=auto", "trainer.max_updates=2").code == 0
+
+
+def test_engines_give_the_same_loss(lm, tmp_path: Path) -> None:
+    found = {}
+    for engine in ("auto", "naive", "portable"):
+        options = (f"trainer.engine={engine}", f"name={engine}", "trainer.max_updates=3")
+        assert lm(*SMALL, *options).code == 0
+        rows = read_csv(tmp_path / "runs/lm" / engine / "metrics.csv")
+        found[engine] = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert found["naive"] == pytest.approx(found["auto"], rel=1e-5)
+    assert found["portable"] == pytest.approx(found["auto"], rel=1e-5)
+
+
+def test_low_precision_trains(lm) -> None:
+    assert lm(*SMALL, "trainer.precision=bf16-mixed", "trainer.max_updates=2").code == 0
+
+
+def test_a_grid_runs_and_a_diverged_run_counts_as_the_worst(lm, tmp_path: Path) -> None:
+    done = lm(
+        *SMALL, "hparams_search=grid", "trainer.max_updates=2", "optim=sgd", "optim.clip=null",
+        "hydra.sweeper.params={optim.lr: '1e38,1'}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Counts as the worst: the loss is" in done.out
+    found = sorted(tmp_path.glob("runs/lm/multirun/run/*/result.json"))
+    assert [path.parent.name for path in found] == ["1"]
+
+
+def test_optuna_minimises_what_main_returns(lm, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="no optuna sweeper here")
+    done = lm(
+        *SMALL, "hparams_search=optuna", "hydra.sweeper.n_trials=2", "trainer.max_updates=2"
+    )
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs/lm/multirun/run"
+    best = (folder / "optimization_results.yaml").read_text()
+    scores = [
+        json.loads(path.read_text())["valid/perplexity"]
+        for path in folder.glob("*/result.json")
+    ]
+    assert len(scores) == 2
+    assert float(re.search(r"best_value: (.*)", best)[1]) == pytest.approx(min(scores))
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "train_lm.py"), *overrides]
+
+
+def shell(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_joblib_runs_two_at_a_time(text, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="no joblib launcher here")
+    done = shell(
+        tmp_path,
+        *command(*SMALL, "hparams_search=joblib", "trainer.max_updates=2"),
+        "hydra.sweeper.params={model.dropout.nr.p: '0.1,0.2'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("runs/lm/multirun/run/*/result.json"))) == 2
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_shell_and_resume_equal_never_stopped(lm, text, run, tmp_path: Path) -> None:
+    options = (*SMALL, "trainer.epochs=400", "trainer.threads=1", "trainer.log_every=10")
+    process = subprocess.Popen(
+        command(*options), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = run / "metrics.csv"
+    deadline = time.monotonic() + 100
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 30):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    updates = torch.load(run / "last.pt", weights_only=True)["position"]["updates"]
+    assert process.returncode == 143
+    assert err == (
+        f"train_lm: stopped by SIGTERM at update {updates:,}; {run}/last.pt is written. Go on from "
+        "there with resume=auto and the same name\n"
+    )
+    end = f"trainer.max_updates={updates + 15}"
+    threads = torch.get_num_threads()
+    assert lm(*options, end, "resume=auto").code == 0
+    assert lm(*options, end, "name=whole").code == 0
+    torch.set_num_threads(threads)
+    found, whole = weights(run / "last.pt"), weights(tmp_path / "runs/lm/whole/last.pt")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_two_processes_of_fabric_and_of_torchrun_are_one_training(text, run, tmp_path) -> None:
+    options = (*SMALL, "trainer.max_updates=9", "trainer.threads=1", "trainer.evaluate_every=4")
+    own = shell(tmp_path, *command(*options, "trainer.devices=2"))
+    assert (own.returncode, own.stderr) == (0, "")
+    assert own.stdout.count("parameters; engine") == 1  # one of two speaks
+    torchrun = str(Path(sys.executable).with_name("torchrun"))
+    script = [torchrun, "--nproc-per-node", "2", *command()[1:]]
+    part = shell(tmp_path, *script, *options, "name=parts", "trainer.max_updates=6")
+    assert part.returncode == 0, part.stderr
+    rest = shell(tmp_path, *script, *options, "name=parts", "resume=auto")
+    assert rest.returncode == 0, rest.stderr
+    states = [
+        torch.load(tmp_path / "runs/lm" / name / "last.pt", weights_only=True)
+        for name in ("run", "parts")
+    ]
+    ranks = [state["ranks"] for state in states]
+    for a, b in zip(*ranks):
+        assert torch.equal(a["rng"]["torch"], b["rng"]["torch"])
+        hidden = [[x for pair in rank["carried"]["hidden"] for x in pair] for rank in (a, b)]
+        assert all(torch.equal(x, y) for x, y in zip(*hidden))
+    assert not torch.equal(ranks[0][0]["rng"]["torch"], ranks[0][1]["rng"]["torch"])
+    models = [state["model"] for state in states]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    assert {path.name for path in (tmp_path / "runs/lm/run").iterdir()} == {
+        ".hydra", "best.pt", "last.pt", "curves.png", "metrics.csv", "result.json", "train_lm.log",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_installed_command_works_from_a_foreign_folder(text, run, tmp_path: Path) -> None:
+    installed = str(Path(sys.executable).with_name("opennmt_sd_train_lm"))
+    done = shell(tmp_path, installed, *SMALL, "trainer.max_updates=2")
+    assert done.returncode == 0, done.stderr
+    assert (run / "best.pt").exists()
+    shown = shell(tmp_path, installed, "--help")
+    assert "experiment: awd_lstm, awd_lstm_rh, gal_large" in shown.stdout

@@ -1,0 +1,122 @@
+"""Storing, loading, and tagging files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from opennmt_sd.tagger import files
+from opennmt_sd.tagger.card import Card
+from opennmt_sd.tagger.conll import ConllError
+from opennmt_sd.tagger.corpora import Corpora
+from opennmt_sd.tagger.scores import score
+from opennmt_sd.tagger.trained import Trained
+from opennmt_sd.training import checkpoint
+from opennmt_sd.training.checkpoint import CheckpointError
+
+WORDS = [["Mary", "Smith", "met", "Pétër", "☃"], ["New", "York"]]  # with characters never seen
+
+
+def test_store_and_load(trained: Trained, tmp_path: Path) -> None:
+    trained.save(tmp_path / "tagger.pt")
+    for place in (tmp_path, tmp_path / "tagger.pt"):
+        again = Trained.load(place)
+        assert again.tags(WORDS) == trained.tags(WORDS)
+        assert again.vocabulary == trained.vocabulary
+        assert not again.model.training
+    assert Trained.from_bytes(trained.to_bytes()).tags(WORDS) == trained.tags(WORDS)
+    assert trained.types == ["LOC", "MISC", "ORG", "PER"]
+
+
+def test_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+        Trained.load(tmp_path / "tagger.pt")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        Trained.load(tmp_path)
+    trained.save(tmp_path / "tagger.pt")
+    data = (tmp_path / "tagger.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(data[:-500])
+    with pytest.raises(CheckpointError, match="is cut short, damaged or no checkpoint"):
+        Trained.load(tmp_path / "cut.pt")
+    checkpoint.write(tmp_path / "lm.pt", {"model": {}, "averaging": None, "constants": {}})
+    with pytest.raises(CheckpointError) as error:
+        Trained.load(tmp_path / "lm.pt")
+    assert str(error.value) == (
+        f"{tmp_path / 'lm.pt'} is not of a tagger: take a tagger.pt, or a best.pt that "
+        "train_tagger wrote"
+    )
+
+
+def test_conll_in_conll_out(trained: Trained, write) -> None:
+    text = "-DOCSTART- -X- O O\n\nMary N I-PER\nSmith N I-PER\n\nNew N O\nYork N I-LOC\n"
+    tagged = files.tag(trained, write(text))
+    assert tagged.text == (
+        "-DOCSTART- -X- O O\n\nMary N I-PER I-PER\nSmith N I-PER I-PER\n\nNew N O I-LOC\n"
+        "York N I-LOC I-LOC\n"
+    )
+    assert tagged.scores is not None
+    assert (tagged.scores.all.precision, tagged.scores.all.support) == (50, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Mary\nSmith\n", "Mary B-PER\nSmith I-PER\n"),  # one column: words alone
+        ("Mary\tNNP\nSmith\tNNP\n", "Mary\tNNP\tB-PER\nSmith\tNNP\tI-PER\n"),
+        ("", ""),
+        ("\n\n", "\n\n"),
+    ],
+)
+def test_without_gold_tags(trained: Trained, write, text: str, expected: str) -> None:
+    tagged = files.tag(trained, write(text))
+    assert tagged.text == expected
+    assert tagged.scores is None
+
+
+def test_a_broken_file_is_told(trained: Trained, write) -> None:
+    with pytest.raises(ConllError, match=":2: 2 columns, but the first row"):
+        files.tag(trained, write("a\nb c\n"))
+    with pytest.raises(ValueError, match="format 'xml' is unknown: use one of auto, conll, text"):
+        files.tag(trained, write("a\n"), kind="xml")
+
+
+def test_plain_text_in(trained: Trained, write) -> None:
+    pytest.importorskip("spacy", reason="plain text needs spaCy")
+    tagged = files.tag(trained, write("Mary Smith met.\nNew York\n", "a.txt"))
+    assert tagged.sentences[0] == ["Mary", "Smith", "met", "."]
+    assert tagged.text.startswith("Mary\tB-PER\nSmith\tI-PER\nmet\tO\n")
+    assert files.tag(trained, write(" \n\n", "empty.txt")).text == ""
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    files.write(tmp_path / "a", "new\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(FileNotFoundError):
+        files.write(tmp_path / "no" / "a", "x")
+
+
+def test_card(trained: Trained, corpora: Corpora) -> None:
+    gold = corpora.train.in_scheme("bioes")
+    scores = score(gold, trained.tags([s.words for s in corpora.train.sentences]))
+    card = str(Card(trained, corpora, {"valid": scores}, "glove.txt", 0.5, "seed: 1\n"))
+    for part in (
+        "| train | `", "| iob1 |", "which cover 50.0% of the training words", "### valid",
+        "| **all** | 100.00 | 100.00 | 100.00 | 7 |", "Dropout: none.", "linear-chain CRF",
+        "```yaml\nseed: 1\n```", 'nlp.add_pipe("structured_ner"', "LOC, MISC, ORG, PER",
+    ):  # fmt: skip
+        assert part in card, part
+    assert (
+        "test"
+        not in card.split("## Scores")[1].split("## Model", maxsplit=1)[0].split("### valid")[1]
+    )
+
+
+def test_a_checkpoint_of_the_trainer_serves_too(trained: Trained, tmp_path: Path) -> None:
+    average = {name: torch.zeros_like(p) for name, p in trained.model.named_parameters()}
+    state = {"model": trained.model.state_dict(), "constants": trained.constants()}
+    checkpoint.write(tmp_path / "best.pt", {**state, "averaging": None, "config": {}})
+    assert Trained.load(tmp_path / "best.pt").tags(WORDS) == trained.tags(WORDS)
+    checkpoint.write(tmp_path / "best.pt", {**state, "averaging": {"average": average}})
+    assert not Trained.load(tmp_path / "best.pt").model.output.weight.any()
