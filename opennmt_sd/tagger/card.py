@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
-import opennmt_sd
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.tagger.corpora import Corpora
 from opennmt_sd.tagger.model import TaggerConfig
@@ -51,7 +51,7 @@ class Card:
         vocabulary, model = self.trained.vocabulary, self.trained.model
         parts = [
             "# Named-entity tagger",
-            f"Trained with opennmt_sd {opennmt_sd.__version__}. It knows the types "
+            f"Trained with opennmt_sd {version('opennmt_sd')}. It knows the types "
             f"{', '.join(self.trained.types)}, and tags in {vocabulary.scheme.upper()}.",
             "## Use",
             "```python\n"
