@@ -60,7 +60,7 @@ class PredictConfig:
     """What mode=predict reads and writes."""
 
     input: str | None = None
-    output: str | None = None  # null: standard output
+    output: str | None = None  # null: predicted.conll in the run's folder
     format: str = "auto"
     html: str | None = None
     language: str = "en"

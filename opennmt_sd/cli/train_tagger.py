@@ -32,7 +32,7 @@ FORMATS = ("auto", "conll", "text")
 FILES = ("train", "valid", "test")
 PLACES = ("data.path", "data.train", "data.valid", "data.test", "data.glove", "predict")
 PATHS = (*PLACES[:-1], "checkpoint", "predict.input", "predict.output", "predict.html")
-CARD = "README.md"
+CARD, PREDICTED = "README.md", "predicted.conll"
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def train(cfg: DictConfig) -> float:
     )
     covered = coverage(corpora.train, vocabulary, vectors)
     log.info(
-        f"{vocabulary.trained:,} words of training, {len(vocabulary.unseen):,} more with a vector "
+        f"{len(vocabulary.words):,} words of training, {len(vocabulary.unseen):,} more with a vector "
         f"only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
         f"{vocabulary.scheme.upper()}"
     )
@@ -180,9 +180,8 @@ def train(cfg: DictConfig) -> float:
         found |= {name: s for name, s in tagger_task.latest.items() if name == "test"}
         for name, scores in found.items():
             log.info(f"{name}, best weights:\n{scores}")
-        trained.save(folder / FILE)
-        config = OmegaConf.to_yaml(cfg, resolve=True)
-        card = Card(trained, corpora, found, glove, covered, config)
+        trained.save(folder / FILE, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        card = Card(trained, corpora, found, glove, covered, OmegaConf.to_yaml(cfg, resolve=True))
         (folder / CARD).write_text(str(card), encoding="utf-8")
         test = f", test {outcome.test['f1']:.2f}" if outcome.test else ""
         log.info(
@@ -203,12 +202,10 @@ def evaluate(cfg: DictConfig) -> float:
 
     fabric = fabric_for(cfg.trainer)
     trained = load(cfg.checkpoint)
-    data = cfg.data
-    before = checkpoint.read(_file(cfg.checkpoint)).get("config")
-    if before is not None:
-        given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
-        changed = absolute(OmegaConf.from_dotlist(given)).get("data", {})
-        data = OmegaConf.merge(OmegaConf.create(before["data"]), changed)
+    before = checkpoint.read(_file(cfg.checkpoint))["config"]
+    given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
+    changed = absolute(OmegaConf.from_dotlist(given)).get("data", {})
+    data = OmegaConf.merge(OmegaConf.create(before["data"]), changed)
     corpus = getattr(corpora_of(data), cfg.split)
     fabric.to_device(trained.model)
     tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
@@ -229,11 +226,9 @@ def predict(cfg: DictConfig) -> None:
         trained, Path(what.input), kind=what.format, language=what.language,
         batch_size=cfg.data.eval_batch_size,
     )  # fmt: skip
-    if what.output is None:
-        print(tagged.text, end="", flush=True)
-    else:
-        files.write(Path(what.output), tagged.text)
-        log.info(f"{what.output}: {len(tagged.sentences):,} sentences")
+    output = Path(what.output) if what.output else run_folder() / PREDICTED
+    files.write(output, tagged.text)
+    log.info(f"{output}: {len(tagged.sentences):,} sentences, their tags in the last column")
     if tagged.scores is not None:
         log.info(f"Against the tags in {what.input}:\n{tagged.scores}")
     if what.html is not None:

@@ -68,7 +68,7 @@ class Card:
                     for name, c in vars(self.corpora).items()
                 ],
             ),
-            f"Words and tags come from the training data alone: {vocabulary.trained:,} words, "
+            f"Words and tags come from the training data alone: {len(vocabulary.words):,} words, "
             f"{len(vocabulary.chars):,} characters. "
             + (
                 f"Word vectors: `{self.vectors}`, which cover {self.coverage:.1%} of the training "

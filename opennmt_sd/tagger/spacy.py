@@ -13,6 +13,7 @@ spaCy finds it through the entry point ``spacy_factories``; nothing need be impo
 from __future__ import annotations
 
 import html as _html
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,9 @@ def html(docs: list[Doc], title: str) -> str:
     """A page with the entities of documents, marked and coloured."""
     kinds = sorted({entity.label_ for doc in docs for entity in doc.ents})
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(kinds)}
-    marked = displacy.render(docs, style="ent", page=False, options={"colors": colours})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\[W006\]")  # a sentence may well have no entity
+        marked = displacy.render(docs, style="ent", page=False, options={"colors": colours})
     return PAGE.format(title=_html.escape(title), body=marked)
 
 

@@ -66,13 +66,16 @@ class Trained:
         """What belongs to the weights: plain values, for a checkpoint."""
         return {KEY: {"config": self.model.config.to_dict(), "vocabulary": asdict(self.vocabulary)}}
 
-    def save(self, path: Path) -> None:
-        """Write a file that :meth:`load` reads: the weights alone, whole or not at all.
+    def save(self, path: Path, config: Mapping[str, Any] | None = None) -> None:
+        """Write a file that :meth:`load` reads: no optimizer in it; whole or not at all.
+
+        Args:
+            config: plain values, kept in the file: what it was trained with.
 
         Raises:
             SaveError: the disk is full, say.
         """
-        checkpoint.write(path, self._state())
+        checkpoint.write(path, {**self._state(), "config": config or {}})
 
     def to_bytes(self) -> bytes:
         buffer = io.BytesIO()

@@ -19,6 +19,10 @@ from opennmt_sd.training.task import Task
 Make = Callable[..., TaggerTask]
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
 def test_it_is_a_task(make: Make) -> None:
     task: Task = make()
     assert (task.unit, task.score, task.mode) == ("sentences", "f1", "max")
@@ -84,7 +88,7 @@ def test_a_type_that_training_lacks_counts_as_missed(
 ) -> None:
     train, other = write("Peter B-PER\nsaid O\n", "train"), write("Oslo B-LOC\nsaid O\n", "other")
     corpora = Corpora.files(train, other, train)
-    assert caplog.messages == [
+    assert warnings_of(caplog) == [
         f"{other} has 1 entities of type LOC, which the training data lack: they count as missed"
     ]
     vocabulary = corpora.vocabulary()
@@ -102,7 +106,7 @@ def test_no_entities(write, caplog: pytest.LogCaptureFixture) -> None:
         f"{none} holds no entity (every tag is O): there is nothing to learn"
     )
     Corpora.files(some, none, some)
-    assert caplog.messages == [f"{none} holds no entity: its F1 is 0 by definition"]
+    assert warnings_of(caplog) == [f"{none} holds no entity: its F1 is 0 by definition"]
 
 
 def test_a_folder_without_data(tmp_path) -> None:

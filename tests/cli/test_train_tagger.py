@@ -1,0 +1,188 @@
+"""``opennmt_sd_train_tagger``, from a command line to files and exit codes, on a tiny corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("hydra", reason="hydra-core is not installed")
+pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+
+from opennmt_sd.cli.train_tagger import main
+from opennmt_sd.tagger.trained import Trained
+from opennmt_sd.training.loggers import read_csv
+
+EXPERIMENTS = ("lample", "ma_hovy", "ncrfpp")
+TRAIN = """-DOCSTART- -X- O O
+
+Peter NNP I-NP I-PER
+Blackburn NNP I-NP I-PER
+met VBD I-VP O
+Mary NNP I-NP I-PER
+
+BRUSSELS NNP I-NP I-LOC
+1996-08-22 CD I-NP O
+
+EU NNP I-NP I-ORG
+rejects VBZ I-VP O
+German JJ I-NP I-MISC
+call NN I-NP O
+"""
+TINY = (
+    "data.path=data", "data.batch_size=1", "model.word_dim=6", "model.char_dim=4",
+    "model.char_width=4", "model.hidden=8", "trainer.log_every=1", "trainer.accelerator=cpu",
+)  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("eng.train", "eng.testa", "eng.testb"):
+        (folder / name).write_text(TRAIN)
+    numbers = " ".join(["0.25"] * 6)
+    (folder / "glove.txt").write_text(f"peter {numbers}\nparis {numbers}\n")
+    return folder
+
+
+@pytest.fixture
+def tagger(call, data) -> Callable:
+    return lambda *overrides: call(main, *overrides)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "tagger" / "run"
+
+
+def test_the_default_does_all_of_it(tagger, run) -> None:
+    done = tagger(*TINY, "name=run", "trainer.epochs=2", "data.glove=data/glove.txt")
+    assert (done.code, done.err) == (0, "")
+    assert {path.name for path in run.iterdir()} == {
+        ".hydra", "README.md", "best.pt", "last.pt", "tagger.pt", "curves.png", "metrics.csv",
+        "result.json", "train_tagger.log",
+    }  # fmt: skip
+    result = json.loads((run / "result.json").read_text())
+    assert {"valid/f1", "test/f1", "test/f1/PER", "test/errors/missed"} <= result.keys()
+    rows = read_csv(run / "metrics.csv")
+    assert {"train/loss", "train/sentences_per_s", "valid/f1"} <= {k for row in rows for k in row}
+    # One decoding of the test data, with the best weights.
+    assert sum("test/f1" in row for row in rows) == 1
+    for text in (
+        "3 sentences, 10 words, 5 entities, scheme IOB1",
+        "10 words of training, 1 more with a vector only, ",
+        "Word vectors cover 10.0% of the words of train",
+        "test, best weights:\n",
+        "errors: ",
+        f"F1: valid {result['valid/f1']:.2f}",
+    ):
+        assert text in done.out, text
+    card = (run / "README.md").read_text()
+    assert "### test" in card
+    assert "glove.txt`, which cover 10.0% of the training words" in card
+    assert Trained.load(run).tags([["Paris"]])[0][0][0] in "OS"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains(tagger, run, name: str) -> None:
+    done = tagger(
+        f"experiment={name}", *TINY, "data.glove=data/glove.txt", "name=run",
+        "trainer.max_updates=2", "model.dropout.rh.p=0.3", "model.dropout.nr.space=random",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    config = torch.load(run / "last.pt", weights_only=True)["constants"]["tagger"]["config"]
+    assert config["recurrent_dropout"] == {"p": 0.3, "space": "structured", "time": "random"}
+    assert config["input_dropout"] == {"p": 0.5, "space": "random", "time": "random"}
+    assert config["chars"] == ("lstm" if name == "lample" else "cnn")
+
+
+def test_resume_equals_one_training(tagger, run, tmp_path: Path) -> None:
+    common = (
+        *TINY,
+        "trainer.epochs=4",
+        "model.dropout.rh.p=0.3",
+        "optim=sgd",
+        "optim.momentum=0.9",
+    )
+    assert tagger(*common, "name=run").code == 0
+    parts = (*common, "name=parts", "resume=auto")
+    assert tagger(*parts, "trainer.max_updates=4", "trainer.save_every=1").code == 0
+    done = tagger(*parts, "trainer.save_every=1")
+    assert "Resumed from" in done.out, done.err
+    whole, found = (
+        torch.load(folder / "last.pt", weights_only=True)["model"]
+        for folder in (run, tmp_path / "runs/tagger/parts")
+    )
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_evaluate_and_predict(tagger, run, data, tmp_path: Path) -> None:
+    pytest.importorskip("spacy", reason="the page and plain text need spaCy")
+    assert tagger(*TINY, "name=run", "trainer.epochs=30", "optim.lr=0.02").code == 0
+    done = tagger("mode=evaluate", f"checkpoint={run}", "split=valid", "name=e")
+    assert done.code == 0, done.err
+    assert "all      100.00  100.00 100.00         5" in done.out
+    use = ("mode=predict", f"checkpoint={run / 'tagger.pt'}", "name=p")
+    files = ("predict.output=out.conll", "predict.html=page.html")
+    done = tagger(*use, "predict.input=data/eng.testa", *files)
+    assert done.code == 0, done.err
+    out = (tmp_path / "out.conll").read_text()
+    assert out.startswith("-DOCSTART- -X- O O\n\nPeter NNP I-NP I-PER I-PER\n")
+    assert (tmp_path / "page.html").read_text().count("<mark") == 5
+    (tmp_path / "text.txt").write_text("Peter Blackburn met Mary")
+    done = tagger(*use, "predict.input=text.txt", "name=q")
+    assert done.code == 0, done.err
+    written = tmp_path / "runs/tagger/q/predicted.conll"
+    assert written.read_text().startswith("Peter\tB-PER\nBlackburn\tI-PER\nmet\tO\n")
+
+
+def test_every_fault_at_once(tagger, run) -> None:
+    done = tagger(
+        "model.chars=rnn", "model.head=svm", "model.char_window=2", "data.scheme=bilou",
+        "model.dropout.nr.p=1.5", "data.batch_size=0", "data.unknown=2", "data.path=nowhere",
+        "data.glove=nothing", "optim.reduction=max", "name=run",
+    )  # fmt: skip
+    assert done.code == 2
+    for fault in (
+        "model.chars=rnn: use one of cnn, lstm, none",
+        "model.head=svm: use one of crf, softmax",
+        "data.scheme=bilou: use one of iob1, iob2, bioes",
+        "model.dropout.nr.p=1.5: must lie in [0, 1)",
+        "data.batch_size=0: must be 1 or more",
+        "data.unknown=2.0: must lie in [0, 1]",
+        "nowhere: there is no such folder",
+        "nothing: there is no such file",
+        "optim.reduction=max: use one of mean, sum",
+    ):
+        assert fault in done.err, fault
+    assert not (run / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (("model.char_window=2",), "model.char_window=2: must be odd: it is centred on a"),
+        (("model.chars=lstm", "model.char_width=5"), "model.char_width=5: must be even for chars="),
+        (("data.train=x",), "contradicts data.train, data.valid, data.test: give one of both"),
+        (("mode=predict",), "checkpoint=None: mode=predict needs the path of a tagger.pt or best"),
+        (("mode=predict",), "predict.input=None: mode=predict needs a file"),
+        (("mode=tag",), "mode=tag: use one of train, evaluate, predict"),
+        (("model.word_dim=7", "data.glove=data/glove.txt"), "set model.word_dim=6, or take"),
+    ],
+)
+def test_faults(tagger, overrides: tuple[str, ...], text: str) -> None:
+    done = tagger("data.path=data", *overrides)
+    assert done.code == 2
+    assert text in done.err
+
+
+def test_a_broken_file_ends_with_code_2(tagger, data) -> None:
+    (data / "eng.testa").write_text("Peter I-PER\nBlackburn\n")
+    done = tagger(*TINY)
+    assert done.code == 2
+    assert "eng.testa:2: 1 column, but the first row (line 1) has 2" in done.err
+    assert "Traceback" not in done.err
