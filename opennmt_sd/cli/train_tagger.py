@@ -157,8 +157,8 @@ def train(cfg: DictConfig) -> float:
     )
     covered = coverage(corpora.train, vocabulary, vectors)
     log.info(
-        f"{len(vocabulary.words):,} words of training, {len(vocabulary.unseen):,} more with a vector "
-        f"only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
+        f"{len(vocabulary.words):,} words of training, {len(vocabulary.unseen):,} more with a "
+        f"vector only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
         f"{vocabulary.scheme.upper()}"
     )
     if vectors:
