@@ -95,10 +95,11 @@ class LMModelConfig:
 class LMDataConfig:
     """The corpus, and how it is cut into batches."""
 
-    path: str | None = None  # a folder
-    train: str | None = None  # or three files
-    valid: str | None = None
-    test: str | None = None
+    # A folder, or three files. MISSING, since a file's `???` does not override a default.
+    path: str | None = MISSING
+    train: str | None = MISSING
+    valid: str | None = MISSING
+    test: str | None = MISSING
     batch_size: int = 20
     unroll: int = 35
     random_unroll: bool = False

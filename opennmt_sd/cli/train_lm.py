@@ -1,31 +1,17 @@
-"""``opennmt_sd_train_lm``: train, evaluate or sample a language model, configured with Hydra."""
+"""``opennmt_sd_train_lm``: train, evaluate or sample a language model, configured with Hydra.
+
+Light, so that ``--help``, ``--cfg job`` and the shell's completion answer at once; the work is in
+``lm.py``.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import to_absolute_path
-from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli import schema
-from opennmt_sd.cli.errors import guarded
-from opennmt_sd.cli.trainer import fabric_for, fit, quiet_ranks, run_folder, score_or_worst
-from opennmt_sd.cli.validate import Checks, check_training
-
-log = logging.getLogger(__name__)
-
-COMMAND = "train_lm"
-MODES = ("train", "evaluate", "sample")
-SPLITS = ("valid", "test")
-REDUCTIONS = ("mean", "sum_over_time")
-FILES = ("train", "valid", "test")
-PATTERNS = ("nr", "rh", "fc", "input", "words")
-PLACES = ("data.path", "data.train", "data.valid", "data.test")
+from opennmt_sd.cli.ranks import quiet_ranks
 
 
 def main() -> None:
@@ -36,242 +22,10 @@ def main() -> None:
 
 
 @hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf", config_name="train_lm")
-def _main(cfg: DictConfig) -> float | None:
-    from opennmt_sd.lm.data import CorpusError
+def _main(cfg: Any) -> float | None:
+    from opennmt_sd.cli.lm import run
 
-    return guarded(COMMAND, lambda: run(cfg), unusable=(CorpusError,))
-
-
-def run(cfg: DictConfig) -> float | None:
-    """Do what ``cfg.mode`` says.
-
-    Returns:
-        The best perplexity on the validation data, for a sweeper to minimise; with mode=evaluate
-        that of the split; with mode=sample None.
-    """
-    cfg = absolute(cfg)
-    validate(cfg, run_folder())
-    if cfg.mode == "train":
-        return score_or_worst(lambda: train(cfg), "min")
-    if cfg.mode == "evaluate":
-        return evaluate(cfg)
-    sample(cfg)
-    return None
-
-
-def validate(cfg: DictConfig, folder: Path) -> None:
-    """Refuse what cannot work.
-
-    Args:
-        folder: of the run.
-
-    Raises:
-        ConfigError: with every fault.
-    """
-    checks = Checks(cfg)
-    check_training(checks, folder)
-    checks.choice("mode", MODES)
-    checks.choice("split", SPLITS)
-    checks.choice("optim.reduction", REDUCTIONS)
-    checks.counts("data.batch_size", "data.unroll", "data.eval_batch_size", "data.test_batch_size")
-    checks.counts("sample.words", "sample.top_k", least=0)
-    checks.within("sample.temperature", "must be 0 or more; 0 takes the likeliest word", 0)
-    if cfg.mode == "train":
-        _check_model(checks)
-        _check_data(checks)
-    elif cfg.checkpoint is None:
-        checks.fault("checkpoint", f"mode={cfg.mode} needs the path of a best.pt or last.pt")
-    elif not Path(cfg.checkpoint).exists():
-        checks.fault("checkpoint", "there is no such file")
-    checks.finish()
-
-
-def _check_model(checks: Checks) -> None:
-    for name in PATTERNS:
-        checks.pattern(f"model.dropout.{name}")
-    checks.rate("model.dropout.weight")
-    checks.counts("model.embedding", "model.layers")
-    checks.positive("model.init", "the bound of the first weights; null has other rules")
-    checks.within("model.ar", "must be 0 or more", 0)
-    checks.within("model.tar", "must be 0 or more", 0)
-    hidden, layers = checks.value("model.hidden"), checks.value("model.layers")
-    widths = [hidden] if isinstance(hidden, int) else hidden
-    if widths is None:
-        return
-    if not (OmegaConf.is_list(widths) or isinstance(widths, list)) or not all(
-        isinstance(width, int) and width > 0 for width in widths or [0]
-    ):
-        checks.fault("model.hidden", "must be a width of 1 or more, or a list of them: [64,32]")
-        return
-    if not isinstance(hidden, int) and layers not in (None, len(widths)):
-        checks.fault("model.layers", f"contradicts model.hidden={hidden}: leave it null")
-    embedding = checks.value("model.embedding")
-    if checks.value("model.tied") and embedding not in (None, widths[-1]):
-        checks.fault(
-            "model.tied",
-            f"needs one width for model.embedding={embedding} and the last of model.hidden="
-            f"{hidden}; make them equal, or tied=false",
-        )
-
-
-def _check_data(checks: Checks) -> None:
-    path, files = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
-    if path is not None and any(files):
-        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
-    elif path is not None and not Path(path).is_dir():
-        checks.fault("data.path", "there is no such folder")
-    for name, file in zip(FILES, files):
-        if file is not None and not Path(file).is_file():
-            checks.fault(f"data.{name}", "there is no such file")
-        elif file is None and any(files) and f"data.{name}" not in checks.missing:
-            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
-
-
-def train(cfg: DictConfig) -> float:
-    """Train; print the perplexities and some text; write curves and result into the run's folder.
-
-    Returns:
-        The best perplexity on the validation data.
-    """
-    from opennmt_sd.lm.sample import prompt_ids
-
-    corpus = corpus_of(cfg.data)
-    prompt_ids(cfg.sample.prompt, corpus.vocabulary)  # an unknown word is told now, not at the end
-    log.info(str(corpus))
-
-    def build(rank: int, world_size: int) -> tuple[Any, dict[str, Any]]:
-        model = model_of(cfg.model, len(corpus.vocabulary))
-        constants = {
-            "vocabulary": list(corpus.vocabulary.words),
-            "words": {name: len(getattr(corpus, name)) for name in FILES},
-        }
-        return task_of(cfg, model, corpus, rank, world_size), constants
-
-    outcome, task, fabric = fit(cfg, build=build, measure="perplexity", places=PLACES)
-    if fabric.is_global_zero:
-        test = f", test {outcome.test['perplexity']:.2f}" if outcome.test else ""
-        log.info(
-            f"Perplexity: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
-            f"Best weights: {outcome.checkpoint}"
-        )
-        if cfg.sample.words:
-            write_text(cfg, task.model, corpus.vocabulary)
-    return outcome.score
-
-
-def evaluate(cfg: DictConfig) -> float:
-    """Print a checkpoint's scores on ``cfg.split``, of its own data or of others that are given.
-
-    Returns:
-        The perplexity.
-    """
-    from opennmt_sd.lm.text import CorpusError
-
-    fabric = fabric_for(cfg.trainer)
-    state, model, vocabulary = load(cfg.checkpoint)
-    before = OmegaConf.create(state["config"])
-    given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
-    data = OmegaConf.merge(before.data, absolute(OmegaConf.from_dotlist(given)).get("data", {}))
-    corpus = corpus_of(data)  # type: ignore[arg-type]
-    if corpus.vocabulary != vocabulary:
-        raise CorpusError(
-            f"{cfg.checkpoint} was trained with {len(vocabulary):,} words, these data have "
-            f"{len(corpus.vocabulary):,}, or others: name the data of its training "
-            "(data.path=...), which may lie elsewhere now"
-        )
-    before.data = data
-    task = task_of(before, model, corpus, 0, 1)
-    scores = task.evaluate(fabric.setup(model), cfg.split)
-    text = ", ".join(f"{name} {value:.5g}" for name, value in scores.items())
-    log.info(f"{cfg.checkpoint}: {cfg.split} {text}")
-    return scores["perplexity"]
-
-
-def sample(cfg: DictConfig) -> None:
-    """Print text of a checkpoint's model."""
-    fabric = fabric_for(cfg.trainer)
-    _, model, vocabulary = load(cfg.checkpoint)
-    write_text(cfg, fabric.to_device(model), vocabulary)
-
-
-def write_text(cfg: DictConfig, model: Any, vocabulary: Any) -> None:
-    """Print some text, as ``cfg.sample`` says."""
-    from opennmt_sd.lm.sample import sample as write
-
-    print(write(model, vocabulary, **cfg.sample), flush=True)
-
-
-def load(path: str) -> tuple[dict[str, Any], Any, Any]:
-    """Content, model and vocabulary of a checkpoint.
-
-    Raises:
-        CheckpointError: it cannot be read, or is not of a language model.
-    """
-    from opennmt_sd.lm.vocabulary import Vocabulary
-    from opennmt_sd.training import checkpoint
-
-    state = checkpoint.read(Path(path))
-    if "vocabulary" not in state["constants"]:
-        raise checkpoint.CheckpointError(f"{path} is not of a language model: it has no vocabulary")
-    vocabulary = Vocabulary(state["constants"]["vocabulary"])
-    model = model_of(OmegaConf.create(state["config"]["model"]), len(vocabulary))
-    model.load_state_dict(checkpoint.weights(state))
-    return state, model, vocabulary
-
-
-def corpus_of(data: DictConfig) -> Any:
-    """The corpus that ``data`` names."""
-    from opennmt_sd.lm.data import Corpus
-
-    if data.train is not None:
-        return Corpus.files(data.train, data.valid, data.test)
-    return Corpus.load(data.path)
-
-
-def model_of(model: DictConfig, vocabulary: int) -> Any:
-    """The model that ``model`` describes, over so many words."""
-    from opennmt_sd.lm.model import LanguageModel
-
-    return LanguageModel(vocabulary, **model_arguments(model))
-
-
-def model_arguments(model: DictConfig) -> dict[str, Any]:
-    """Arguments of ``LanguageModel``."""
-    from opennmt_sd.dropout import DropoutPattern
-
-    plain = cast("dict[str, Any]", OmegaConf.to_container(model, resolve=True))
-    dropout: Mapping[str, Any] = plain.pop("dropout")
-    patterns = {name: DropoutPattern(**dropout[name]) for name in PATTERNS}
-    return {**plain, **patterns, "weight_drop": dropout["weight"]}
-
-
-def task_of(cfg: DictConfig, model: Any, corpus: Any, rank: int, world_size: int) -> Any:
-    """The task of training a model on a corpus."""
-    from opennmt_sd.lm.task import LMTask
-
-    data = cfg.data
-    return LMTask(
-        model,
-        corpus,
-        batch_size=data.batch_size,
-        unroll=data.unroll,
-        random_unroll=data.random_unroll,
-        sum_over_time=cfg.optim.reduction == "sum_over_time",
-        seed=cfg.seed,
-        rank=rank,
-        world_size=world_size,
-        eval_batch_size=data.eval_batch_size,
-        test_batch_size=data.test_batch_size,
-    )
-
-
-def absolute(cfg: DictConfig) -> DictConfig:
-    """The same with every path absolute, from the folder in which the command was started."""
-    cfg = cfg.copy()
-    for key in (*PLACES, "checkpoint"):
-        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
-            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
-    return cfg
+    return run(cfg)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import ops
+from opennmt_sd.cli import ranks
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV
 from opennmt_sd.training.loop import LAST, METRICS, Outcome, Trainer
@@ -32,6 +32,8 @@ from opennmt_sd.training.task import Task
 
 log = logging.getLogger(__name__)
 
+quiet_ranks = ranks.quiet_ranks
+
 # What a resumed training may have otherwise than the checkpoint: where, how long, what is shown.
 MAY_CHANGE = ("name", "mode", "resume", "checkpoint", "split", "sample", "logger", "trainer")
 
@@ -39,21 +41,6 @@ MAY_CHANGE = ("name", "mode", "resume", "checkpoint", "split", "sample", "logger
 def run_folder() -> Path:
     """Hydra's folder of this run."""
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first of a training, or the only one. Before Fabric knows."""
-    return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
-
-
-def quiet_ranks() -> None:
-    """Let the first process alone speak and write Hydra's files. Call before Hydra starts."""
-    if is_first_process():
-        return
-    logging.disable(logging.INFO)
-    sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # Fabric's own launcher names the folder
-        sys.argv += ["hydra.run.dir=."]
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:

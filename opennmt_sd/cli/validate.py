@@ -15,7 +15,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError
-from opennmt_sd.cli.trainer import is_first_process
+from opennmt_sd.cli.ranks import is_first_process
 from opennmt_sd.dropout import SPACES, TIMES
 from opennmt_sd.training.loggers import TRACKERS, LoggerError, require
 from opennmt_sd.training.loop import LAST

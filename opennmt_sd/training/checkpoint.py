@@ -106,7 +106,7 @@ def differences(
     """
     there, here = _flat(before), _flat(now)
     return [
-        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} here"
+        f"{key}: {_contrast(there.get(key, 'nothing'), here.get(key, 'nothing'))}"
         for key in sorted(there.keys() | here.keys())
         if there.get(key) != here.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in ignore)
@@ -122,6 +122,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(plain(inner) for inner in value)
     return value
+
+
+def _contrast(there: Any, here: Any) -> str:
+    """Both values in a few words: of a long list its length, or its first entry that differs."""
+    if isinstance(there, list) and isinstance(here, list) and max(len(there), len(here)) > 9:
+        if len(there) != len(here):
+            return f"{len(there):,} entries there, {len(here):,} here"
+        i = next(i for i in range(len(there)) if there[i] != here[i])
+        return f"entry {i + 1:,} is {there[i]!r} there, {here[i]!r} here"
+    return f"{there} there, {here} here"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

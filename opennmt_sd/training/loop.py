@@ -23,7 +23,7 @@ from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.checkpoint import CheckpointError
 from opennmt_sd.training.loggers import Logger
-from opennmt_sd.training.meter import Meter
+from opennmt_sd.training.meter import Meter, check_finite
 from opennmt_sd.training.position import Plan, Position
 from opennmt_sd.training.progress import Progress
 from opennmt_sd.training.recipe import Recipe
@@ -104,7 +104,7 @@ class Trainer:
 
         Raises:
             SaveError: a checkpoint cannot be written; the one before it is untouched.
-            DivergedError: the loss is infinite or not a number.
+            DivergedError: the loss or the score is infinite or not a number.
             Stopped: SIGTERM or Ctrl-C came; ``last.pt`` is written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +193,7 @@ class Trainer:
             self.stop.interrupts_evaluation() if alone else nullcontext(),
         ):
             scores: dict[str, float] = self.fabric.broadcast(self.task.evaluate(self.model, split))
+        check_finite(f"{split} {self.task.score}", scores[self.task.score], self.at.updates)
         self._log(split, scores)
         whole = {name: value for name, value in scores.items() if "/" not in name}  # not f1/PER
         trained = self.meter.epoch_figures()[self.plan.measure]

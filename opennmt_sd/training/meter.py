@@ -20,6 +20,20 @@ class DivergedError(Exception):
     """The loss is no longer a number. The text says what to do."""
 
 
+def check_finite(name: str, value: float, updates: int) -> None:
+    """Refuse a figure that is infinite or not a number.
+
+    Raises:
+        DivergedError: it is.
+    """
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the {name} is {value} at update {updates:,}: the training has diverged. Lower the "
+            "learning rate (optim.lr) or the largest norm of a gradient (optim.clip). Checkpoints "
+            "of before are untouched"
+        )
+
+
 class Meter:
     """Counts nats and units, of all ranks together when it is read.
 
@@ -69,13 +83,7 @@ class Meter:
             DivergedError: the loss is infinite or not a number.
         """
         self._take()
-        loss = self._mean(self.epoch)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss is {loss} at update {updates:,}: the training has diverged. Lower the "
-                "learning rate (optim.lr) or the largest norm of a gradient (optim.clip). "
-                "Checkpoints of before are untouched"
-            )
+        check_finite("loss", self._mean(self.epoch), updates)
 
     def epoch_figures(self) -> dict[str, float]:
         """Figures of the epoch so far; collective."""

@@ -1,0 +1,22 @@
+"""Several processes of one training: who is the first, and that it alone speaks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of a training, or the only one. Before Fabric knows."""
+    return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
+
+
+def quiet_ranks() -> None:
+    """Let the first process alone speak and write Hydra's files. Call before Hydra starts."""
+    if is_first_process():
+        return
+    logging.disable(logging.INFO)
+    sys.argv += ["hydra.output_subdir=null", "hydra/job_logging=none"]
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # Fabric's own launcher names the folder
+        sys.argv += ["hydra.run.dir=."]
