@@ -100,12 +100,13 @@ def test_wheel_holds_the_whole_package_and_no_more(wheel: Path) -> None:
         "opennmt_sd/py.typed",
         "opennmt_sd/conf/__init__.py",
         "opennmt_sd/conf/onmt/quickstart.yaml",
+        "opennmt_sd/conf/experiment/zaremba_medium.yaml",
         "opennmt_sd/data/tatoeba-de-en/train.de",
         "opennmt_sd/data/tatoeba-de-en/LICENSE.md",
     } <= expected
     ours = {name for name in names(wheel) if ".dist-info/" not in name}
-    autoload = {"opennmt_sd_autoload.pth", "opennmt_sd_autoload.start"}
-    assert ours - set(native(wheel)) == expected | autoload
+    beside = {"opennmt_sd_autoload.pth", "opennmt_sd_autoload.start", "hydra_plugins/opennmt_sd.py"}
+    assert ours - set(native(wheel)) == expected | beside
 
 
 def test_wheel_has_the_native_module(wheel: Path) -> None:
@@ -138,6 +139,15 @@ def test_installed_wheel_loads_the_plugin_into_stock_onmt(environment: Environme
     assert Path(place).is_relative_to(environment.folder)
 
 
+def test_installed_wheel_trains_a_language_model(environment: Environment) -> None:
+    pytest.importorskip("hydra", reason="hydra-core is not installed")
+    code = "import sys; from opennmt_sd.cli.train_lm import main; main()"
+    options = ("debug=quick", "trainer.max_updates=2", "trainer.test=false", "name=run")
+    done = environment.run("-c", code, *options, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert (environment.folder / "runs" / "lm" / "run" / "best.pt").is_file()
+
+
 def test_python_start_loads_nothing_but_the_finder(environment: Environment) -> None:
     code = "import os, site, sys; print(*sys.modules)"
     started = set(environment.run("-c", code).stdout.split())
@@ -147,7 +157,7 @@ def test_python_start_loads_nothing_but_the_finder(environment: Environment) -> 
 
 def test_commands_are_there(environment: Environment) -> None:
     siblings = {"train", "translate", "server", "average_models", "release_model", "build_vocab"}
-    expected = {"opennmt_sd", *(f"onmt_sd_{name}" for name in siblings)}
+    expected = {"opennmt_sd", "opennmt_sd_train_lm", *(f"onmt_sd_{name}" for name in siblings)}
     assert expected <= {path.name for path in (environment.folder / "bin").iterdir()}
     code = (
         "from importlib.metadata import distribution\n"
