@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
@@ -140,6 +142,13 @@ def _check_device(checks: Checks) -> None:
     accelerator = checks.value("trainer.accelerator")
     if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         checks.fault("trainer.accelerator", "torch sees no GPU here; use auto or cpu")
+    devices = checks.value("trainer.devices")
+    if accelerator != "cpu" and torch.cuda.is_available() and devices > torch.cuda.device_count():
+        checks.fault("trainer.devices", f"torch sees {torch.cuda.device_count()} GPUs here")
+    if devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        checks.fault(
+            "trainer.devices", "a sweep has one process a run: train without -m, or with 1"
+        )
     if accelerator == "mps" and not torch.backends.mps.is_available():
         checks.fault("trainer.accelerator", "torch sees no Apple GPU here; use auto or cpu")
     if checks.value("trainer.engine") == "cpu":

@@ -118,6 +118,35 @@ def test_resume_auto_goes_on_and_equals_one_training(lm, run, tmp_path: Path) ->
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
+def test_resume_of_awd_lstm_whose_lengths_are_random_and_weights_averaged(lm, run) -> None:
+    options = (
+        "experiment=awd_lstm", *TINY, "model.hidden=[9,8]", "data.unroll=9", "optim.lr=3",
+        "optim.non_monotone=0", "trainer.evaluate_every=3", "trainer.save_every=2",
+    )  # fmt: skip
+    assert lm(*options, "name=run", "trainer.max_updates=40").code == 0
+    assert lm(*options, "name=parts", "trainer.max_updates=25").code == 0
+    done = lm(*options, "name=parts", "trainer.max_updates=40", "resume=auto")
+    assert done.code == 0, done.err
+    whole, found = (
+        torch.load(path / "last.pt", weights_only=True) for path in (run, run.with_name("parts"))
+    )
+    assert len(whole["averaging"]["average"]) == len(whole["model"]) > 10
+    for part in (("model",), ("averaging", "average")):
+        a, b = whole, found
+        for key in part:
+            a, b = a[key], b[key]
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert whole["position"] == found["position"]
+
+
+def test_several_processes_do_not_go_with_a_sweep(lm) -> None:
+    done = lm("-m", *SMALL, "trainer.devices=2", "seed=1,2")
+    assert done.code == 2
+    assert done.err.endswith(
+        "trainer.devices=2: a sweep has one process a run: train without -m, or with 1\n"
+    )
+
+
 def test_resume_from_a_path_into_a_new_folder(lm, run, tmp_path: Path) -> None:
     lm(*SMALL, "trainer.max_updates=20")
     lm(*SMALL, "name=first", "trainer.max_updates=7")
