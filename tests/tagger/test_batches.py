@@ -58,7 +58,8 @@ def test_plan_covers_all_and_sorts_by_length() -> None:
     rows = sum(lengths[n] for p in plans for n in p)
     padded = sum(len(p) * max(lengths[n] for n in p) for p in plans)
     assert padded < 1.05 * rows
-    first = [max(lengths[n] for n in p) for p in plans]
+    in_one_bucket = plan(lengths[:500], 10, seed=1, epoch=0)
+    first = [max(lengths[n] for n in p) for p in in_one_bucket]
     assert first != sorted(first)  # the batches are shuffled
 
 
@@ -88,6 +89,11 @@ def test_a_batch_is_the_same_at_any_time(encoded: Encoded) -> None:
     assert torch.equal(again[2].words, batches[1].words)
     with pytest.raises(IndexError):
         batches[2]
+
+
+def test_another_epoch_draws_other_unknown_words(encoded: Encoded) -> None:
+    drawn = [int(EpochBatches(encoded, [[2]], (1, e, 0), 0.5)[0].words[-1]) for e in range(40)]
+    assert 8 < drawn.count(UNKNOWN) < 32
 
 
 def test_in_order_takes_each_once_and_bounds_memory(encoded: Encoded) -> None:

@@ -87,6 +87,8 @@ def test_per_type_and_accuracy() -> None:
     [
         ("B-A O O", "O O O", {"missed": 1}),
         ("O O O", "O B-A O", {"spurious": 1}),
+        ("B-A O O", "O B-A O", {"missed": 1, "spurious": 1}),  # side by side is no overlap
+        ("O B-A O", "B-A O O", {"missed": 1, "spurious": 1}),
         ("B-A I-A O", "B-B I-B O", {"wrong type": 1}),
         ("B-A I-A O", "B-A O O", {"wrong boundary": 1}),
         ("B-A I-A O", "O B-B I-B", {"wrong both": 1}),

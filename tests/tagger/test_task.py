@@ -81,6 +81,7 @@ def test_evaluation_leaves_no_trace(make: Make) -> None:
 def test_batch_size_of_evaluation_changes_nothing(trained: Trained, corpora: Corpora) -> None:
     sentences = [s.words for s in corpora.train.sentences]
     assert trained.tags(sentences, 1) == trained.tags(sentences, 64)
+    assert not trained.model.training
 
 
 def test_a_type_that_training_lacks_counts_as_missed(

@@ -11,6 +11,7 @@ from opennmt_sd.tagger.model import Tagger, load_vectors
 from opennmt_sd.tagger.vocabulary import UNKNOWN, UNKNOWN_CHAR, Vocabulary
 
 VECTORS = {"peter": np.full(12, 1.0), "madrid": np.full(12, 2.0), "1996-08-22": np.full(12, 3.0)}
+VECTORS["oslo"] = np.full(12, 4.0)
 
 
 def test_words_chars_and_tags_are_those_of_training(write) -> None:
@@ -31,17 +32,18 @@ def test_words_chars_and_tags_are_those_of_training(write) -> None:
 
 def test_vectors_make_unseen_words_known(corpora: Corpora, small) -> None:
     vocabulary = corpora.vocabulary(vectors=VECTORS)
-    assert vocabulary.unseen == ["madrid"]
+    assert vocabulary.unseen == ["madrid", "oslo"]
     assert vocabulary.word_ids(["Madrid"]).tolist() == [vocabulary.trained]
     rare = {vocabulary.words[n - 1] for n in vocabulary.rare}
     assert "blackburn" in rare
     assert "peter" not in rare  # it has a vector
     model = Tagger(small(), vocabulary).eval()
     assert load_vectors(model.words, vocabulary, VECTORS) == 2
-    ids = torch.from_numpy(vocabulary.word_ids(["Peter", "MADRID", "Berlin", "EU"]))
+    ids = torch.from_numpy(vocabulary.word_ids(["Peter", "MADRID", "Berlin", "EU", "Oslo"]))
     rows = model.words(ids)
     assert rows[0].tolist() == [1.0] * 12
     assert rows[1].tolist() == [2.0] * 12
+    assert rows[4].tolist() == [4.0] * 12
     assert torch.equal(rows[2], model.words.weight[UNKNOWN])
     assert abs(rows[3]).max() <= (3 / 12) ** 0.5
     assert coverage(corpora.train, vocabulary, VECTORS) == 2 / 16
