@@ -78,10 +78,11 @@ def read_csv(path: Path) -> list[dict[str, float]]:
         found = []
         for row in csv.DictReader(file):
             try:
-                found.append({key: float(cell) for key, cell in row.items() if key and cell})
-            except ValueError:
+                figures = {key: float(cell) for key, cell in row.items() if key and cell}
+                found.append({**figures, "update": int(figures["update"])})
+            except (ValueError, KeyError):
                 continue
-    return [row for row in found if "update" in row]
+    return found
 
 
 class TensorBoard:

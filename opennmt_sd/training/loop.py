@@ -312,7 +312,7 @@ class Trainer:
 
     def _epochs(self) -> float:
         """Epochs done, with their fraction."""
-        return self.at.epoch + (self.at.index / len(self.batches) if self.at.index else 0)
+        return self.at.epoch + (self.at.index / len(self.batches) if self.at.index else 0.0)
 
     @contextmanager
     def _logging(self) -> Iterator[None]:

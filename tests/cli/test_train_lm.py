@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -427,18 +428,35 @@ def test_joblib_runs_two_at_a_time(text, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/lm/multirun/run/*/result.json"))) == 2
 
 
+def until(process: subprocess.Popen[str], path: Path, lines: int = 0) -> None:
+    """Wait until a process has written a file (of so many lines)."""
+    deadline = time.monotonic() + 100
+    while not path.exists() or (lines and len(path.read_text().splitlines()) < lines):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def differing(a: Path, b: Path) -> list[str]:
+    """Weights and, of every rank, generators and hidden states that differ in two checkpoints."""
+    first, second = (torch.load(path, weights_only=True) for path in (a, b))
+    found = [k for k, w in first["model"].items() if not torch.equal(w, second["model"][k])]
+    assert len(first["ranks"]) == len(second["ranks"])
+    for rank, (x, y) in enumerate(zip(first["ranks"], second["ranks"])):
+        pairs = [(x["rng"]["torch"], y["rng"]["torch"])]
+        for states in zip(x["carried"]["hidden"], y["carried"]["hidden"]):
+            pairs += zip(*states)
+        found += [f"rank {rank}" for p, q in pairs if not torch.equal(p, q)]
+    return found + ([] if first["position"] == second["position"] else ["position"])
+
+
 @pytest.mark.slow
 def test_sigterm_in_a_shell_and_resume_equal_never_stopped(lm, text, run, tmp_path: Path) -> None:
     options = (*SMALL, "trainer.epochs=400", "trainer.threads=1", "trainer.log_every=10")
     process = subprocess.Popen(
         command(*options), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    metrics = run / "metrics.csv"
-    deadline = time.monotonic() + 100
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 30):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(process, run / "metrics.csv", lines=30)
     process.terminate()
     _, err = process.communicate(timeout=60)
     updates = torch.load(run / "last.pt", weights_only=True)["position"]["updates"]
@@ -452,35 +470,41 @@ def test_sigterm_in_a_shell_and_resume_equal_never_stopped(lm, text, run, tmp_pa
     assert lm(*options, end, "resume=auto").code == 0
     assert lm(*options, end, "name=whole").code == 0
     torch.set_num_threads(threads)
-    found, whole = weights(run / "last.pt"), weights(tmp_path / "runs/lm/whole/last.pt")
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+    assert differing(run / "last.pt", tmp_path / "runs/lm/whole/last.pt") == []
 
 
 @pytest.mark.slow
-def test_two_processes_of_fabric_and_of_torchrun_are_one_training(text, run, tmp_path) -> None:
-    options = (*SMALL, "trainer.max_updates=9", "trainer.threads=1", "trainer.evaluate_every=4")
-    own = shell(tmp_path, *command(*options, "trainer.devices=2"))
-    assert (own.returncode, own.stderr) == (0, "")
-    assert own.stdout.count("parameters; engine") == 1  # one of two speaks
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = [*torchrun, *command()[1:]]
-    part = shell(tmp_path, *script, *options, "name=parts", "trainer.max_updates=6")
-    assert part.returncode == 0, part.stderr
-    rest = shell(tmp_path, *script, *options, "name=parts", "resume=auto")
-    assert rest.returncode == 0, rest.stderr
-    states = [
-        torch.load(tmp_path / "runs/lm" / name / "last.pt", weights_only=True)
-        for name in ("run", "parts")
-    ]
-    ranks = [state["ranks"] for state in states]
-    for a, b in zip(*ranks):
-        assert torch.equal(a["rng"]["torch"], b["rng"]["torch"])
-        hidden = [[x for pair in rank["carried"]["hidden"] for x in pair] for rank in (a, b)]
-        assert all(torch.equal(x, y) for x, y in zip(*hidden))
-    assert not torch.equal(ranks[0][0]["rng"]["torch"], ranks[0][1]["rng"]["torch"])
-    models = [state["model"] for state in states]
-    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
-    assert {path.name for path in (tmp_path / "runs/lm/run").iterdir()} == {
+def test_two_processes_stop_together_and_resume_exactly(text, run, tmp_path: Path) -> None:
+    # Started by Fabric, stopped by SIGTERM; then from an early checkpoint up to the same update,
+    # started by torchrun.
+    options = (*SMALL, "trainer.epochs=400", "trainer.threads=1", "trainer.evaluate_every=4")
+    process = subprocess.Popen(
+        command(*options, "trainer.devices=2"),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    until(process, run / "best.pt")
+    shutil.copy(run / "best.pt", tmp_path / "early.pt")
+    until(process, run / "metrics.csv", lines=20)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert out.count("parameters; engine") == 1  # one of two speaks
+    early, last = (
+        torch.load(path, weights_only=True) for path in (tmp_path / "early.pt", run / "last.pt")
+    )
+    assert early["position"]["updates"] < last["position"]["updates"]
+    generators = [rank["rng"]["torch"] for rank in last["ranks"]]
+    assert not torch.equal(*generators)  # ranks drop different units
+    done = shell(
+        tmp_path, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        *command()[1:], *options, "name=again", f"resume={tmp_path}/early.pt",
+        f"trainer.max_updates={last['position']['updates']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = tmp_path / "runs" / "lm" / "again"
+    assert differing(run / "last.pt", again / "last.pt") == []
+    assert {path.name for path in again.iterdir()} == {
         ".hydra", "best.pt", "last.pt", "curves.png", "metrics.csv", "result.json", "train_lm.log",
     }  # fmt: skip
 

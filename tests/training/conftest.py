@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -61,6 +62,13 @@ class Run:
 
     def last(self) -> dict[str, Any]:
         return torch.load(self.folder / LAST, weights_only=True)
+
+    def speedless(self) -> list[list[str]]:
+        """The cells of the file as they are written, without the speeds."""
+        with open(self.folder / METRICS, newline="") as file:
+            rows = list(csv.reader(file))
+        speeds = {i for i, name in enumerate(rows[0]) if name.endswith("_per_s")}
+        return [[cell for i, cell in enumerate(row) if i not in speeds] for row in rows]
 
     def rows(self) -> list[dict[str, float]]:
         """The figures, without the speeds."""

@@ -45,6 +45,7 @@ def test_stopped_and_resumed_equals_never_stopped(run, differences, recipe, stop
     outcome = second.go(resume=True)
     assert differences(whole.last(), second.last()) == []
     assert whole.rows() == second.rows()
+    assert whole.speedless() == second.speedless()
     assert (outcome.score, outcome.update) == (expected.score, expected.update)
     assert first.task.seen + second.task.seen == whole.task.seen
     best = [checkpoint.read(run.folder / BEST) for run in (whole, second)]
