@@ -22,7 +22,7 @@ from torch import nn
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.checkpoint import CheckpointError
-from opennmt_sd.training.loggers import Logger
+from opennmt_sd.training.loggers import CSV, Logger, LoggerError
 from opennmt_sd.training.meter import Meter, check_finite
 from opennmt_sd.training.position import Plan, Position
 from opennmt_sd.training.progress import Progress
@@ -103,6 +103,7 @@ class Trainer:
         """Train until the plan is fulfilled; the model is left with the best weights.
 
         Raises:
+            LoggerError: a tracker cannot start.
             SaveError: a checkpoint cannot be written; the one before it is untouched.
             DivergedError: the loss or the score is infinite or not a number.
             Stopped: SIGTERM or Ctrl-C came; ``last.pt`` is written.
@@ -307,8 +308,15 @@ class Trainer:
 
     def _log(self, kind: str, figures: Mapping[str, float]) -> None:
         named = {f"{kind}/{name}": value for name, value in figures.items()}
-        for logger in self.loggers:
-            logger.log(self.at.updates, {"epoch": self._epochs(), **named})
+        for logger in list(self.loggers):
+            try:
+                logger.log(self.at.updates, {"epoch": self._epochs(), **named})
+            except Exception as error:
+                if isinstance(logger, CSV):
+                    raise
+                # A server that is away for a while must not end a training of days.
+                self.loggers.remove(logger)
+                log.warning(f"{type(logger).__name__} fails and is left out from here on: {error}")
 
     def _epochs(self) -> float:
         """Epochs done, with their fraction."""
@@ -321,7 +329,13 @@ class Trainer:
         failed = True
         try:
             for logger in self.loggers:
-                logger.start(self.at.updates, self.config)
+                try:
+                    logger.start(self.at.updates, self.config)
+                except Exception as error:
+                    name = type(logger).__name__
+                    raise LoggerError(
+                        f"{name} cannot start: {error}. Leave it out, or mend it"
+                    ) from error
                 started.append(logger)
             yield
             failed = False
@@ -331,7 +345,8 @@ class Trainer:
         finally:
             self.progress.close()
             for logger in started:
-                logger.close(failed)
+                if logger in self.loggers:
+                    logger.close(failed)
 
 
 @contextmanager

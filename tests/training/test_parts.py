@@ -292,6 +292,48 @@ def test_loggers_end_however_the_training_ends(run) -> None:
     assert ends == [True]
 
 
+class Away:
+    """A tracker whose server is away."""
+
+    def __init__(self, at: str) -> None:
+        self.at, self.calls = at, []
+
+    def _do(self, what: str) -> None:
+        self.calls.append(what)
+        if what == self.at:
+            raise ConnectionError("server away")
+
+    def start(self, update, config) -> None:
+        self._do("start")
+
+    def log(self, update, figures) -> None:
+        self._do("log")
+
+    def close(self, failed) -> None:
+        self._do("close")
+
+
+def test_a_tracker_that_fails_on_the_way_does_not_end_the_training(run, caplog) -> None:
+    whole = run("whole", epochs=1)
+    whole.go()
+    part = run("a", epochs=1)
+    tracker = Away("log")
+    part.trainer.loggers.insert(0, tracker)
+    part.go()
+    assert tracker.calls == ["start", "log"]
+    assert caplog.messages.count("Away fails and is left out from here on: server away") == 1
+    assert part.rows() == whole.rows()
+
+
+def test_a_tracker_that_cannot_start_is_told_before_the_first_update(run) -> None:
+    part = run("a")
+    part.trainer.loggers.append(Away("start"))
+    with pytest.raises(LoggerError) as error:
+        part.go()
+    assert str(error.value) == "Away cannot start: server away. Leave it out, or mend it"
+    assert part.task.seen == []
+
+
 @pytest.mark.parametrize("score", ["loss", "f1"])
 def test_curves_are_drawn(run, tmp_path: Path, score) -> None:
     from matplotlib.image import imread
