@@ -140,6 +140,46 @@ def test_evaluate_and_predict(tagger, run, data, tmp_path: Path) -> None:
     assert written.read_text().startswith("Peter\tB-PER\nBlackburn\tI-PER\nmet\tO\n")
 
 
+def test_recipes_are_the_published_ones() -> None:
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    from opennmt_sd.cli import schema_tagger
+
+    schema_tagger.register()
+    # chars, H, rates of nr and fc, learning rate, momentum, clip, decay, reduction, epochs
+    recipes = {
+        "ma_hovy": ("cnn", 200, 0.5, 0.5, 0.015, 0.9, 5, 0.05, "mean", 50),
+        "lample": ("lstm", 100, 0.5, 0, 0.01, 0, 5, 0, "sum", 100),
+        "ncrfpp": ("cnn", 100, 0.5, 0.5, 0.015, 0, None, 0.05, "sum", 100),
+    }
+    for name, recipe in recipes.items():
+        GlobalHydra.instance().clear()
+        with initialize_config_module("opennmt_sd.conf", version_base="1.3"):
+            cfg = compose("train_tagger", [f"experiment={name}"])
+        model, optim = cfg.model, cfg.optim
+        assert recipe == (
+            model.chars, model.hidden, model.dropout.nr.p, model.dropout.fc.p, optim.lr,
+            optim.momentum, optim.clip, optim.schedule.decay, optim.reduction, cfg.trainer.epochs,
+        ), name  # fmt: skip
+        assert (model.word_dim, model.head, cfg.data.batch_size) == (100, "crf", 10)
+        assert (model.dropout.nr.space, model.dropout.nr.time) == ("structured", "random")
+
+
+def test_a_search_looks_for_the_highest_score(tagger, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
+    done = tagger(
+        *TINY, "name=run", "hparams_search=optuna_tagger", "hydra.sweeper.n_trials=2",
+        "trainer.epochs=3",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs/tagger/multirun/run"
+    found = [json.loads(p.read_text())["valid/f1"] for p in folder.glob("*/result.json")]
+    best = (folder / "optimization_results.yaml").read_text()
+    assert len(found) == 2
+    assert f"best_value: {max(found)}" in best
+
+
 def test_every_fault_at_once(tagger, run) -> None:
     done = tagger(
         "model.chars=rnn", "model.head=svm", "model.char_window=2", "data.scheme=bilou",

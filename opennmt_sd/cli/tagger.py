@@ -1,0 +1,274 @@
+"""What ``opennmt_sd_train_tagger`` does: train, evaluate or use a tagger."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import to_absolute_path
+from omegaconf import DictConfig, OmegaConf
+
+from opennmt_sd.cli.errors import guarded
+from opennmt_sd.cli.trainer import fabric_for, fit, run_folder, score_or_worst
+from opennmt_sd.cli.validate import Checks, check_training
+from opennmt_sd.tagger import files
+from opennmt_sd.tagger.card import Card
+from opennmt_sd.tagger.conll import ConllError
+from opennmt_sd.tagger.corpora import Corpora, coverage, read_vectors
+from opennmt_sd.tagger.glove import GloveError
+from opennmt_sd.tagger.heads import HEADS
+from opennmt_sd.tagger.model import CHARS, Tagger, TaggerConfig, load_vectors
+from opennmt_sd.tagger.schemes import SCHEMES
+from opennmt_sd.tagger.scores import score
+from opennmt_sd.tagger.task import TaggerTask
+from opennmt_sd.tagger.trained import FILE, Trained
+from opennmt_sd.tagger.vocabulary import Vocabulary
+from opennmt_sd.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+COMMAND = "train_tagger"
+MODES = ("train", "evaluate", "predict")
+SPLITS = ("valid", "test")
+REDUCTIONS = ("mean", "sum")
+FILES = ("train", "valid", "test")
+PLACES = ("data.path", "data.train", "data.valid", "data.test", "data.glove", "predict")
+PATHS = (*PLACES[:-1], "checkpoint", "predict.input", "predict.output", "predict.html")
+CARD, PREDICTED = "README.md", "predicted.conll"
+
+
+def run(cfg: DictConfig) -> float | None:
+    """Do what ``cfg.mode`` says.
+
+    Returns:
+        The best F1 on the validation data, for a sweeper to maximise; with mode=evaluate that of
+        the split; with mode=predict None.
+
+    Raises:
+        SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
+    """
+    return guarded(COMMAND, lambda: _run(absolute(cfg)), unusable=(ConllError, GloveError))
+
+
+def _run(cfg: DictConfig) -> float | None:
+    validate(cfg, run_folder())
+    if cfg.mode == "train":
+        return score_or_worst(lambda: train(cfg), "max")
+    if cfg.mode == "evaluate":
+        return evaluate(cfg)
+    predict(cfg)
+    return None
+
+
+def validate(cfg: DictConfig, folder: Path) -> None:
+    """Refuse what cannot work.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    checks = Checks(cfg)
+    check_training(checks, folder)
+    checks.choice("mode", MODES)
+    checks.choice("split", SPLITS)
+    checks.choice("optim.reduction", REDUCTIONS)
+    checks.choice("predict.format", files.KINDS)
+    checks.counts("data.batch_size", "data.eval_batch_size")
+    checks.within("data.unknown", "must lie in [0, 1]: it is a rate", 0, 1.0000001)
+    if cfg.mode == "train":
+        _check_model(checks)
+        _check_data(checks)
+    elif cfg.mode not in MODES:
+        pass
+    elif cfg.checkpoint is None:
+        checks.fault("checkpoint", f"mode={cfg.mode} needs the path of a tagger.pt or best.pt")
+    elif not Path(cfg.checkpoint).exists():
+        checks.fault("checkpoint", "there is no such file")
+    if cfg.mode == "predict":
+        source = checks.value("predict.input")
+        if source is None:
+            checks.fault("predict.input", "mode=predict needs a file: CoNLL columns, or .txt")
+        elif not Path(source).is_file():
+            checks.fault("predict.input", "there is no such file")
+    checks.finish()
+
+
+def _check_model(checks: Checks) -> None:
+    for name in ("nr", "rh", "fc"):
+        checks.pattern(f"model.dropout.{name}")
+    checks.rate("model.dropout.chars")
+    checks.choice("model.chars", CHARS)
+    checks.choice("model.head", HEADS)
+    checks.choice("data.scheme", SCHEMES)
+    widths = ("word_dim", "char_dim", "char_width", "char_window", "hidden", "layers")
+    checks.counts(*(f"model.{name}" for name in widths))
+    checks.counts("model.projection", least=0)
+    chars = checks.value("model.chars")
+    if chars == "cnn" and checks.value("model.char_window") % 2 == 0:
+        checks.fault("model.char_window", "must be odd: it is centred on a character")
+    if chars == "lstm" and checks.value("model.char_width") % 2:
+        checks.fault("model.char_width", "must be even for chars=lstm, which has two directions")
+
+
+def _check_data(checks: Checks) -> None:
+    path, three = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
+    if path is not None and any(three):
+        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
+    elif path is not None and not Path(path).is_dir():
+        checks.fault("data.path", "there is no such folder")
+    for name, file in zip(FILES, three):
+        if file is not None and not Path(file).is_file():
+            checks.fault(f"data.{name}", "there is no such file")
+        elif file is None and any(three) and f"data.{name}" not in checks.missing:
+            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
+    glove = checks.value("data.glove")
+    if glove is not None and not Path(glove).is_file():
+        checks.fault("data.glove", "there is no such file")
+
+
+def train(cfg: DictConfig) -> float:
+    """Train; print the scores; write curves, result, the tagger and its card into the run's folder.
+
+    Returns:
+        The best F1 on the validation data.
+    """
+    corpora = corpora_of(cfg.data)
+    glove = cfg.data.glove
+    vectors = read_vectors(glove, cfg.model.word_dim) if glove else {}
+    data = cfg.data
+    vocabulary = corpora.vocabulary(
+        scheme=data.scheme, vectors=vectors, lower=data.lower, digits=data.digits
+    )
+    covered = coverage(corpora.train, vocabulary, vectors)
+    log.info(
+        f"{len(vocabulary.words):,} words of training, {len(vocabulary.unseen):,} more with a "
+        f"vector only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
+        f"{vocabulary.scheme.upper()}"
+    )
+    if vectors:
+        for name, corpus in vars(corpora).items():
+            share = coverage(corpus, vocabulary, vectors)
+            log.info(f"Word vectors cover {share:.1%} of the words of {name}")
+
+    def build(rank: int, world_size: int) -> tuple[Any, dict[str, Any]]:
+        model = Tagger(model_config(cfg.model), vocabulary)
+        load_vectors(model.words, vocabulary, vectors)
+        task = task_of(cfg, model, vocabulary, corpora, rank, world_size)
+        return task, Trained(model, vocabulary).constants()
+
+    outcome, task, fabric = fit(cfg, build=build, measure="loss", places=PLACES)
+    if fabric.is_global_zero:
+        tagger_task = cast(TaggerTask, task)
+        trained, folder = Trained(tagger_task.model, vocabulary), outcome.checkpoint.parent
+        found = {"valid": tagger_task.scores("valid")}
+        found |= {name: s for name, s in tagger_task.latest.items() if name == "test"}
+        for name, scores in found.items():
+            log.info(f"{name}, best weights:\n{scores}")
+        trained.save(folder / FILE, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        card = Card(trained, corpora, found, glove, covered, OmegaConf.to_yaml(cfg, resolve=True))
+        (folder / CARD).write_text(str(card), encoding="utf-8")
+        test = f", test {outcome.test['f1']:.2f}" if outcome.test else ""
+        log.info(
+            f"F1: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
+            f"Tagger: {folder / FILE}, its card: {folder / CARD}"
+        )
+    return outcome.score
+
+
+def evaluate(cfg: DictConfig) -> float:
+    """Print a tagger's scores on ``cfg.split``, of its own data or of others that are given.
+
+    Returns:
+        The F1.
+    """
+    fabric = fabric_for(cfg.trainer)
+    trained = Trained.load(cfg.checkpoint)
+    before = checkpoint.read(_file(cfg.checkpoint))["config"]
+    given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
+    changed = absolute(OmegaConf.from_dotlist(given)).get("data", {})
+    data = OmegaConf.merge(OmegaConf.create(before["data"]), changed)
+    corpus = getattr(corpora_of(data), cfg.split)
+    fabric.to_device(trained.model)
+    tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
+    scores = score(corpus.in_scheme(trained.vocabulary.scheme), tags)
+    log.info(f"{cfg.checkpoint}: {corpus.name}\n{scores}")
+    return scores.all.f1
+
+
+def predict(cfg: DictConfig) -> None:
+    """Tag a file: CoNLL columns (a column more comes out), or plain text (spaCy tokenises it)."""
+    fabric = fabric_for(cfg.trainer)
+    trained = Trained.load(cfg.checkpoint)
+    fabric.to_device(trained.model)
+    what = cfg.predict
+    tagged = files.tag(
+        trained, Path(what.input), kind=what.format, language=what.language,
+        batch_size=cfg.data.eval_batch_size,
+    )  # fmt: skip
+    output = Path(what.output) if what.output else run_folder() / PREDICTED
+    files.write(output, tagged.text)
+    log.info(f"{output}: {len(tagged.sentences):,} sentences, their tags in the last column")
+    if tagged.scores is not None:
+        log.info(f"Against the tags in {what.input}:\n{tagged.scores}")
+    if what.html is not None:
+        from opennmt_sd.tagger import spacy
+
+        docs = spacy.documents(tagged.sentences, tagged.tags, what.language)
+        files.write(Path(what.html), spacy.html(docs, f"Entities in {Path(what.input).name}"))
+        log.info(f"{what.html}: the same, to look at")
+
+
+def _file(path: str) -> Path:
+    return Path(path) / FILE if Path(path).is_dir() else Path(path)
+
+
+def corpora_of(data: Any) -> Corpora:
+    """The corpora that ``data`` names."""
+    if data.train is not None:
+        return Corpora.files(data.train, data.valid, data.test)
+    return Corpora.folder(data.path)
+
+
+def model_config(model: DictConfig) -> TaggerConfig:
+    """A ``TaggerConfig``."""
+    plain: Any = OmegaConf.to_container(model, resolve=True)
+    dropout = plain.pop("dropout")
+    plain |= {
+        "char_dropout": dropout["chars"],
+        "input_dropout": dropout["nr"],
+        "dropout": dropout["nr"],
+        "recurrent_dropout": dropout["rh"],
+        "output_dropout": dropout["fc"],
+    }
+    return TaggerConfig.from_dict(plain)
+
+
+def task_of(
+    cfg: DictConfig, model: Tagger, vocabulary: Vocabulary, corpora: Corpora, rank: int, size: int
+) -> TaggerTask:
+    """The task of training a model on these data."""
+    return TaggerTask(
+        model,
+        vocabulary,
+        **vars(corpora),
+        batch_size=cfg.data.batch_size,
+        eval_batch_size=cfg.data.eval_batch_size,
+        reduction=cfg.optim.reduction,
+        unknown=cfg.data.unknown,
+        seed=cfg.seed,
+        rank=rank,
+        world_size=size,
+    )
+
+
+def absolute(cfg: DictConfig) -> DictConfig:
+    """The same with every path absolute, from the folder in which the command was started."""
+    cfg = cfg.copy()
+    for key in PATHS:
+        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
+            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
+    return cfg
