@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from opennmt_sd.draw import compact, draw_mask, draw_seed, draw_sets
 from opennmt_sd.eager import eager
 
 if TYPE_CHECKING:
@@ -98,14 +99,13 @@ class DropoutPattern:
             :class:`KeepSets` for a structured pattern, :class:`KeepMask` for a random one.
         """
         S = T if self.time == "random" else 1
-        shape = (S, D) if self.structured else (S, B, D)
-        if self.active:
-            mask = torch.rand(shape, generator=generator) >= self.p
-        else:
-            mask = torch.ones(shape, dtype=torch.bool)
+        if not self.active:
+            ones = torch.ones((S, D) if self.structured else (S, B, D), dtype=torch.bool)
+            return KeepSets.from_mask(ones, 1.0) if self.structured else KeepMask(ones, 1.0)
+        seed = draw_seed(generator)
         if self.structured:
-            return KeepSets.from_mask(mask, self.scale)
-        return KeepMask(mask, self.scale)
+            return KeepSets._trusted(*draw_sets(seed, S, D, self.p), self.scale)
+        return KeepMask(draw_mask(seed, (S, B, D), self.p), self.scale)
 
 
 class Keep:
@@ -236,12 +236,15 @@ class KeepSets(Keep):
     @classmethod
     def from_mask(cls, mask: Tensor, scale: float) -> KeepSets:
         """The sets of a boolean mask ``[S, D]``, True is kept."""
-        kept, dropped = mask.cumsum(1), (~mask).cumsum(1)  # ranks, from 1
-        count = mask.sum(1, keepdim=True)
-        place = torch.where(mask, kept, count + dropped) - 1  # [S, D]: kept first, in order
-        units = torch.arange(mask.shape[1], dtype=torch.int32, device=mask.device)
-        idx = torch.empty_like(mask, dtype=torch.int32).scatter_(1, place, units.expand_as(mask))
-        return cls(idx, count.squeeze(1).to(torch.int32), scale)
+        return cls._trusted(*compact(mask), scale)
+
+    @classmethod
+    def _trusted(cls, idx: Tensor, count: Tensor, scale: float) -> KeepSets:
+        """Sets that hold by construction: checking them would cost more than drawing them."""
+        sets = object.__new__(cls)
+        for name, value in (("idx", idx), ("count", count), ("scale", scale)):
+            object.__setattr__(sets, name, value)
+        return sets
 
     def _like(self, mask: Tensor) -> KeepSets:
         return self.from_mask(mask[:, 0], self.scale)
@@ -271,7 +274,7 @@ class KeepSets(Keep):
     def to(self, device: torch.device | str) -> KeepSets:
         if self.idx.device == torch.device(device):
             return self
-        return replace(self, idx=self.idx.to(device), count=self.count.to(device))
+        return self._trusted(self.idx.to(device), self.count.to(device), self.scale)
 
     def mask(self) -> Tensor:
         padding = torch.full_like(self.idx, self.width)  # a column of its own, cut off below

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1] / "opennmt_sd"
 # part: the parts it may import besides itself
 KNOWS: dict[str, set[str]] = {
     "eager": set(),  # a decorator around torch.compiler.disable
-    "dropout": {"eager"},
-    "ops": {"dropout", "eager"},
+    "draw": set(),
+    "dropout": {"draw", "eager"},
+    "ops": {"draw", "dropout", "eager"},
     "nn": {"ops", "dropout"},
     "onmt": {"nn", "ops", "dropout"},
     "lm": {"nn", "ops", "dropout", "eager", "training", "data"},
@@ -27,6 +28,7 @@ KNOWS: dict[str, set[str]] = {
     "_boot": {"onmt"},
     "__init__": {"nn", "ops", "dropout"},  # lazily: the public names
 }
+KNOWS["benchmark"] = set(KNOWS)  # it measures every part
 KNOWS["cli"] = set(KNOWS)  # the front door
 
 # foreign package: the one place that may import it

@@ -182,8 +182,6 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
     }
     ours = {"REC-FP": fp, "REC-BP": bp, "REC-WG": wg}
     return {
-        name: Phase(
-            flops, torchs[name], lambda f=f: f(*dense), lambda f=f: f(*kept), errors[name]
-        )
+        name: Phase(flops, torchs[name], lambda f=f: f(*dense), lambda f=f: f(*kept), errors[name])
         for name, f in ours.items()
     }

@@ -9,7 +9,7 @@ import torch
 
 from opennmt_sd.ops import naive, portable
 from opennmt_sd.ops.cpu import engine as cpu
-from opennmt_sd.ops.cpu import native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu import draw, native, require_native, warn_if_missing  # noqa: F401 - draw registers itself
 from opennmt_sd.ops.cpu.kernels import DTYPES
 
 ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}

@@ -312,9 +312,7 @@ def _layer_bp_fake(*args: Any) -> tuple[Tensor, ...]:
     return *grads, _like(dh), _like(dc)
 
 
-def _layer_flops(
-    weight_ih: Tensor, weight_hh: Tensor, rest: tuple[Any, ...]
-) -> tuple[int, int]:
+def _layer_flops(weight_ih: Tensor, weight_hh: Tensor, rest: tuple[Any, ...]) -> tuple[int, int]:
     x_sets, h_sets, sizes, _ = _unflattened(rest)
     return _flops(weight_ih.shape, x_sets.count, sizes), _flops(
         weight_hh.shape, h_sets.count, sizes

@@ -28,8 +28,8 @@ constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on:
 #define SD_APART __attribute__((noinline))
 
 SD_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-SD_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-SD_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+SD_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+SD_INLINE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 SD_INLINE int threads() {
 #ifdef _OPENMP
@@ -413,13 +413,16 @@ SD_INLINE int64_t first_from(const int32_t *K, int64_t count, int64_t d) {
     return lo;
 }
 
-// Each thread has its own units, so that none waits for another. Where they would be too few, it
-// also has its own segments, and packs again what others pack.
+// Each thread has its own units, so that none waits for another: one part of them, or several, so
+// that a block of a part's weight leaves room in the L2 cache. Where units would be too few, a
+// thread also has its own segments, and packs again what others pack.
 struct Grid {
+    static constexpr int64_t MOST = 384, LEAST = 128; // units of a part
     int units, segs;
     Grid(int threads, int64_t D) : units(threads) {
-        while (units > 1 && (threads % units || D / units < 128)) units--;
+        while (units > 1 && (threads % units || D / units < LEAST)) units--;
         segs = threads / units;
+        units *= int(ceil_div(ceil_div(D, units), MOST));
     }
 };
 
@@ -431,15 +434,16 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
     int64_t most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     most = round_up(most, G);
+    const int cells = grid.units * grid.segs;
     Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
         rows_of(a.threads * BLOCK * most);
     const T scale = T(a.keep.scale);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
-    for (int cell = thread(); cell < a.threads; cell += threads()) {
+    for (int cell = thread(); cell < cells; cell += threads()) {
         const int i = cell % grid.units, k = cell / grid.units;
         const int64_t d0 = D * i / grid.units, d1 = D * (i + 1) / grid.units;
         const int begin = a.nsegs * k / grid.segs, end = a.nsegs * (k + 1) / grid.segs;
-        T *rows = rows_of.p + cell * BLOCK * most, *own = weights.p + cell * BLOCK * widest;
+        T *rows = rows_of.p + thread() * BLOCK * most, *own = weights.p + thread() * BLOCK * widest;
         // Of this thread's units in a segment: where they begin in K, how many, and their sums.
         struct Mine {
             int64_t from, count;
@@ -551,8 +555,9 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
     const Panels<T> panels(H);
     const Walk<T> walk{a};
     const T scale = T(a.keep.scale);
-    // The state, transposed [H, B]: the one that enters a step, and the one that leaves it.
-    Scratch<T> packed(panels.count * panels.stride), state(2 * H * B);
+    // The state, transposed [units, B]: the one that enters a step, and the one that leaves it.
+    const int64_t units_padded = round_up(H, VL<T>);
+    Scratch<T> packed(panels.count * panels.stride), state(2 * units_padded * B);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
@@ -571,8 +576,8 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
             const int64_t later = i + 1 < a.T_ ? walk.at(i + 1) : -1;
             const int32_t *K = a.keep.of(walk.set(t));
             const int64_t count = a.keep.count[walk.set(t)];
-            const T *enters = state.p + (i % 2) * H * B;
-            T *leaves = state.p + (1 - i % 2) * H * B;
+            const T *enters = state.p + (i % 2) * units_padded * B;
+            T *leaves = state.p + (1 - i % 2) * units_padded * B;
             const Split tiles(n, ROWS);
             for (int64_t p = p0; p < p1; p++) {
                 const T *panel = packed.p + p * panels.stride;
@@ -614,6 +619,7 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                                 state_tile<T, M.value, 1>(enters + r0, B, strip, K, count, to, lines);
                         }
                     });
+                    Vec<T> left[ROWS];
                     for (int64_t b = r0; b < r0 + m; b++) {
                         const int64_t row = a.first[t] + b;
                         Vec<T> x[4];
@@ -624,9 +630,25 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
                             x[0], x[1], x[2], x[3], walk.cell_before(t, b) + u0,
                             a.gates + row * 4 * H + u0, a.cells + row * H + u0,
                             hidden + row * H + u0, H, units);
-                        if (later < 0) continue;
-                        for (int u = 0; u < units; u++)
-                            leaves[(u0 + u) * B + b] = walk.keeps(later, b, u0 + u) ? h[u] : T(0);
+                        if (a.mask && later >= 0)
+                            for (int u = 0; u < units; u++)
+                                if (!walk.keeps(later, b, u0 + u)) h[u] = T(0);
+                        left[b - r0] = h;
+                    }
+                    if (later < 0) continue;
+                    for (int64_t b = 0; b < m; b += L<T>) {
+                        const int64_t b0 = least(b, m - L<T>); // the last ones may overlap
+                        if (b0 < 0) { // fewer rows than L
+                            for (int u = 0; u < units; u++)
+                                for (int64_t j = 0; j < m; j++)
+                                    leaves[(u0 + u) * B + r0 + j] = left[j][u];
+                            continue;
+                        }
+                        Vec<T> h[L<T>];
+                        for (int j = 0; j < L<T>; j++) h[j] = left[b0 + j];
+                        transpose(h);
+                        for (int j = 0; j < L<T>; j++)
+                            store_groups(leaves + (u0 + j) * B + r0 + b0, L<T> * B, h[j]);
                     }
                 }
             }
@@ -760,6 +782,33 @@ void column_sums(const T *rows, int64_t R, int64_t N, int nthreads, T *out) {
     }
 }
 
+// ---------------------------------------------------------------- draws
+
+// Philox4x32-10, as opennmt_sd/draw.py has it: word w of block i is element w * blocks + i.
+void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
+    constexpr int CHUNK = 64; // blocks at a time, in registers and L1
+    const int64_t blocks = ceil_div(n, 4);
+    for (int64_t i0 = 0; i0 < blocks; i0 += CHUNK) {
+        uint32_t x[4][CHUNK];
+        for (int i = 0; i < CHUNK; i++) {
+            const uint64_t counter = uint64_t(i0 + i);
+            x[0][i] = uint32_t(counter), x[1][i] = uint32_t(counter >> 32), x[2][i] = x[3][i] = 0;
+        }
+        uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+        for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (int i = 0; i < CHUNK; i++) {
+                const uint64_t a = uint64_t(x[0][i]) * 0xD2511F53u;
+                const uint64_t c = uint64_t(x[2][i]) * 0xCD9E8D57u;
+                x[0][i] = uint32_t(c >> 32) ^ x[1][i] ^ k0, x[1][i] = uint32_t(c);
+                x[2][i] = uint32_t(a >> 32) ^ x[3][i] ^ k1, x[3][i] = uint32_t(a);
+            }
+        for (int w = 0; w < 4; w++) {
+            const int64_t at = w * blocks + i0, m = least(least(CHUNK, blocks - i0), n - at);
+            for (int64_t i = 0; i < m; i++) mask[at + i] = x[w][i] >= threshold;
+        }
+    }
+}
+
 int64_t multiply_adds(int64_t rounds, int nthreads) {
     constexpr int SUMS = 2 * ROWS; // as many as a tile has: enough to wait for none
     V32 total = {};
@@ -785,4 +834,4 @@ constexpr Kernels<T> TABLE = {fp<T>,      bp<T>,      wg<T>,       prepare<T>, p
 
 } // namespace
 
-extern const Isa SD_ISA = {TABLE<float>, TABLE<double>, multiply_adds};
+extern const Isa SD_ISA = {TABLE<float>, TABLE<double>, draw_mask, multiply_adds};

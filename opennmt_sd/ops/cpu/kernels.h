@@ -78,6 +78,8 @@ template <class T> struct Kernels {
 struct Isa {
     Kernels<float> f32;
     Kernels<double> f64;
+    // mask [n]: whether Philox's 32 bits of each element are not below the threshold (draw.py)
+    void (*draw_mask)(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask);
     // Multiply-adds in registers that wait for nothing, to learn what the machine can do; gives
     // their number.
     int64_t (*multiply_adds)(int64_t rounds, int threads);

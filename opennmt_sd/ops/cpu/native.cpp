@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -424,6 +425,35 @@ static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0
     if (db) kernels<T>().column_sums(d_gates.p, steps.R, 4 * H, team(threads), (T *)db);
 }
 
+// ---------------------------------------------------------------- draws (opennmt_sd/draw.py)
+
+// mask [n]: 1 where the random bits of an element are not below the threshold.
+static void draw_mask(int64_t seed, int64_t n, int64_t threshold, Address mask) {
+    nb::gil_scoped_release release;
+    isa->draw_mask(uint64_t(seed), n, uint64_t(threshold), (uint8_t *)mask);
+}
+
+// idx [S, D] and count [S] of such a mask: kept units first, then the dropped ones.
+static void draw_sets(int64_t seed, int64_t S, int64_t D, int64_t threshold, Address idx,
+                      Address count) {
+    nb::gil_scoped_release release;
+    std::vector<uint8_t> mask(S * D);
+    std::vector<int32_t> dropped(D);
+    isa->draw_mask(uint64_t(seed), S * D, uint64_t(threshold), mask.data());
+    for (int64_t s = 0; s < S; s++) {
+        int32_t *kept = (int32_t *)idx + s * D;
+        const uint8_t *keeps = mask.data() + s * D;
+        int64_t k = 0;
+        for (int64_t d = 0; d < D; d++) { // written to both, counted in one: no branch to guess
+            kept[k] = int32_t(d);
+            dropped[d - k] = int32_t(d);
+            k += keeps[d];
+        }
+        std::copy(dropped.begin(), dropped.begin() + (D - k), kept + k);
+        ((int32_t *)count)[s] = int32_t(k);
+    }
+}
+
 template <class T> static void define(nb::module_ &m, const std::string &suffix) {
     m.def(("linear_" + suffix).c_str(), &linear<T>);
     m.def(("packed_size_" + suffix).c_str(), &packed_size<T>);
@@ -456,6 +486,8 @@ NB_MODULE(_native, m) {
         nb::gil_scoped_release release;
         return isa->multiply_adds(rounds, team(threads));
     }, "Runs independent multiply-adds in registers; how many, over all threads.");
+    m.def("draw_mask", &draw_mask);
+    m.def("draw_sets", &draw_sets);
     define<float>(m, "f32");
     define<double>(m, "f64");
 }

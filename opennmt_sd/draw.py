@@ -1,0 +1,102 @@
+"""Random draws that are the same with or without the native module, on every machine.
+
+A draw takes one seed from torch's CPU generator; the rest is Philox4x32-10, which turns (seed,
+counter) into random bits: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+The ops are known to ``torch.compile``; :mod:`opennmt_sd.ops.cpu` brings a native form of the last
+two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+library = torch.library.Library("opennmt_sd", "FRAGMENT")
+
+WORD = 0xFFFFFFFF  # of 32 bits; torch has no unsigned arithmetic, so they live in int64
+MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+WEYL = 0x9E3779B9, 0xBB67AE85
+ROUNDS = 10
+
+
+def random_bits(seed: int, n: int) -> Tensor:
+    """int64 ``[n]``, each uniform in [0, 2^32): element w * blocks + i is word w of block i."""
+    blocks = -(-n // 4)
+    counter = torch.arange(blocks, dtype=torch.int64)
+    zeros = torch.zeros_like(counter)
+    a, b, c, d = counter & WORD, counter >> 32, zeros, zeros
+    key = [seed & WORD, seed >> 32 & WORD]
+    for _ in range(ROUNDS):
+        first, second = a * MULTIPLIERS[0], c * MULTIPLIERS[1]  # modulo 2^64: all bits are there
+        a, b, c, d = (
+            (second >> 32 & WORD) ^ b ^ key[0], second & WORD,
+            (first >> 32 & WORD) ^ d ^ key[1], first & WORD,
+        )  # fmt: skip
+        key = [(k + w) & WORD for k, w in zip(key, WEYL)]
+    return torch.cat([a, b, c, d])[:n]
+
+
+def threshold(p: float) -> int:
+    """A unit is kept if its 32 bits are not below this."""
+    return round(p * 2**32)
+
+
+def compact(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """idx int32 ``[S, D]`` and count int32 ``[S]`` of a boolean mask ``[S, D]``, True is kept: kept
+    units first, then the dropped ones, both ascending."""
+    kept, dropped = mask.cumsum(1), (~mask).cumsum(1)  # ranks, from 1
+    count = mask.sum(1, keepdim=True)
+    place = torch.where(mask, kept, count + dropped) - 1  # [S, D]
+    units = torch.arange(mask.shape[1], dtype=torch.int32, device=mask.device)
+    idx = torch.empty_like(mask, dtype=torch.int32).scatter_(1, place, units.expand_as(mask))
+    return idx, count.squeeze(1).to(torch.int32)
+
+
+def _seed(generator: torch.Generator | None) -> Tensor:
+    return torch.randint(2**63 - 1, (1,), generator=generator)
+
+
+def mask_of(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    return (random_bits(int(seed), math.prod(shape)) >= threshold(p)).view(*shape)
+
+
+def sets_of(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
+    return compact(mask_of(seed, (S, D), p))
+
+
+def _op(schema: str, function: Any, fake: Any, **more: Any) -> Any:
+    name = schema.split("(", maxsplit=1)[0]
+    library.define(schema, **more)
+    library.impl(name, function, "CompositeExplicitAutograd")
+    if hasattr(torch.library, "register_fake"):  # torch >= 2.4
+        torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=library)
+    return getattr(torch.ops.opennmt_sd, name).default
+
+
+def _int32(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.int32)
+
+
+# int64 [1]: a seed from the generator, or torch's default CPU generator.
+draw_seed = _op(
+    "draw_seed(Generator? generator) -> Tensor",
+    _seed,
+    lambda _: torch.empty(1, dtype=torch.int64),
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+# boolean: each kept with probability 1 - p.
+draw_mask = _op(
+    "draw_mask(Tensor seed, SymInt[] shape, float p) -> Tensor",
+    mask_of,
+    lambda seed, shape, p: torch.empty(shape, dtype=torch.bool),  # noqa: ARG005
+)
+# idx and count of such a mask [S, D].
+draw_sets = _op(
+    "draw_sets(Tensor seed, SymInt S, SymInt D, float p) -> (Tensor, Tensor)",
+    sets_of,
+    lambda seed, S, D, p: (_int32(S, D), _int32(S)),  # noqa: ARG005
+)
