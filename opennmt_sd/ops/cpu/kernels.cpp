@@ -63,6 +63,15 @@ template <int WRITE = 0> SD_INLINE void fetch(const void *p, int64_t bytes) {
         __builtin_prefetch((const void *)a, WRITE, 2);
 }
 
+// Pieces of memory that come next, fetched one by one beside arithmetic that leaves the memory idle.
+struct Pieces {
+    const void *const *piece = nullptr, *const *end = nullptr;
+    int64_t bytes = 0; // of each
+    __attribute__((always_inline)) void next() {
+        if (piece < end) fetch(*piece++, bytes);
+    }
+};
+
 template <class T> struct Scratch {
     T *p;
     explicit Scratch(int64_t n) : p((T *)scratch_new(n * sizeof(T))) {}
@@ -89,7 +98,10 @@ template <class T>
 void pack(const T *w, int64_t ldw, int64_t D, int64_t n, T *out, int64_t ld) {
     int64_t d = 0;
     if (n >= VL<T>) {
+        constexpr int LINE = 64 / sizeof(T);
         for (; d + L<T> <= D; d += L<T>) {
+            if (d % LINE == 0) // more streams than the hardware follows by itself
+                for (int i = 0; i < VL<T>; i++) __builtin_prefetch(w + i * ldw + d + 4 * LINE, 0, 3);
             Vec<T> x[L<T>];
             for (int i = 0; i < L<T>; i++) x[i] = load_groups(w + i * ldw + d, L<T> * ldw);
             transpose(x);
@@ -379,7 +391,7 @@ SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], i
 template <class T>
 void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
                int64_t count, const T *rows, int64_t padded, int64_t vectors, T *partial,
-               bool first) {
+               bool first, Pieces &later) {
     const Split parts(vectors, VECTORS);
     for (int64_t j = 0; j < count; j += L<T>, partial += vectors * VL<T>) {
         const T *unit[L<T>], *ahead[L<T>];
@@ -387,6 +399,7 @@ void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, cons
             unit[u] = weight + (K[least(j + u, count - 1)] - d0) * NR<T>;
             ahead[u] = weight + (K[least(j + L<T> + u, count - 1)] - d0) * NR<T>;
         }
+        later.next();
         for (int64_t i = 0; i < parts.parts; i++) {
             const int64_t v0 = parts.at(i), m = parts.at(i + 1) - v0;
             with_number<VECTORS>(int(m), [&](auto V) {
@@ -437,6 +450,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
     const int cells = grid.units * grid.segs;
     Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
         rows_of(a.threads * BLOCK * most);
+    Scratch<const void *> pieces_of(a.threads * most);
     const T scale = T(a.keep.scale);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     for (int cell = thread(); cell < cells; cell += threads()) {
@@ -444,6 +458,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
         const int64_t d0 = D * i / grid.units, d1 = D * (i + 1) / grid.units;
         const int begin = a.nsegs * k / grid.segs, end = a.nsegs * (k + 1) / grid.segs;
         T *rows = rows_of.p + thread() * BLOCK * most, *own = weights.p + thread() * BLOCK * widest;
+        const void **pieces = pieces_of.p + thread() * most;
         // Of this thread's units in a segment: where they begin in K, how many, and their sums.
         struct Mine {
             int64_t from, count;
@@ -468,11 +483,13 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
                 if (!m.count) continue;
                 const int64_t vectors = ceil_div(seg.rows, G);
                 pack_rows(dy + seg.row * N + n0, N, seg.rows, columns, count, rows, vectors * G);
-                for (int r = 0; s + 1 < end && r < a.segs[s + 1].rows; r++)
-                    fetch(dy + (a.segs[s + 1].row + r) * N + n0, columns * sizeof(T));
+                int next = 0; // of the segment that comes next, its rows
+                for (; s + 1 < end && next < a.segs[s + 1].rows; next++)
+                    pieces[next] = dy + (a.segs[s + 1].row + next) * N + n0;
+                Pieces later{pieces, pieces + next, int64_t(columns * sizeof(T))};
                 dot_tiles(weight, a.packed ? 0 : d0, width * NR<T>, count,
                           a.keep.of(seg.set) + m.from, m.count, rows, vectors * G, vectors,
-                          m.partial, s0 == 0);
+                          m.partial, s0 == 0, later);
             }
         }
         for (int s = begin; s < end; s++) {
@@ -687,11 +704,13 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     // of them, so that threads wait for each other once a step.
     Scratch<T> packed(panels.count * panels.stride), both(2 * columns * padded),
         partials((H + (a.threads + 1) * L<T>)*padded);
+    Scratch<const void *> pieces_of(a.threads * 6 * B);
     memset(both.p, 0, 2 * columns * padded * sizeof(T));
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
         const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
+        const void **pieces = pieces_of.p + thread() * 6 * B;
         for (int64_t p = p0; p < p1; p++)
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
         for (int64_t i = a.T_ - 1; i >= 0; i--) {
@@ -719,9 +738,18 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             const int64_t count = first_from(all, kept, end) - from, vectors = ceil_div(n, G);
             const int32_t *K = all + from;
             T *partial = partials.p + (from / L<T> + thread()) * L<T> * padded;
+            const void **last = pieces; // of what the gates of the next step will read
+            for (int64_t b = 0; i > 0 && end > mine && b < a.sizes[walk.at(i - 1)]; b++) {
+                const int64_t row = a.first[walk.at(i - 1)] + b;
+                for (int g = 0; g < 4; g++) *last++ = a.gates + (row * 4 + g) * H + mine;
+                *last++ = a.cells + row * H + mine;
+                *last++ = d_hidden + row * H + mine;
+            }
+            Pieces later{pieces, last, int64_t((end - mine) * sizeof(T))};
             for (int64_t s0 = 0; s0 < strips; s0 += block)
                 dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K,
-                          count, rows + s0 * NR<T> * padded, padded, vectors, partial, s0 == 0);
+                          count, rows + s0 * NR<T> * padded, padded, vectors, partial, s0 == 0,
+                          later);
             for (int64_t b = 0; b < n; b++)
                 for (int64_t j = 0; j < count; j++) {
                     T d = scale * dot_sum(partial, vectors, b, j);
