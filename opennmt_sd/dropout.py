@@ -104,7 +104,8 @@ class DropoutPattern:
             return KeepSets.from_mask(ones, 1.0) if self.structured else KeepMask(ones, 1.0)
         seed = draw_seed(generator)
         if self.structured:
-            return KeepSets._trusted(*draw_sets(seed, S, D, self.p), self.scale)
+            idx, count = draw_sets(seed, S, D, self.p)
+            return KeepSets._trusted(idx, count, self.scale)
         return KeepMask(draw_mask(seed, (S, B, D), self.p), self.scale)
 
 
@@ -236,7 +237,8 @@ class KeepSets(Keep):
     @classmethod
     def from_mask(cls, mask: Tensor, scale: float) -> KeepSets:
         """The sets of a boolean mask ``[S, D]``, True is kept."""
-        return cls._trusted(*compact(mask), scale)
+        idx, count = compact(mask)
+        return cls._trusted(idx, count, scale)
 
     @classmethod
     def _trusted(cls, idx: Tensor, count: Tensor, scale: float) -> KeepSets:

@@ -150,7 +150,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
     """Row after row: ``step`` at p, ``step`` at 0, ``eval``.
 
     Raises:
-        RedGate: a case computes something wrong; nothing more is measured.
+        RedGateError: a case computes something wrong; nothing more is measured.
     """
     for case in CASES if cases is None else cases:
         torch.manual_seed(0)
@@ -160,7 +160,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
             plain, ours = Work(case, Plain(case, p)), Work(case, structured(case, p))
             nothing = Work(case, structured(case, 0.0))
             for work in (ours, nothing):
-                work.model.load_state_dict(plain.model.lstm.state_dict())  # type: ignore[union-attr, arg-type]
+                work.model.load_state_dict(plain.model.lstm.state_dict())  # type: ignore[union-attr]
             with ops.use("naive"):
                 truth = ours.doubled().results(seed=2)
             error = gate(case.name, relative_error(ours.results(seed=2), truth), TOLERANCE)

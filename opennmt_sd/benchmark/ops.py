@@ -7,7 +7,8 @@ and BP, T products one after the other (gates left out of the baseline, not of o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,6 +61,9 @@ CASES: list[Case] = [
 ]
 
 
+RATES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)  # of the picture
+
+
 @dataclass(frozen=True)
 class Phase:
     """The same product three times."""
@@ -75,7 +79,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
     """Row after row.
 
     Raises:
-        RedGate: a phase computes something wrong; nothing more is measured.
+        RedGateError: a phase computes something wrong; nothing more is measured.
     """
     for case in CASES if cases is None else cases:
         torch.manual_seed(0)
@@ -94,6 +98,12 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
                 dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=1 / (1 - case.p),
                 max_rel_err=error, gflops=phase.flops * kept / ms["ours"] / 1e6,
             )  # fmt: skip
+
+
+def more(repeats: int, cases: Sequence[Case]) -> Iterator[Row]:
+    """The same cases at further rates, for the picture."""
+    for case in cases:
+        yield from run(min(repeats, 7), [replace(case, p=p) for p in RATES if p != case.p])
 
 
 def linear(case: Linear, keep: KeepSets) -> dict[str, Phase]:
@@ -151,21 +161,21 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
     def bp(*sets: Any) -> Any:
         return kernels.lstm_bp(d_hidden, h0, c0, w, c0, gates, cells, *sets)
 
-    def wg(idx: Any, count: Any, _: Any, *more: Any) -> Tensor:
-        return kernels.lstm_wg(hidden, h0, d_gates, idx, count, *more)
+    def wg(*sets: Any) -> Tensor:
+        return kernels.lstm_wg(hidden, h0, d_gates, *sets)
 
     def products(rows: Tensor, weight: Tensor) -> list[Tensor]:
         return [row @ weight for row in rows.view(T, B, -1).unbind()]
 
     def truth() -> tuple[list[Tensor], list[Tensor]]:
         """The naive engine in float64: hidden and final states; d_gates, dh0, dc0, dw."""
-        leaves = [t.requires_grad_() for t in doubled(gates_x.view(T, B, -1), w, h0, c0)]
+        gates, u, h, c = (t.requires_grad_() for t in doubled(gates_x.view(T, B, -1), w, h0, c0))
         with ops.use("naive"):
-            y, h, c = ops.lstm(*leaves, keep)
+            y, h_n, c_n = ops.lstm(gates, u, h, c, keep)
             grads = torch.autograd.grad(
-                (y, h, c), leaves, [d.double() for d in (d_hidden.view(T, B, -1), h0, c0)]
+                (y, h_n, c_n), (gates, u, h, c), doubled(d_hidden.view(T, B, -1), h0, c0)
             )
-        return [y.flatten(0, 1), h, c], [grads[0].flatten(0, 1), *grads[2:], grads[1]]
+        return [y.flatten(0, 1), h_n, c_n], [grads[0].flatten(0, 1), *grads[2:], grads[1]]
 
     outputs, gradients = truth()
     ours_bp = bp(*kept)
@@ -180,8 +190,8 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
         "REC-BP": lambda: products(d_gates, w),
         "REC-WG": lambda: d_gates.t() @ before,
     }
-    ours = {"REC-FP": fp, "REC-BP": bp, "REC-WG": wg}
+    ours: dict[str, Callable[..., Any]] = {"REC-FP": fp, "REC-BP": bp, "REC-WG": wg}
     return {
-        name: Phase(flops, torchs[name], lambda f=f: f(*dense), lambda f=f: f(*kept), errors[name])
+        name: Phase(flops, torchs[name], partial(f, *dense), partial(f, *kept), errors[name])
         for name, f in ours.items()
     }

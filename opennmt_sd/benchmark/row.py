@@ -66,7 +66,7 @@ class Row:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-class RedGate(RuntimeError):
+class RedGateError(RuntimeError):
     """Results are wrong: there is no speed to speak of."""
 
 
@@ -86,10 +86,10 @@ def gate(case: str, error: float, tolerance: float) -> float:
     """The error, if it is small enough.
 
     Raises:
-        RedGate: it is not.
+        RedGateError: it is not.
     """
     if not error <= tolerance:
-        raise RedGate(
+        raise RedGateError(
             f"{case}: the largest relative error is {error:.1e}, {tolerance:.0e} is allowed: "
             "results are wrong, so no speed is reported"
         )

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from opennmt_sd.ops import naive, portable
+from opennmt_sd.ops.cpu import draw as _draw  # noqa: F401 - registers itself
 from opennmt_sd.ops.cpu import engine as cpu
-from opennmt_sd.ops.cpu import draw, native, require_native, warn_if_missing  # noqa: F401 - draw registers itself
+from opennmt_sd.ops.cpu import native, require_native, warn_if_missing
 from opennmt_sd.ops.cpu.kernels import DTYPES
 
 ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}

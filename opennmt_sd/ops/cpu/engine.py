@@ -231,7 +231,7 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     sets = _kept(keep)
     hidden, h_n, c_n, *_ = recurrence_fp(
-        gates_x.flatten(0, -2), weight_hh, h, c, sets.idx, sets.count, sets.mask, sets.scale,
+        gates_x.flatten(0, -2), weight_hh, h, c, sets.idx, sets.counts, sets.mask, sets.scale,
         _sizes(gates_x, batch_sizes), reverse,
     )  # fmt: skip
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), h_n, c_n
@@ -301,8 +301,9 @@ def _layer_backward(
 
 
 def _layer_bp(*args: Any) -> tuple[Tensor, ...]:
-    tensors, rest, needs = args[:11], args[11:-1], args[-1]
-    return kernels.layer_bp(*tensors, *_unflattened(rest), needs)
+    x_sets, h_sets, sizes, reverse = _unflattened(args[11:-1])
+    call: Any = kernels.layer_bp  # its eleven tensors are not named again here
+    return call(*args[:11], x_sets, h_sets, sizes, reverse, args[-1])
 
 
 def _layer_bp_fake(*args: Any) -> tuple[Tensor, ...]:
@@ -314,8 +315,8 @@ def _layer_bp_fake(*args: Any) -> tuple[Tensor, ...]:
 
 def _layer_flops(weight_ih: Tensor, weight_hh: Tensor, rest: tuple[Any, ...]) -> tuple[int, int]:
     x_sets, h_sets, sizes, _ = _unflattened(rest)
-    return _flops(weight_ih.shape, x_sets.count, sizes), _flops(
-        weight_hh.shape, h_sets.count, sizes
+    return _flops(weight_ih.shape, x_sets.counts, sizes), _flops(
+        weight_hh.shape, h_sets.counts, sizes
     )
 
 

@@ -243,7 +243,7 @@ class Sets(NamedTuple):
     """What is kept of one input of a layer; see :func:`lstm_fp` for ``mask``."""
 
     idx: Tensor | None = None
-    count: Tensor | None = None
+    counts: Tensor | None = None
     scale: float = 1.0
     mask: Tensor | None = None
 
@@ -314,7 +314,7 @@ def _layer_sets(
     at: _Addresses, x_sets: Sets, h_sets: Sets, T: int, B: int, D: int, H: int
 ) -> tuple[Any, ...]:
     x, h = (
-        (*_sets(at, sets.idx, sets.count, T, width), sets.scale)
+        (*_sets(at, sets.idx, sets.counts, T, width), sets.scale)
         for sets, width in ((x_sets, D), (h_sets, H))
     )
     return x, h, *_mask(at, h_sets.mask, T, B, H)

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <new>
@@ -20,6 +21,13 @@
 #ifdef __linux__
 #include <pthread.h>
 #include <sys/mman.h>
+#endif
+
+#ifdef __SANITIZE_ADDRESS__ // scripts/check_sanitizers.sh
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(p, bytes)
 #endif
 
 #include "kernels.h"
@@ -80,20 +88,33 @@ static Spare &spare() {
     return *one;
 }
 
+constexpr int64_t head = 64; // a block begins with its size; what is used of it begins here
+
 void *scratch_new(int64_t bytes) {
     const bool big = bytes >= 2 * huge;
-    const int64_t unit = big ? huge : 64, head = 64; // the size lies before the block
+    const int64_t unit = big ? huge : 64;
     const int64_t size = (std::max<int64_t>(bytes, 1) + head + unit - 1) / unit * unit;
-    if (void *p = spare().take(size)) return (char *)p + head;
-    void *p = std::aligned_alloc(unit, size);
-    if (!p) throw std::bad_alloc();
-    if (big) use_huge_pages(Address(p), size);
-    *(int64_t *)p = size;
-    return (char *)p + head;
+    void *p = spare().take(size);
+    if (!p) {
+        p = std::aligned_alloc(unit, size);
+        if (!p) throw std::bad_alloc();
+        if (big) use_huge_pages(Address(p), size);
+        *(int64_t *)p = size;
+        ASAN_POISON_MEMORY_REGION(p, size);
+    }
+    void *q = (char *)p + head;
+    ASAN_UNPOISON_MEMORY_REGION(q, bytes); // what is before and behind it stays forbidden
+#ifdef __SANITIZE_ADDRESS__
+    std::memset(q, 0xff, bytes); // NaN: what is read without having been written shows
+#endif
+    return q;
 }
 void scratch_free(void *q) {
-    void *p = (char *)q - 64;
-    if (!spare().give(p, *(int64_t *)p)) std::free(p);
+    void *p = (char *)q - head;
+    ASAN_UNPOISON_MEMORY_REGION(p, head);
+    const int64_t size = *(int64_t *)p;
+    ASAN_POISON_MEMORY_REGION(p, size);
+    if (!spare().give(p, size)) std::free(p);
 }
 
 template <class T> struct Block {
