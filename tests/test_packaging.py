@@ -157,7 +157,8 @@ def test_python_start_loads_nothing_but_the_finder(environment: Environment) -> 
 
 def test_commands_are_there(environment: Environment) -> None:
     siblings = {"train", "translate", "server", "average_models", "release_model", "build_vocab"}
-    expected = {"opennmt_sd", "opennmt_sd_train_lm", *(f"onmt_sd_{name}" for name in siblings)}
+    expected = {f"opennmt_sd{name}" for name in ("", "_train_lm", "_train_tagger")}
+    expected |= {f"onmt_sd_{name}" for name in siblings}
     assert expected <= {path.name for path in (environment.folder / "bin").iterdir()}
     code = (
         "from importlib.metadata import distribution\n"

@@ -19,7 +19,6 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import ops
-from opennmt_sd.cli import ranks
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV
 from opennmt_sd.training.loop import LAST, METRICS, Outcome, Trainer
@@ -31,8 +30,6 @@ from opennmt_sd.training.schedules import constant, inverse, step_down
 from opennmt_sd.training.task import Task
 
 log = logging.getLogger(__name__)
-
-quiet_ranks = ranks.quiet_ranks
 
 # What a resumed training may have otherwise than the checkpoint: where, how long, what is shown.
 MAY_CHANGE = ("name", "mode", "resume", "checkpoint", "split", "sample", "logger", "trainer")
