@@ -55,7 +55,12 @@ def test_lstm_is_like_lstm(any_engine: str, kind, draw) -> None:
     def ours(x, h, c, w_ih, w_hh, b_ih, b_hh):
         return ops.lstm(ops.masked_linear(x, None, w_ih, b_ih + b_hh), w_hh, h, c, keep)
 
-    assert outcome(ours, *given) == outcome(theirs, *given)
+    def layer(x, h, c, w_ih, w_hh, b_ih, b_hh):
+        return ops.lstm_layer(x, None, w_ih, b_ih + b_hh, w_hh, h, c, keep)
+
+    want = outcome(theirs, *given)
+    assert outcome(ours, *given) == want
+    assert outcome(layer, *given) == want
 
 
 @every_kind

@@ -10,7 +10,7 @@ import torch
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.ops.engines import ENGINES
 
-CONTRACT = ("masked_linear", "lstm", "lstm_gates", "prepare", "masked_linear_step")
+CONTRACT = ("masked_linear", "lstm", "lstm_layer", "lstm_gates", "prepare", "masked_linear_step")
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -112,7 +112,9 @@ def test_one_seed_gives_the_same_bits(any_engine: str, space: str, time: str) ->
         leaves = [t.requires_grad_() for t in (x, w, w_hh)]
         gates = ops.masked_linear(x, pattern.draw(6, 4, 33), w)
         y, h, c = ops.lstm(gates, w_hh, state, state, pattern.draw(6, 4, 17))
-        return [y, h, c, *torch.autograd.grad(y.sum() + h.sum() + c.sum(), leaves)]
+        keeps = pattern.draw(6, 4, 33), pattern.draw(6, 4, 17)
+        outputs = [y, h, c, *ops.lstm_layer(x, keeps[0], w, None, w_hh, state, state, keeps[1])]
+        return [*outputs, *torch.autograd.grad(sum(t.sum() for t in outputs), leaves)]
 
     for first, again in zip(run(), run()):
         assert torch.equal(first, again)

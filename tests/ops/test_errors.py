@@ -12,6 +12,8 @@ from opennmt_sd import DropoutPattern, ops
 
 X, W, BIAS = torch.zeros(4, 3, 6), torch.zeros(5, 6), torch.zeros(5)
 GATES, W_HH, STATE = torch.zeros(4, 3, 8), torch.zeros(8, 2), torch.zeros(3, 2)
+LAYER = {"x": X, "keep": None, "weight_ih": torch.zeros(8, 6), "bias": torch.zeros(8),
+         "weight_hh": W_HH, "h": STATE, "c": STATE}  # fmt: skip
 HANDLE = "handle"  # a handle of W, prepared in the test
 
 
@@ -118,6 +120,74 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
         ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE.double()},
         ValueError, "all inputs need one dtype: gates_x torch.float32, weight_hh torch.float32, "
                     "h torch.float32, c torch.float64",
+    ),
+    "layer: integers": (
+        ops.lstm_layer, LAYER | {"x": X.long()},
+        TypeError, "x must be floating point, got torch.int64",
+    ),
+    "layer: two axes": (
+        ops.lstm_layer, LAYER | {"x": X[0]},
+        ValueError, "x must be [T, B, D] (time first), or packed [rows, D] with batch_sizes; "
+                    "got [3, 6]",
+    ),
+    "layer: no steps": (
+        ops.lstm_layer, LAYER | {"x": X[:0]},
+        ValueError, "x must have at least one step, got [0, 3, 6]",
+    ),
+    "layer: packed, no steps": (
+        ops.lstm_layer, LAYER | {"x": X[0, :0], "batch_sizes": torch.tensor([], dtype=torch.int64)},
+        ValueError, "x must have at least one step, got [0, 6]",
+    ),
+    "layer: weight_ih of another width": (
+        ops.lstm_layer, LAYER | {"weight_ih": torch.zeros(8, 5)},
+        ValueError, "weight_ih must be [N, 6] as in nn.Linear, got [8, 5]",
+    ),
+    "layer: weight_ih of other gates": (
+        ops.lstm_layer, LAYER | {"weight_ih": torch.zeros(12, 6)},
+        ValueError, "weight_ih [4H, D] and weight_hh [4H, H] do not fit: [12, 6] and [8, 2]",
+    ),
+    "layer: weight_hh of other gates": (
+        ops.lstm_layer, LAYER | {"weight_hh": torch.zeros(8, 3)},
+        ValueError, "weight_ih [4H, D] and weight_hh [4H, H] do not fit: [8, 6] and [8, 3]",
+    ),
+    "layer: bias of another width": (
+        ops.lstm_layer, LAYER | {"bias": torch.zeros(2)},
+        ValueError, "bias must be [8], got [2]",
+    ),
+    "layer: h of another batch": (
+        ops.lstm_layer, LAYER | {"h": STATE[:1]},
+        ValueError, "h must be [3, 2] (batch, hidden), got [1, 2]",
+    ),
+    "layer: c of another width": (
+        ops.lstm_layer, LAYER | {"c": torch.zeros(3, 1)},
+        ValueError, "c must be [3, 2] (batch, hidden), got [3, 1]",
+    ),
+    "layer: sets of another width": (
+        ops.lstm_layer, LAYER | {"keep": sets(4, 2)},
+        ValueError, "keep sets of width 2 do not fit an input of width 6",
+    ),
+    "layer: sets of the state of another width": (
+        ops.lstm_layer, LAYER | {"state_keep": sets(4, 6)},
+        ValueError, "keep sets of width 6 do not fit an input of width 2",
+    ),
+    "layer: sets of the state of other steps": (
+        ops.lstm_layer, LAYER | {"state_keep": sets(3, 2)},
+        ValueError, "keep sets of 3 steps do not fit an input of 4 steps (1 or 4 are needed); ops "
+                    "take the time first: [T, B, D]",
+    ),
+    "layer: mask of the state of another batch": (
+        ops.lstm_layer, LAYER | {"state_keep": mask(4, 2, 2)},
+        ValueError, "a keep mask for a batch of 2 does not fit 3",
+    ),
+    "layer: two dtypes": (
+        ops.lstm_layer, LAYER | {"weight_hh": W_HH.double(), "bias": None},
+        ValueError, "all inputs need one dtype: x torch.float32, weight_ih torch.float32, "
+                    "weight_hh torch.float64, h torch.float32, c torch.float32",
+    ),
+    "layer: two devices": (
+        ops.lstm_layer, LAYER | {"weight_ih": torch.zeros(8, 6, device="meta"), "bias": None},
+        ValueError, "all inputs need one device: x cpu, weight_ih meta, weight_hh cpu, h cpu, "
+                    "c cpu",
     ),
     "gates: of another width": (
         ops.lstm_gates, {"gates": GATES[0], "c": torch.zeros(3, 3)},

@@ -76,6 +76,31 @@ def test_the_recurrence(engine: str, phase: str, pattern: DropoutPattern) -> Non
     assert count(None) == products * 2 * T * B * H * 4 * H
 
 
+@pytest.mark.parametrize("leaf", [None, "x", "weight_ih", "weight_hh"])
+def test_a_layer(engine: str, leaf: str | None, pattern: DropoutPattern) -> None:
+    """The input's products and the recurrence's, each as far as a gradient needs them."""
+    H = N
+    given = {"x": torch.randn(T, B, D), "weight_ih": torch.randn(4 * H, D),
+             "weight_hh": torch.randn(4 * H, H)}  # fmt: skip
+    given |= {name: x.requires_grad_(name == leaf) for name, x in given.items()}
+    keeps = [pattern.draw(T, B, n, torch.Generator().manual_seed(1)) for n in (D, H)]
+    state = torch.randn(B, H)
+
+    def forward() -> Tensor:
+        return ops.lstm_layer(
+            given["x"], keeps[0], given["weight_ih"], None, given["weight_hh"], state, state,
+            keeps[1],
+        )[0]  # fmt: skip
+
+    with ops.use(engine):
+        count = product(forward, given.get(leaf))
+    inputs, states = (
+        round(2 * T * B * n * 4 * H * share_kept(keep, T)) for n, keep in zip((D, H), keeps)
+    )
+    # Forward both; the gradient of the gates (the recurrence backwards), then one product more.
+    assert count == states + (states if leaf == "weight_hh" else inputs)
+
+
 @pytest.mark.parametrize("phase", ["FP", "BP", "WG"])
 def test_stepwise(engine: str, phase: str, pattern: DropoutPattern) -> None:
     x = torch.randn(B, D, requires_grad=phase == "BP")
