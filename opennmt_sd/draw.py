@@ -56,7 +56,11 @@ def compact(mask: Tensor) -> tuple[Tensor, Tensor]:
     return idx, count.squeeze(1).to(torch.int32)
 
 
-def _seed(generator: torch.Generator | None) -> Tensor:
+def draw_seed(generator: torch.Generator | None) -> Tensor:
+    """int64 ``[1]`` from a generator, or torch's default CPU generator.
+
+    One of torch's own ops, which compilers know to be random: two calls are two draws.
+    """
     return torch.randint(2**63 - 1, (1,), generator=generator)
 
 
@@ -68,9 +72,9 @@ def sets_of(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
     return compact(mask_of(seed, (S, D), p))
 
 
-def _op(schema: str, function: Any, fake: Any, **more: Any) -> Any:
+def _op(schema: str, function: Any, fake: Any) -> Any:
     name = schema.split("(", maxsplit=1)[0]
-    library.define(schema, **more)
+    library.define(schema)
     library.impl(name, function, "CompositeExplicitAutograd")
     if hasattr(torch.library, "register_fake"):  # torch >= 2.4
         torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=library)
@@ -81,13 +85,6 @@ def _int32(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.int32)
 
 
-# int64 [1]: a seed from the generator, or torch's default CPU generator.
-draw_seed = _op(
-    "draw_seed(Generator? generator) -> Tensor",
-    _seed,
-    lambda _: torch.empty(1, dtype=torch.int64),
-    tags=(torch.Tag.nondeterministic_seeded,),
-)
 # boolean: each kept with probability 1 - p.
 draw_mask = _op(
     "draw_mask(Tensor seed, SymInt[] shape, float p) -> Tensor",

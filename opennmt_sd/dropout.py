@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.draw import compact, draw_mask, draw_seed, draw_sets
-from opennmt_sd.eager import eager
+from opennmt_sd.eager import traceable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,7 +87,7 @@ class DropoutPattern:
     def scale(self) -> float:
         return 1 / (1 - self.p)
 
-    @eager
+    @traceable
     def draw(self, T: int, B: int, D: int, generator: torch.Generator | None = None) -> Keep:
         """Draw what is kept over T steps of a batch of B with D units.
 

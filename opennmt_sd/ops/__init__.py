@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
-from opennmt_sd.eager import eager
+from opennmt_sd.eager import eager, traceable
 from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-@eager
+@traceable
 def masked_linear(
     x: Tensor,
     keep: Keep | None,
@@ -82,7 +82,7 @@ def masked_linear(
         return engine(x).masked_linear(x, keep, weight, bias, batch_sizes)
 
 
-@eager
+@traceable
 def lstm(
     gates_x: Tensor,
     weight_hh: Tensor,
@@ -130,7 +130,7 @@ def lstm(
         return engine(gates_x).lstm(gates_x, weight_hh, h, c, keep, batch_sizes, reverse)
 
 
-@eager
+@traceable
 def lstm_layer(
     x: Tensor,
     keep: Keep | None,

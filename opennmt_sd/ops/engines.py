@@ -10,7 +10,7 @@ import torch
 from opennmt_sd.ops import naive, portable
 from opennmt_sd.ops.cpu import draw as _draw  # noqa: F401 - registers itself
 from opennmt_sd.ops.cpu import engine as cpu
-from opennmt_sd.ops.cpu import native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu import require_native, there, warn_if_missing
 from opennmt_sd.ops.cpu.kernels import DTYPES
 
 ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}
@@ -67,7 +67,7 @@ def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
     runs = torch.device(device).type == "cpu" and dtype in DTYPES
     if _forced == "cpu" and not runs:
         return "portable"
-    return _forced or ("cpu" if runs and native() is not None else "portable")
+    return _forced or ("cpu" if runs and there() else "portable")
 
 
 # Below so many multiplications, what goes around the kernels takes longer than the units left out

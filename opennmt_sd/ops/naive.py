@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
+from opennmt_sd.eager import eager
 
 
 def masked_linear(
@@ -20,6 +21,7 @@ def masked_linear(
     return F.linear(x if keep is None else keep.apply(x, batch_sizes), weight, bias)
 
 
+@eager  # a loop over the steps
 def lstm(
     gates_x: Tensor,
     weight_hh: Tensor,

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.eager import eager
 
 # ------------------------------------------------------------ the three phases, over all rows
 
@@ -119,6 +120,7 @@ class _MaskedLinear(Function):
         return dx, dw, dy.sum(0) if need_bias else None, None, None
 
 
+@eager  # loops over steps whose sizes only the data know
 def masked_linear(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
 ) -> Tensor:
@@ -233,6 +235,7 @@ def _before(rows: Tensor, first: Tensor, sizes: list[int], reverse: bool) -> Ten
     return torch.cat(parts)
 
 
+@eager  # loops over steps whose sizes only the data know
 def lstm(
     gates_x: Tensor,
     weight_hh: Tensor,

@@ -12,20 +12,34 @@ import platform
 import warnings
 from types import ModuleType
 
+from opennmt_sd.eager import constant
+
 _NAME = "opennmt_sd.ops.cpu._native"
 
 
+@constant
 def native() -> ModuleType | None:
     """The native module, or None where it was not built or cannot be loaded."""
     return _load()[0]
 
 
-@functools.cache
+@constant
+def there() -> bool:
+    """Whether there is a native module."""
+    return native() is not None
+
+
+@constant
 def warn_if_missing() -> None:
     """Warn, once in a process, if there is no native module: what it means and what to do."""
+    _warn_once()
+
+
+@functools.cache
+def _warn_once() -> None:
     module, fault = _load()
     if module is None:
-        warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=3)
+        warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=4)
 
 
 def require_native() -> ModuleType:

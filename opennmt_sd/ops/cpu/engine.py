@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
-from opennmt_sd.ops import portable
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.library import register
 
@@ -79,38 +78,13 @@ linear_fp = register(
 )
 
 
-class _Dense(Function):
-    """A mask of each sample's own: there is nothing that a smaller product would serve."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, keep: Keep, sizes: list[int]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.keep, ctx.sizes = keep, sizes
-        return portable.fp(x, keep, weight, bias, sizes)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
-        _refuse_double_backward()
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        dx = portable.bp(dy, ctx.keep, weight, ctx.sizes) if need_x else None
-        dw = portable.wg(x, dy, ctx.keep, ctx.sizes) if need_weight else None
-        return dx, dw, dy.sum(0) if need_bias else None, None, None
-
-
 def masked_linear(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
 ) -> Tensor:
-    rows, sizes = x.flatten(0, -2), _sizes(x, batch_sizes)
-    if keep is None:
-        y = linear_fp(rows, weight, bias, None, None, 1.0, sizes)  # [R, N]
-    elif isinstance(keep, KeepSets):
-        keep = keep.to("cpu")
-        y = linear_fp(rows, weight, bias, keep.idx, keep.count, keep.scale, sizes)
-    else:
-        y = _Dense.apply(rows, weight, bias, keep.to("cpu"), sizes)
+    if isinstance(keep, KeepMask):  # nothing that a smaller product would serve
+        x, keep = keep.apply(x, batch_sizes), None
+    sets = _kept(keep)
+    y = linear_fp(x.flatten(0, -2), weight, bias, *sets[:3], _sizes(x, batch_sizes))  # [R, N]
     return y.view(*x.shape[:-1], weight.shape[0])
 
 

@@ -435,7 +435,7 @@ struct Grid {
     Grid(int threads, int64_t D) : units(threads) {
         while (units > 1 && (threads % units || D / units < LEAST)) units--;
         segs = threads / units;
-        units *= int(ceil_div(ceil_div(D, units), MOST));
+        units *= int(ceil_div(D > 0 ? ceil_div(D, units) : 1, MOST));
     }
 };
 
@@ -840,6 +840,7 @@ void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
 int64_t multiply_adds(int64_t rounds, int nthreads) {
     constexpr int SUMS = 2 * ROWS; // as many as a tile has: enough to wait for none
     V32 total = {};
+    int64_t done = 0; // a team may be smaller than was asked for
 #pragma omp parallel num_threads(nthreads) if (nthreads > 1)
     {
         V32 sum[SUMS], x = splat(0.999f), y = splat(0.001f);
@@ -849,11 +850,14 @@ int64_t multiply_adds(int64_t rounds, int nthreads) {
             for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * x + y;
         }
 #pragma omp critical
-        for (int i = 0; i < SUMS; i++) total += sum[i];
+        {
+            for (int i = 0; i < SUMS; i++) total += sum[i];
+            done += rounds * SUMS * VL<float>;
+        }
     }
     float check = 0;
     for (int i = 0; i < VL<float>; i++) check += total[i];
-    return check > 0 ? rounds * SUMS * VL<float> * nthreads : 0; // so that nothing is optimised away
+    return check > 0 ? done : 0; // so that nothing is optimised away
 }
 
 template <class T>

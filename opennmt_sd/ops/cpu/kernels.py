@@ -64,10 +64,13 @@ def linear_wg(
 def prepare(weight: Tensor) -> Tensor:
     """``weight [N, D]`` packed for :func:`step_fp` and :func:`step_bp`."""
     (N, D), at = weight.shape, _Addresses(weight.dtype)
-    size = getattr(require_native(), f"packed_size_{DTYPES[weight.dtype]}")(N, D)
-    packed = weight.new_empty(size)
+    packed = weight.new_empty(_packed_size(N, D, weight.dtype))
     _call("prepare", weight.dtype, at(weight), N, D, at(packed), torch.get_num_threads())
     return packed
+
+
+def _packed_size(N: int, D: int, dtype: torch.dtype) -> int:
+    return getattr(require_native(), f"packed_size_{_suffix(dtype)}")(N, D)
 
 
 def step_fp(
@@ -102,8 +105,12 @@ def steps_wg(
     scale: float,
 ) -> Tensor:
     """dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
+    if not len(xs) == len(dys) > 0:
+        raise ValueError(f"every step needs its x and its dy, got {len(xs)} and {len(dys)}")
     (D, N), at = (xs[0].shape[1], dys[0].shape[1]), _Addresses(xs[0].dtype)
     dw, sizes = xs[0].new_empty(N, D), [len(x) for x in xs]
+    if idx is not None and len(idx) != len(sizes):
+        raise ValueError(f"{len(idx)} keep sets do not fit {len(sizes)} steps")
     _call(
         "steps_wg", dw.dtype, [at(x, n, D) for x, n in zip(xs, sizes)],
         [at(dy, n, N) for dy, n in zip(dys, sizes)], sizes, D, N, at(dw),
@@ -153,8 +160,9 @@ def _linear(
     D = (x if x is not None else out).shape[1]
     N = (dy if dy is not None else out).shape[1]
     R, at = sum(sizes), _Addresses(out.dtype)
+    of_weight = (_packed_size(N, D, out.dtype),) if packed else (N, D)
     _call(
-        "linear", out.dtype, phase, at(x, R, D), at(weight, *(() if packed else (N, D))), packed,
+        "linear", out.dtype, phase, at(x, R, D), at(weight, *of_weight), packed,
         at(bias, N), at(dy, R, N),
         at(out, *((N, D) if phase == "wg" else (R, D if phase == "bp" else N))),
         list(sizes), D, N, *_sets(at, idx, count, len(sizes), D), scale, torch.get_num_threads(),
@@ -177,7 +185,8 @@ def lstm_fp(
 
     A random pattern gives ``mask`` (bool ``[T or 1, B, H]``) instead of ``idx`` and ``count``.
     """
-    (B, H), R, at = h0.shape, sum(sizes), _Addresses(gates_x.dtype)
+    (B, H), at = h0.shape, _Addresses(gates_x.dtype)
+    R = _batch(sizes, B)
     gates = gates_x.new_empty(R, 4 * H)
     hidden, cells = gates_x.new_empty(R, H), gates_x.new_empty(R, H)
     _call(
@@ -205,7 +214,8 @@ def lstm_bp(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """d_gates ``[R, 4H]`` before the activation, dh0 and dc0, from the gradients of h and c."""
-    (B, H), R, at = c0.shape, sum(sizes), _Addresses(gates.dtype)
+    (B, H), at = c0.shape, _Addresses(gates.dtype)
+    R = _batch(sizes, B)
     d_gates = gates.new_empty(R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     _call(
@@ -229,7 +239,8 @@ def lstm_wg(
     reverse: bool,
 ) -> Tensor:
     """dw ``[4H, H]`` of the recurrent weight: the states that entered each step times d_gates."""
-    (B, H), R, at = h0.shape, sum(sizes), _Addresses(hidden.dtype)
+    (B, H), at = h0.shape, _Addresses(hidden.dtype)
+    R = _batch(sizes, B)
     dw = hidden.new_empty(4 * H, H)
     _call(
         "lstm_wg", hidden.dtype, at(hidden, R, H), at(h0, B, H), at(d_gates, R, 4 * H), at(dw),
@@ -261,7 +272,8 @@ def layer_fp(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`linear_fp` and :func:`lstm_fp` at once: all h, the activated gates and all c."""
-    (B, H), D, R, at = h0.shape, x.shape[1], sum(sizes), _Addresses(x.dtype)
+    (B, H), D, at = h0.shape, x.shape[1], _Addresses(x.dtype)
+    R = _batch(sizes, B)
     gates, hidden, cells = (x.new_empty(R, n * H) for n in (4, 1, 1))
     _call(
         "layer_fp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(bias, 4 * H),
@@ -295,7 +307,8 @@ def layer_bp(
     ``needs``: which of the first four are wanted; the others come back empty. The gradient of the
     gates is scratch memory and never a tensor.
     """
-    (B, H), D, R, at = h0.shape, x.shape[1], sum(sizes), _Addresses(x.dtype)
+    (B, H), D, at = h0.shape, x.shape[1], _Addresses(x.dtype)
+    R = _batch(sizes, B)
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
     grads = [x.new_empty(shape if needed else 0) for shape, needed in zip(shapes, needs)]
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
@@ -346,6 +359,8 @@ def _sets(
 ) -> tuple[int, int, int]:
     """Addresses of idx and count, and S."""
     if idx is None or count is None:
+        if idx is not count:
+            raise ValueError("keep sets need both idx and count, or neither")
         return 0, 0, 1
     S = idx.shape[0]
     if S not in (1, T):
@@ -363,5 +378,18 @@ def _mask(at: _Addresses, mask: Tensor | None, T: int, B: int, H: int) -> tuple[
     return at(mask, S, B, H, dtype=torch.bool), B * H if S > 1 else 0
 
 
+def _batch(sizes: Sequence[int], B: int) -> int:
+    """R, of steps of which the first has all B rows (and none more: the native side sees to it)."""
+    if sizes and sizes[0] != B:
+        raise ValueError(f"the first step has {sizes[0]} rows, the first state {B}")
+    return sum(sizes)
+
+
+def _suffix(dtype: torch.dtype) -> str:
+    if dtype not in DTYPES:
+        raise TypeError(f"the CPU kernels are for torch.float32 and torch.float64, got {dtype}")
+    return DTYPES[dtype]
+
+
 def _call(name: str, dtype: torch.dtype, *args: Any) -> None:
-    getattr(require_native(), f"{name}_{DTYPES[dtype]}")(*args)
+    getattr(require_native(), f"{name}_{_suffix(dtype)}")(*args)

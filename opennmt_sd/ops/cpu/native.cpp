@@ -63,13 +63,13 @@ class Spare {
     }
     // Whether it was taken in.
     bool give(void *p, int64_t bytes) {
+        if (bytes > MOST) return false;
         std::lock_guard<std::mutex> lock(mutex);
         while (!blocks.empty() && total + bytes > MOST) { // the smallest are the cheapest to miss
             std::free(blocks.begin()->second);
             total -= blocks.begin()->first;
             blocks.erase(blocks.begin());
         }
-        if (total + bytes > MOST) return false;
         blocks.emplace(bytes, p);
         total += bytes;
         return true;
@@ -183,19 +183,30 @@ struct Keep {
             if (n < 0 || n > D)
                 throw std::out_of_range("keep count " + std::to_string(n) + " is outside [0, " +
                                         std::to_string(D) + "], the width");
-            bool inside = true;
-            for (int64_t j = 0; j < n; j++) inside &= uint32_t(sets.of(s)[j]) < uint32_t(D);
-            if (!inside)
-                throw std::out_of_range("a kept unit of step " + std::to_string(s) +
-                                        " is out of range: a width of " + std::to_string(D) +
-                                        " has units 0 to " + std::to_string(D - 1));
+            const int32_t *K = sets.of(s);
+            bool ascending = true; // kernels search in them
+            for (int64_t j = 1; j < n; j++) ascending &= K[j - 1] < K[j];
+            if (n && !(ascending && K[0] >= 0 && K[n - 1] < D)) refuse(K, n, s);
         }
+    }
+
+  private:
+    [[noreturn]] void refuse(const int32_t *K, int64_t n, int64_t s) const {
+        const std::string step = " of step " + std::to_string(s), D = std::to_string(sets.D);
+        for (int64_t j = 0; j < n; j++)
+            if (K[j] < 0 || K[j] >= sets.D)
+                throw std::out_of_range("a kept unit" + step + " is out of range: a width of " + D +
+                                        " has units 0 to " + std::to_string(sets.D - 1));
+        throw std::invalid_argument("the kept units" + step +
+                                    " must be ascending, without repeats");
     }
 };
 
 static std::vector<Segment> segments(const std::vector<int32_t> &sizes, int64_t S) {
     constexpr int64_t MOST = 48; // rows of a segment: what belongs to them stays in near caches
     std::vector<Segment> out;
+    if (std::any_of(sizes.begin(), sizes.end(), [](int32_t n) { return n < 0; }))
+        throw std::invalid_argument("the rows of each step must not be negative");
     auto cut = [&](int64_t row, int64_t rows, int set) {
         const int64_t parts = (rows + MOST - 1) / MOST, quads = (rows + 3) / 4;
         for (int64_t i = 0; i < parts; i++) {
@@ -297,6 +308,8 @@ struct Steps {
     std::vector<int64_t> first;
     int64_t R = 0;
     explicit Steps(const std::vector<int32_t> &sizes_) : sizes(sizes_) {
+        if (!std::is_sorted(sizes.rbegin(), sizes.rend()) || (!sizes.empty() && sizes.back() < 0))
+            throw std::invalid_argument("the rows of each step must not grow, nor be negative");
         for (int32_t n : sizes) first.push_back(R), R += n;
     }
     // The row that a step before (t, b) left, or -1: then the first state enters.

@@ -22,7 +22,7 @@ def not_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def forget() -> None:
         cpu._load.cache_clear()
-        cpu.warn_if_missing.cache_clear()
+        cpu._warn_once.cache_clear()
 
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     forget()
