@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -87,7 +88,9 @@ def test_masks_are_philoxs(form: str, n: int, p: float) -> None:
 
 
 @pytest.mark.parametrize("p", [0.3, 0.95])
-@pytest.mark.parametrize(("S", "D"), [(0, 5), (5, 0), (1, 1), (1, 650), (35, 1), (3, 63), (35, 650)])
+@pytest.mark.parametrize(
+    ("S", "D"), [(0, 5), (5, 0), (1, 1), (1, 650), (35, 1), (3, 63), (35, 650)]
+)
 def test_sets_are_the_masks(form: str, S: int, D: int, p: float) -> None:
     """Kept units first, then the dropped ones, both ascending."""
     mask = draw.draw_mask(seed(), [S, D], p)
@@ -105,9 +108,8 @@ def test_one_seed_draws_the_same_with_either_form(monkeypatch: pytest.MonkeyPatc
 
     def drawn() -> list[Tensor]:
         torch.manual_seed(11)
-        patterns = [DropoutPattern(0.4, space, time)
-                    for space in ("structured", "random") for time in ("random", "fixed")]  # fmt: skip
-        keeps = [pattern.draw(7, 3, 65) for pattern in patterns]
+        kinds = product(("structured", "random"), ("random", "fixed"))
+        keeps = [DropoutPattern(0.4, *kind).draw(7, 3, 65) for kind in kinds]
         return [part for keep in keeps for part in parts(keep)]
 
     ours = drawn()
@@ -149,8 +151,9 @@ def test_neighbours_are_independent(axis: int) -> None:
     """Of draws by seeds that follow each other, of steps, of units."""
     masks = torch.stack([draw.mask_of(seed(s), (60, 64), 0.5) for s in range(40)])
     signs = masks.double() * 2 - 1
-    product = signs.narrow(axis, 1, signs.shape[axis] - 1) * signs.narrow(axis, 0, signs.shape[axis] - 1)  # fmt: skip
-    assert product.mean().abs() < 5 / math.sqrt(product.numel())
+    n = signs.shape[axis] - 1
+    both = signs.narrow(axis, 1, n) * signs.narrow(axis, 0, n)
+    assert both.mean().abs() < 5 / math.sqrt(both.numel())
 
 
 @pytest.mark.parametrize("p", [5e-324, 2**-34])

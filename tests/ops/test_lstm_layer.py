@@ -151,7 +151,9 @@ def test_is_a_layer_of_torch(any_engine: str, sizes, reverse: bool, compare) -> 
         packed = padded._replace(data=x)
     out, (h_n, c_n) = lstm(packed, (torch.stack([h, h]), torch.stack([c, c])))
     out = out.data if sizes else out
-    y, h_n, c_n = (t.chunk(2, -1)[reverse] if t is out else t[int(reverse)] for t in (out, h_n, c_n))
+    y, h_n, c_n = (
+        t.chunk(2, -1)[reverse] if t is out else t[int(reverse)] for t in (out, h_n, c_n)
+    )
     torch.autograd.backward([y, h_n, c_n], [given["dy"], given["dh"], given["dc"]])
     want = {"y": y, "h_n": h_n, "c_n": c_n, "dx": x.grad, "dweight_ih": weights["weight_ih"].grad,
             "dbias": weights["bias_ih"].grad, "dweight_hh": weights["weight_hh"].grad,
