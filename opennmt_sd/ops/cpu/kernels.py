@@ -7,11 +7,13 @@ where nothing is dropped. All tensors are on the CPU, float32 or float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from opennmt_sd.ops.cpu import require_native
 
@@ -28,7 +30,7 @@ def linear_fp(
     sizes: Sequence[int],
 ) -> Tensor:
     """y ``[R, N]`` of rows x ``[R, D]``."""
-    y = x.new_empty(x.shape[0], weight.shape[0])
+    y = _new(x, x.shape[0], weight.shape[0])
     _linear("fp", x, weight, bias, None, y, idx, count, scale, sizes)
     return y
 
@@ -42,7 +44,7 @@ def linear_bp(
     sizes: Sequence[int],
 ) -> Tensor:
     """dx ``[R, D]``, zero outside the kept units, of dy ``[R, N]``."""
-    dx = dy.new_empty(dy.shape[0], weight.shape[1])
+    dx = _new(dy, dy.shape[0], weight.shape[1])
     _linear("bp", None, weight, None, dy, dx, idx, count, scale, sizes)
     return dx
 
@@ -56,7 +58,7 @@ def linear_wg(
     sizes: Sequence[int],
 ) -> Tensor:
     """dw ``[N, D]`` of rows x ``[R, D]`` and dy ``[R, N]``."""
-    dw = dy.new_empty(dy.shape[1], x.shape[1])
+    dw = _new(dy, dy.shape[1], x.shape[1])
     _linear("wg", x, None, None, dy, dw, idx, count, scale, sizes)
     return dw
 
@@ -108,7 +110,7 @@ def steps_wg(
     if not len(xs) == len(dys) > 0:
         raise ValueError(f"every step needs its x and its dy, got {len(xs)} and {len(dys)}")
     (D, N), at = (xs[0].shape[1], dys[0].shape[1]), _Addresses(xs[0].dtype)
-    dw, sizes = xs[0].new_empty(N, D), [len(x) for x in xs]
+    dw, sizes = _new(xs[0], N, D), [len(x) for x in xs]
     if idx is not None and len(idx) != len(sizes):
         raise ValueError(f"{len(idx)} keep sets do not fit {len(sizes)} steps")
     _call(
@@ -187,8 +189,8 @@ def lstm_fp(
     """
     (B, H), at = h0.shape, _Addresses(gates_x.dtype)
     R = _batch(sizes, B)
-    gates = gates_x.new_empty(R, 4 * H)
-    hidden, cells = gates_x.new_empty(R, H), gates_x.new_empty(R, H)
+    gates = _new(gates_x, R, 4 * H)
+    hidden, cells = _new(gates_x, R, H), _new(gates_x, R, H)
     _call(
         "lstm_fp", gates_x.dtype, at(gates_x, R, 4 * H), at(weight, 4 * H, H), at(h0, B, H),
         at(c0, B, H), *_sets(at, idx, count, len(sizes), H), scale,
@@ -216,7 +218,7 @@ def lstm_bp(
     """d_gates ``[R, 4H]`` before the activation, dh0 and dc0, from the gradients of h and c."""
     (B, H), at = c0.shape, _Addresses(gates.dtype)
     R = _batch(sizes, B)
-    d_gates = gates.new_empty(R, 4 * H)
+    d_gates = _new(gates, R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     _call(
         "lstm_bp", gates.dtype, at(weight, 4 * H, H), at(c0, B, H),
@@ -241,7 +243,7 @@ def lstm_wg(
     """dw ``[4H, H]`` of the recurrent weight: the states that entered each step times d_gates."""
     (B, H), at = h0.shape, _Addresses(hidden.dtype)
     R = _batch(sizes, B)
-    dw = hidden.new_empty(4 * H, H)
+    dw = _new(hidden, 4 * H, H)
     _call(
         "lstm_wg", hidden.dtype, at(hidden, R, H), at(h0, B, H), at(d_gates, R, 4 * H), at(dw),
         *_sets(at, idx, count, len(sizes), H), scale, *_mask(at, mask, len(sizes), B, H),
@@ -274,7 +276,7 @@ def layer_fp(
     """:func:`linear_fp` and :func:`lstm_fp` at once: all h, the activated gates and all c."""
     (B, H), D, at = h0.shape, x.shape[1], _Addresses(x.dtype)
     R = _batch(sizes, B)
-    gates, hidden, cells = (x.new_empty(R, n * H) for n in (4, 1, 1))
+    gates, hidden, cells = (_new(x, R, n * H) for n in (4, 1, 1))
     _call(
         "layer_fp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(bias, 4 * H),
         at(weight_hh, 4 * H, H), at(h0, B, H), at(c0, B, H),
@@ -310,7 +312,7 @@ def layer_bp(
     (B, H), D, at = h0.shape, x.shape[1], _Addresses(x.dtype)
     R = _batch(sizes, B)
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
-    grads = [x.new_empty(shape if needed else 0) for shape, needed in zip(shapes, needs)]
+    grads = [_new(x, *shape) if needed else x.new_empty(0) for shape, needed in zip(shapes, needs)]
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     wanted = [at(grad) if needed else 0 for grad, needed in zip(grads, needs)]
     _call(
@@ -331,6 +333,17 @@ def _layer_sets(
         for sets, width in ((x_sets, D), (h_sets, H))
     )
     return x, h, *_mask(at, h_sets.mask, T, B, H)
+
+
+LARGE = 1 << 20  # bytes
+
+
+def _new(like: Tensor, *shape: int) -> Tensor:
+    """An empty tensor of a dtype. A large one lies in memory that the native module keeps for the
+    next call: fresh from the system, its pages would be cleared first, every time."""
+    if math.prod(shape) * like.element_size() < LARGE:
+        return like.new_empty(shape)
+    return from_dlpack(getattr(require_native(), f"fresh_{DTYPES[like.dtype]}")(shape))
 
 
 class _Addresses:

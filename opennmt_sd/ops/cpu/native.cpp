@@ -2,6 +2,7 @@
 //
 // Tensors travel as addresses (kernels.py has checked dtype, device, layout and shape).
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -488,8 +489,19 @@ static void draw_sets(int64_t seed, int64_t S, int64_t D, int64_t threshold, Add
     }
 }
 
+// Memory for a result, float32 or float64: from what was let go of, if there is such a block, and let
+// go of when the last tensor on it is.
+template <class T> static nb::ndarray<T, nb::device::cpu> fresh(const std::vector<size_t> &shape) {
+    size_t n = 1;
+    for (size_t size : shape) n *= size;
+    T *p = (T *)scratch_new(int64_t(n * sizeof(T)));
+    nb::capsule owner(p, [](void *q) noexcept { scratch_free(q); });
+    return nb::ndarray<T, nb::device::cpu>(p, shape.size(), shape.data(), owner);
+}
+
 template <class T> static void define(nb::module_ &m, const std::string &suffix) {
     m.def(("linear_" + suffix).c_str(), &linear<T>);
+    m.def(("fresh_" + suffix).c_str(), &fresh<T>);
     m.def(("packed_size_" + suffix).c_str(), &packed_size<T>);
     m.def(("prepare_" + suffix).c_str(), &prepare<T>);
     m.def(("steps_wg_" + suffix).c_str(), &steps_wg<T>);
