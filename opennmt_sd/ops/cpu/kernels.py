@@ -343,7 +343,7 @@ def _new(like: Tensor, *shape: int) -> Tensor:
     next call: fresh from the system, its pages would be cleared first, every time."""
     if math.prod(shape) * like.element_size() < LARGE:
         return like.new_empty(shape)
-    return from_dlpack(getattr(require_native(), f"fresh_{DTYPES[like.dtype]}")(shape))
+    return from_dlpack(getattr(require_native(), f"fresh_{_suffix(like.dtype)}")(shape))
 
 
 class _Addresses:
