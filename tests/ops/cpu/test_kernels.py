@@ -8,6 +8,7 @@ from torch import Tensor
 
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.cpu import kernels, require_native
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -73,6 +74,93 @@ def test_recurrence(size, reverse: bool, p: float | None, compare) -> None:
     compare({name: x.double() for name, x in got.items()}, want, rtol=1e-4, atol=1e-3)
 
 
+def layer(
+    engine: str, size, keeps: tuple[Keep, Keep], dtype: torch.dtype, reverse: bool = False
+) -> dict[str, Tensor]:
+    T, B, D, H = size
+    torch.manual_seed(1)
+    made = {"x": torch.randn(T, B, D), "weight_ih": torch.randn(4 * H, D) / D**0.5,
+            "bias": torch.randn(4 * H), "weight_hh": torch.randn(4 * H, H) / H**0.5,
+            "h": torch.randn(B, H), "c": torch.randn(B, H)}  # fmt: skip
+    leaves = {name: x.to(dtype).requires_grad_() for name, x in made.items()}
+    with ops.use(engine):
+        outputs = ops.lstm_layer(**leaves, keep=keeps[0], state_keep=keeps[1], reverse=reverse)
+        named = dict(zip(("y", "h_n", "c_n"), (x.detach() for x in outputs)))
+        return {**named, **{f"d{n}": d for n, d in gradients(outputs, leaves).items()}}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
+def test_layer(size, reverse: bool, compare) -> None:
+    """float32 against a float64 reference, as above."""
+    T, B, D, H = size
+    keeps = DropoutPattern(0.5).draw(T, B, D), DropoutPattern(0.5).draw(T, B, H)
+    want = layer("naive", size, keeps, torch.float64, reverse)
+    compare(layer("cpu", size, keeps, torch.float64, reverse), want)
+    got = layer("cpu", size, keeps, torch.float32, reverse)
+    compare({name: x.double() for name, x in got.items()}, want, rtol=1e-4, atol=1e-3)
+
+
+# Units above and below what a thread takes at once (128 and 384), by batches and thread counts.
+@pytest.mark.parametrize("B", [1, 3, 20, 64, 128])
+@pytest.mark.parametrize("D", [1, 63, 650, 1200])
+def test_the_gradient_for_x_of_any_threads(D: int, B: int, compare) -> None:
+    """Each unit is one thread's, whatever the number of them: the same bits."""
+    keep = DropoutPattern(0.5).draw(2, B, D)
+    sets = keep.idx, keep.count, keep.scale, [B, B]
+    dy, weight = torch.randn(2 * B, 40), torch.randn(40, D)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3, 5):
+            torch.set_num_threads(n)
+            results.append(kernels.linear_bp(dy, weight, *sets))
+    finally:
+        torch.set_num_threads(threads)
+    want = (dy.double() @ weight.double()).view(2, B, D)
+    want = torch.where(keep.mask(), 2 * want, 0.0).view(2 * B, D)
+    compare({"dx": results[0].double()}, {"dx": want}, rtol=1e-5, atol=1e-4)
+    for result in results[1:]:
+        assert torch.equal(result, results[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("H", [1, 3, 16, 63, 650])
+@pytest.mark.parametrize("R", [0, 1, 60])
+def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> None:
+    """A column sum of the gates' gradient, in one order for any number of threads."""
+    sizes, none, nothing = [1] * R, kernels.Sets(), torch.zeros(1, H, dtype=dtype)
+    x, rows, gates = (torch.randn(R, n, dtype=dtype) for n in (2, H, 4 * H))
+    w, u = (torch.randn(4 * H, n, dtype=dtype) / H**0.5 for n in (2, H))
+    given = x, w, u, nothing, nothing, rows, gates.sigmoid(), rows, none, none, sizes, False
+    d_gates, _, _ = kernels.lstm_bp(
+        rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, None, None, None, 1.0, sizes,
+        False,
+    )  # fmt: skip
+    threads, results = torch.get_num_threads(), []
+    try:
+        for n in (1, 2, 3, 5):
+            torch.set_num_threads(n)
+            grads = kernels.layer_bp(rows, nothing, nothing, *given, [False, False, True, False])
+            assert [grad.numel() for grad in grads[:4]] == [0, 0, 4 * H, 0]
+            results.append(grads[2])
+    finally:
+        torch.set_num_threads(threads)
+    scale = d_gates.abs().sum(0).double() + 1e-30  # of what is added, in 60 roundings
+    error = (results[0].double() - d_gates.double().sum(0)).abs() / scale
+    assert error.numel() == 0 or error.max() < 60 * torch.finfo(dtype).eps
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_multiply_adds_are_counted(threads: int) -> None:
+    """What the benchmark takes for the machine's limit: all threads', and in proportion."""
+    count = require_native().multiply_adds_f32
+    one = count(1, 1)
+    assert one > 0
+    assert count(1000, threads) == 1000 * threads * one
+    assert count(0, threads) == 0
+
+
 EXTREMES = [0.0, -0.0, 1e-30, -1e-30, 1e-4, 0.3, -0.3, 5.0, -5.0, 20.0, -20.0, 80.0, -80.0, 88.5,
             -88.5, 200.0, -200.0, 3e38, -3e38, torch.inf, -torch.inf, torch.nan]  # fmt: skip
 
@@ -110,6 +198,12 @@ def test_kept_units_pass_on_what_dropped_ones_hide(value: float) -> None:
 SPOILT = {"linear": lambda keep: ops.masked_linear(torch.ones(2, 3, 8), keep, torch.ones(5, 8)),
           "lstm": lambda keep: ops.lstm(torch.ones(2, 3, 32), torch.ones(32, 8), torch.ones(3, 8),
                                         torch.ones(3, 8), keep),
+          "layer": lambda keep: ops.lstm_layer(torch.ones(2, 3, 8), keep, torch.ones(32, 8), None,
+                                               torch.ones(32, 8), torch.ones(3, 8),
+                                               torch.ones(3, 8)),
+          "layer, state": lambda keep: ops.lstm_layer(torch.ones(2, 3, 8), None, torch.ones(32, 8),
+                                                      None, torch.ones(32, 8), torch.ones(3, 8),
+                                                      torch.ones(3, 8), keep),
           "step": lambda keep: ops.masked_linear_step(ops.prepare(torch.ones(5, 8)),
                                                       torch.ones(3, 8), keep, 0)}  # fmt: skip
 

@@ -68,6 +68,26 @@ def test_steps(kind: str, dtype: torch.dtype) -> None:
     torch.library.opcheck(engine.steps_wg, ([x, x], [dy, dy], *all_))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(
+    ("of_x", "of_h"), [("random", "mask"), ("fixed", "random"), ("none", "fixed"), ("none", "none")]
+)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
+    x_idx, x_count, _, x_scale = sets(of_x)
+    h_idx, h_count, h_mask, h_scale = sets(of_h)
+    given = x_idx, x_count, x_scale, h_idx, h_count, h_scale, h_mask, [4, 3, 1], reverse  # packed
+    shapes = (8, D), (4 * D, D), (4 * D,), (4 * D, D), (B, D), (B, D)
+    leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    torch.library.opcheck(engine.layer_fp, (*leaves, *given))
+    hidden, h, c, gates, cells = (x.detach() for x in engine.layer_fp(*leaves, *given))
+    x, w_ih, _, w_hh, h0, c0 = (leaf.detach() for leaf in leaves)
+    torch.library.opcheck(engine.layer_fp, (x, w_ih, None, w_hh, h0, c0, *given))
+    backward = hidden, h, c, x, w_ih, w_hh, h0, c0, hidden, gates, cells, *given
+    for needs in ([True] * 4, [False, True, False, True]):
+        torch.library.opcheck(engine.layer_bp, (*backward, needs))
+
+
 class Model(nn.Module):
     """Wide enough that the layers are compacted, not torch's own on a masked input."""
 

@@ -29,6 +29,16 @@ def results(seed=0, B=20, dtype=torch.float32):
     y = ops.lstm(ops.masked_linear(x, a, w), u, h, h, b)
     return [*y, *torch.autograd.grad(sum(t.sum() for t in y), (x, w, u, h))]
 
+def layer(T, B, D, H, dtype=torch.float32, reverse=False):
+    g = torch.Generator().manual_seed(B)
+    def r(*shape):
+        x = torch.randn(*shape, generator=g) / shape[-1] ** .5
+        return x.to(dtype).requires_grad_()
+    leaves = x, w, b, u, h, c = r(T, B, D), r(4 * H, D), r(4 * H), r(4 * H, H), r(B, H), r(B, H)
+    sets = [DropoutPattern(.5).draw(T, B, n, g) for n in (D, H)]
+    y = ops.lstm_layer(x, sets[0], w, b, u, h, c, sets[1], reverse=reverse)
+    return [*y, *torch.autograd.grad(sum(t.square().sum() for t in y), leaves)]
+
 def same(a, b): return all(torch.equal(x, y) for x, y in zip(a, b))
 def tasks(): return len(os.listdir("/proc/self/task"))
 ops.use(os.environ.get("ENGINE", "cpu"))
@@ -47,10 +57,14 @@ def run(code: str, threads: int = 2, **more: str) -> str:
 
 def test_the_same_bits_again_and_with_any_number_of_threads() -> None:
     code = """
-first = results()
+sizes = [(3, B, D, H) for B in (1, 3, 20, 64, 128) for D, H in ((1, 1), (63, 65))]
+sizes += [(2, 3, 650, 130), (2, 20, 1000, 17)]  # a thread's units in one part and in several
+def everything():
+    return results() + [t for i, size in enumerate(sizes) for t in layer(*size, reverse=i % 2 > 0)]
+first = everything()
 for n in (1, 2, 3, 5, 2):
     torch.set_num_threads(n)
-    assert same(results(), first), n
+    assert same(everything(), first), n
 """
     run(code)
 
@@ -162,6 +176,11 @@ for B in (1, 20, 51):
     with ops.use("naive"): want = results(B=B, dtype=torch.float64)
     for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
         for a, b in zip(results(B=B, dtype=dtype), want):
+            torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
+    size = 3, B, 63, 65
+    with ops.use("naive"): want = layer(*size, dtype=torch.float64)
+    for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):  # gradients of up to 60
+        for a, b in zip(layer(*size, dtype=dtype), want):
             torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
 print("yes")
 """
