@@ -127,7 +127,6 @@ def test_torch_knows_the_ops() -> None:
     checks = "test_schema", "test_faketensor"  # they have no gradient
     torch.library.opcheck(draw.draw_sets, (seed(), 3, 65, 0.5), test_utils=checks)
     torch.library.opcheck(draw.draw_mask, (seed(), [3, 2, 65], 0.5), test_utils=checks)
-    torch.library.opcheck(draw.draw_seed, (None,), test_utils=checks)
 
 
 # ------------------------------------------------------------ rates

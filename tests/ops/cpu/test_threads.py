@@ -48,7 +48,7 @@ ops.use(os.environ.get("ENGINE", "cpu"))
 def run(code: str, threads: int = 2, **more: str) -> str:
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", **more}
     done = subprocess.run(
-        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=280,
         check=False, env=env,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
