@@ -98,27 +98,36 @@ def vocabulary() -> Vocabulary:
     )
 
 
+class Data:
+    """What all models learn from and predict.
+
+    Attributes:
+        batches: of an update each.
+        unseen: sentences to predict.
+    """
+
+    def __init__(self, case: Case, model: Tagger | PlainTagger) -> None:
+        train, valid = corpora().train, corpora().valid
+        layout = model.chars.layout
+        words = [sentence.words for sentence in train.sentences]
+        known = Encoded(vocabulary(), words, layout, train.in_scheme("bioes"))
+        plans = plan(known.lengths, BATCH, seed=0, epoch=0)[: case.batches]
+        self.batches = [known.batch(chosen) for chosen in plans]
+        words = [sentence.words for sentence in valid.sentences[: case.sentences]]
+        self.unseen = Encoded(vocabulary(), words, layout)
+
+
 class Work:
-    """A model in training, with its batches and with sentences to predict.
+    """A model in training, with its data.
 
     Args:
         engine: runs the ops; ``"cpu"`` also where ours would leave the work to torch.
     """
 
-    def __init__(self, case: Case, model: Tagger | PlainTagger, engine: str = "auto") -> None:
+    def __init__(self, model: Tagger | PlainTagger, data: Data, engine: str = "auto") -> None:
         self.model, self.engine = model, engine
+        self.batches, self.unseen = data.batches, data.unseen
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.015, momentum=0.9)
-        train, valid = corpora().train, corpora().valid
-        encoded = Encoded(
-            vocabulary(), [sentence.words for sentence in train.sentences], model.chars.layout,
-            train.in_scheme("bioes"),
-        )  # fmt: skip
-        plans = plan(encoded.lengths, BATCH, seed=0, epoch=0)[: case.batches]
-        self.batches = [encoded.batch(chosen) for chosen in plans]
-        self.unseen = Encoded(
-            vocabulary(), [sentence.words for sentence in valid.sentences[: case.sentences]],
-            model.chars.layout,
-        )  # fmt: skip
 
     def train(self) -> None:
         """An update on each batch, as the trainer makes it; the loss is the mean of the
@@ -153,7 +162,10 @@ class Work:
     @torch.no_grad()
     def scores(self) -> list[Tensor]:
         """Of the tags of sentences to predict, ``[R, K]`` a batch."""
-        return [self.model.scores(batch) for batch in in_order(self.unseen, EVAL_BATCH)]
+        self.model.eval()
+        found = [self.model.scores(batch) for batch in in_order(self.unseen, EVAL_BATCH)]
+        self.model.train()
+        return found
 
     def twin(self, double: bool) -> Work:
         """The same without dropped characters: torch draws those, not in all types alike."""
@@ -172,7 +184,8 @@ def works(case: Case) -> dict[str, Work]:
     dense, ours = (Tagger(case.config(p), vocabulary()) for p in (0.0, case.p))
     for model in (dense, ours):
         model.load_state_dict(plain.state_dict())
-    return {"torch": Work(case, plain), "dense": Work(case, dense, "cpu"), "ours": Work(case, ours)}
+    data = Data(case, plain)
+    return {"torch": Work(plain, data), "dense": Work(dense, data, "cpu"), "ours": Work(ours, data)}
 
 
 def workload(name: str, variant: str) -> Callable[[], Any]:
@@ -180,11 +193,11 @@ def workload(name: str, variant: str) -> Callable[[], Any]:
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
     model = (PlainTagger if variant == "torch" else Tagger)(case.config(case.p), vocabulary())
-    return Work(case, model).train
+    return Work(model, Data(case, model)).train
 
 
 def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]:
-    """Row after row: ``step``, a batch; with nothing dropped also ``eval``, a batch.
+    """Row after row: ``step``; with nothing dropped also ``eval``. Times are of a batch.
 
     Raises:
         RedGateError: a case computes something wrong; nothing more is measured.
@@ -192,23 +205,27 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
     for case in CASES if cases is None else cases:
         turns = works(case)
         error = check_step(case, turns["ours"])
-        memory = {v: peak_mb("tagger", case.name, v, torch.get_num_threads())
-                  for v in ("torch", "ours")}  # fmt: skip
-        batches = turns["ours"].batches
+        # Before a model has learned: one that has, if only for seconds, tags everything alike.
+        eval_error = check_eval(case, turns["torch"], turns["ours"])
+        batches, unseen = turns["ours"].batches, turns["ours"].unseen
+        more: dict[str, float] = {}
+        if case.p:  # with nothing dropped, torch's layers are all there is
+            threads = torch.get_num_threads()
+            more["peak_mb"] = peak_mb("tagger", case.name, "ours", threads)
+            more["torch_peak_mb"] = peak_mb("tagger", case.name, "torch", threads)
+            more["draw_ms"] = draw_ms(batches, case)
+        ms = alternate({name: work.train for name, work in turns.items()}, repeats)
         yield _row(
-            case, "step", alternate({name: work.train for name, work in turns.items()}, repeats),
-            batches=len(batches), sentences=sum(batch.sentences for batch in batches),
-            ideal=case.ideal, max_rel_err=error, draw_ms=draw_ms(batches, case) if case.p else None,
-            peak_mb=memory["ours"], torch_peak_mb=memory["torch"],
+            case, "step", ms, batches=len(batches),
+            sentences=sum(batch.sentences for batch in batches), ideal=case.ideal,
+            max_rel_err=error, **more,
         )  # fmt: skip
         if case.p:
             continue  # prediction drops nothing
-        error = check_eval(case, turns["torch"], turns["ours"])
-        unseen = turns["ours"].unseen
+        ms = alternate({name: work.predict for name, work in turns.items()}, repeats)
         yield _row(
-            case, "eval", alternate({name: work.predict for name, work in turns.items()}, repeats),
-            batches=len(list(in_order(unseen, EVAL_BATCH))), sentences=len(unseen.lengths),
-            ideal=1.0, max_rel_err=error,
+            case, "eval", ms, batches=len(list(in_order(unseen, EVAL_BATCH))),
+            sentences=len(unseen.lengths), ideal=1.0, max_rel_err=eval_error,
         )  # fmt: skip
 
 
@@ -242,16 +259,14 @@ def check_eval(case: Case, plain: Work, ours: Work) -> float:
     Raises:
         RedGateError: it is too large, or a tag is another one.
     """
-    ours.model.load_state_dict(plain.model.state_dict())  # both have learned since
-    truth = plain.twin(double=True)
-    for work in (truth, ours):
-        work.model.eval()
-    error = gate(f"{case.name} eval", relative_error(ours.scores(), truth.scores()), TOLERANCE)
-    ours.model.train()
+    truth = plain.twin(double=True).scores()
+    error = gate(f"{case.name} eval", relative_error(ours.scores(), truth), TOLERANCE)
     wrong = sum(a != b for a, b in zip(ours.predict(), plain.predict()))
     if wrong:
-        raise RedGateError(f"{case.name} eval: {wrong} sentences have other tags than with plain torch: "
-                      "results are wrong, so no speed is reported")  # fmt: skip
+        raise RedGateError(
+            f"{case.name} eval: {wrong} sentences have other tags than with plain torch: results "
+            "are wrong, so no speed is reported"
+        )
     return error
 
 
