@@ -21,7 +21,13 @@ class Batch(NamedTuple):
 
 
 def streams(
-    text: Tensor, batch_size: int, rank: int = 0, world_size: int = 1, name: str = "the text"
+    text: Tensor,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    name: str = "the text",
+    setting: str = "batch_size",
 ) -> Tensor:
     """Cut a text into streams of equal length, side by side; words that fill no row are left out.
 
@@ -30,7 +36,7 @@ def streams(
         batch_size: B, streams of this rank.
         rank, world_size: of this process and how many there are; the text is cut into
             ``batch_size * world_size`` streams, and each rank reads its own B.
-        name: of the text, for the error.
+        name, setting: what the text and the batch size are called, for the error.
 
     Returns:
         int64 ``[N // (B * world_size), B]``: stream b is column b.
@@ -48,9 +54,9 @@ def streams(
     if length < 2:
         processes = f" in {world_size} processes" if world_size > 1 else ""
         raise CorpusError(
-            f"{name} has {len(text):,} words with <eos>: too few for batch_size "
+            f"{name} has {len(text):,} words with <eos>: too few for {setting} "
             f"{batch_size}{processes}, which reads {count} streams of two words or more "
-            f"({2 * count:,}). Take a longer text, or a batch_size of "
+            f"({2 * count:,}). Take a longer text, or {setting} "
             f"{max(len(text) // (2 * world_size), 1):,} at most"
         )
     columns = text[: count * length].view(count, length)

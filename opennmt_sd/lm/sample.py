@@ -102,7 +102,8 @@ def choose(scores: Tensor, temperature: float, top_k: int, generator: torch.Gene
     if 0 < top_k < len(scores):
         least = scores.topk(top_k).values[-1]
         scores = scores.where(scores >= least, -torch.inf)
-    chances = (scores / temperature).softmax(0)
+    # The largest is zero before it is divided: however low the temperature, it stays finite.
+    chances = ((scores.double() - scores.max()) / temperature).softmax(0)
     return int(torch.multinomial(chances, 1, generator=generator))
 
 

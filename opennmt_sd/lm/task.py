@@ -62,10 +62,16 @@ class LMTask:
         self.model, self.corpus = model, corpus
         self.unroll, self.random_unroll = unroll, random_unroll
         self.sum_over_time, self.seed = sum_over_time, seed
-        self._train = streams(corpus.train, batch_size, rank, world_size, "the training text")
+        self._train = streams(corpus.train, batch_size, rank, world_size, name="the training text")
+        valid = streams(
+            corpus.valid, eval_batch_size, name="the validation text", setting="eval_batch_size"
+        )
+        test = streams(
+            corpus.test, test_batch_size, name="the test text", setting="test_batch_size"
+        )
         self._splits = {
-            "valid": _Pass(corpus.valid, eval_batch_size, unroll, "the validation text"),
-            "test": _Pass(corpus.test, test_batch_size, unroll, "the test text"),
+            "valid": _Pass(corpus.valid, valid, unroll),
+            "test": _Pass(corpus.test, test, unroll),
         }
         self._state: State | None = None
 
@@ -94,7 +100,7 @@ class LMTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """One pass over ``"valid"`` or ``"test"``, every word but the first scored.
+        """One pass over ``"valid"`` or ``"test"``; all but the first word of a stream is scored.
 
         Returns:
             ``loss``, the mean NLL in nats, and ``perplexity``, its exponential.
@@ -129,14 +135,13 @@ class LMTask:
 class _Pass:
     """One pass over a text: B streams side by side, then what fills no row, behind the last one."""
 
-    def __init__(self, text: Tensor, batch_size: int, unroll: int, name: str) -> None:
-        columns = streams(text, batch_size, name=name)
+    def __init__(self, text: Tensor, columns: Tensor, unroll: int) -> None:
         self.batches = Batches(columns, segments(len(columns), unroll))
         rest = text[columns.numel() - 1 :, None]  # [words left + 1, 1]
         self.rest = Batches(rest, segments(len(rest), unroll))
 
     def run(self, model: nn.Module, device: torch.device) -> tuple[float, int]:
-        """The NLL of all words, and their number."""
+        """The NLL of all words that are scored, and their number."""
         nats, words, state = 0.0, 0, None
         for part in (self.batches, self.rest):
             if part is self.rest and state is not None:

@@ -27,13 +27,13 @@ def test_a_text_that_is_too_short() -> None:
         streams(torch.arange(39), 20, name="the training text")
     assert str(error.value) == (
         "the training text has 39 words with <eos>: too few for batch_size 20, which reads 20 "
-        "streams of two words or more (40). Take a longer text, or a batch_size of 19 at most"
+        "streams of two words or more (40). Take a longer text, or batch_size 19 at most"
     )
     with pytest.raises(CorpusError) as error:
         streams(torch.arange(70), 20, 1, 2)
     assert str(error.value) == (
         "the text has 70 words with <eos>: too few for batch_size 20 in 2 processes, which reads "
-        "40 streams of two words or more (80). Take a longer text, or a batch_size of 17 at most"
+        "40 streams of two words or more (80). Take a longer text, or batch_size 17 at most"
     )
 
 
