@@ -78,7 +78,11 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this trainer: {_reason(error)}. Name a best.pt or "
             "last.pt that it wrote"
         ) from error
-    if not isinstance(state, dict) or state.get("kind") != KIND:
+    if (
+        not isinstance(state, dict)
+        or state.get("kind") != KIND
+        or not isinstance(state.get("format"), int)
+    ):
         raise CheckpointError(
             f"{path} is not a checkpoint of this trainer: it holds other things. Name a best.pt or "
             "last.pt that it wrote"

@@ -8,6 +8,7 @@ and the average; a checkpoint holds these, for every rank; and an evaluation lea
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -227,27 +228,47 @@ class Trainer:
         """Go on from a checkpoint instead of the beginning. Before :meth:`run`, on every rank.
 
         Raises:
-            CheckpointError: it is damaged, or not of this training.
+            CheckpointError: it is damaged, not of this training, or without its best weights.
         """
         state = checkpoint.read(path)
+        if "ranks" not in state:
+            raise CheckpointError(
+                f"{path} holds weights and no state of a training: name a last.pt or best.pt"
+            )
         self._check_same(path, state)
-        if self.fabric.is_global_zero and path.parent.resolve() != self.folder.resolve():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in (LAST, BEST, METRICS):  # what was reached and logged there belongs to it
-                source = path if name == LAST else path.parent / name
-                if source.exists():
-                    shutil.copyfile(source, self.folder / name)
+        at = Position(**state["position"])
+        best = path.parent / BEST
+        if at.best is not None and not best.exists():
+            if at.best_update != at.updates:
+                raise CheckpointError(
+                    f"{path} goes with the best weights so far, those of update "
+                    f"{at.best_update:,}, but there is no {best}: put it there"
+                )
+            best = path  # holds them itself
+        if self.fabric.is_global_zero:
+            self._take_along({BEST: best, METRICS: path.parent / METRICS, LAST: path})
         self.task.model.load_state_dict(state["model"])
         self.raw_optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.averaging:
             self.averaging.load_state_dict(state["averaging"])
-        self.at = Position(**state["position"])
+        self.at = at
         rank = state["ranks"][self.fabric.global_rank]
         self.task.load_state_dict(rank["carried"])
         self.meter.load_state_dict(rank["meter"])
         self.rng = rank["rng"]
         log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
+
+    def _take_along(self, sources: Mapping[str, Path]) -> None:
+        """What was reached and logged in another folder belongs to a training that goes on."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, source in sources.items():
+            here = self.folder / name
+            # A last.pt of this very folder stays until the next one is written.
+            if source.exists() and not (here.exists() and source.parent.samefile(self.folder)):
+                partial = here.with_name(name + ".partial")
+                shutil.copyfile(source, partial)
+                os.replace(partial, here)
 
     def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:
         changed = checkpoint.differences(state["config"], self.config, ignore=self.may_change)
@@ -332,6 +353,8 @@ class Trainer:
                 try:
                     logger.start(self.at.updates, self.config)
                 except Exception as error:
+                    if isinstance(logger, CSV):
+                        raise  # it cannot be left out
                     name = type(logger).__name__
                     raise LoggerError(
                         f"{name} cannot start: {error}. Leave it out, or mend it"

@@ -140,6 +140,8 @@ def test_foreign(tmp_path: Path) -> None:
         f"{path} is not a checkpoint of this trainer: it holds other things. Name a best.pt or "
         "last.pt that it wrote"
     )
+    torch.save({"kind": checkpoint.KIND, "format": "one"}, path)
+    assert refused(path).startswith(f"{path} is not a checkpoint of this trainer: it holds other")
     torch.save(torch.nn.Linear(1, 1), path)
     assert refused(path).startswith(f"{path} is not a checkpoint of this trainer: UnpicklingError")
 

@@ -158,6 +158,25 @@ def test_resuming_into_another_folder_takes_the_best_and_the_figures_along(run, 
     assert (tmp_path / "first" / LAST).read_bytes() == before
 
 
+def test_the_best_weights_must_come_along(run, tmp_path) -> None:
+    first = run("first", max_updates=13, evaluate_every=1)
+    first.go()
+    path = tmp_path / "first" / LAST
+    state = torch.load(path, weights_only=True)
+    (tmp_path / "first" / BEST).unlink()
+    behind = {**state["position"], "best_update": 7}
+    checkpoint.write(path, {**state, "position": behind})
+    assert refused(run("second"), tmp_path / "first") == (
+        f"{path} goes with the best weights so far, those of update 7, but there is no "
+        f"{tmp_path / 'first' / BEST}: put it there"
+    )
+    itself = {**state["position"], "best_update": 13}
+    checkpoint.write(path, {**state, "position": itself})
+    third = run("third", max_updates=13)
+    third.trainer.resume(path)  # it is the best one itself
+    assert third.trainer.run().update == 13
+
+
 def refused(run, folder: Path) -> str:
     with pytest.raises(CheckpointError) as error:
         run.trainer.resume(folder / LAST)
