@@ -7,13 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError, guarded
-from opennmt_sd.cli.trainer import fabric_for, fit, run_folder, score_or_worst
-from opennmt_sd.cli.validate import Checks, check_training
+from opennmt_sd.cli.trainer import (
+    PLACES,
+    absolute,
+    data_given,
+    fabric_for,
+    fit,
+    run_folder,
+    score_or_worst,
+)
+from opennmt_sd.cli.validate import FILES, Checks, check_mode, check_places, check_training
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.data import Corpus, CorpusError
 from opennmt_sd.lm.model import LanguageModel
@@ -29,9 +35,8 @@ COMMAND = "train_lm"
 MODES = ("train", "evaluate", "sample")
 SPLITS = ("valid", "test")
 REDUCTIONS = ("mean", "sum_over_time")
-FILES = ("train", "valid", "test")
 PATTERNS = ("nr", "rh", "fc", "input", "words")
-PLACES = ("data.path", "data.train", "data.valid", "data.test")
+PATHS = (*PLACES, "checkpoint")
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -44,7 +49,7 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
     """
-    return guarded(COMMAND, lambda: _run(absolute(cfg)), unusable=(CorpusError,))
+    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(CorpusError,))
 
 
 def _run(cfg: DictConfig) -> float | None:
@@ -68,21 +73,16 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     """
     checks = Checks(cfg)
     check_training(checks, folder)
-    checks.choice("mode", MODES)
+    check_mode(checks, MODES, "best.pt or last.pt")
     checks.choice("split", SPLITS)
     checks.choice("optim.reduction", REDUCTIONS)
     checks.counts("data.batch_size", "data.unroll", "data.eval_batch_size", "data.test_batch_size")
     checks.counts("sample.words", "sample.top_k", least=0)
     checks.within("sample.temperature", "must be 0 or more; 0 takes the likeliest word", 0)
-    if cfg.mode == "train":
+    checks.within("sample.seed", "must lie in [0, 2**32)", 0, 2**32)
+    if checks.value("mode") == "train":
         _check_model(checks)
-        _check_data(checks)
-    elif cfg.mode not in MODES:
-        pass
-    elif cfg.checkpoint is None:
-        checks.fault("checkpoint", f"mode={cfg.mode} needs the path of a best.pt or last.pt")
-    elif not Path(cfg.checkpoint).exists():
-        checks.fault("checkpoint", "there is no such file")
+        check_places(checks)
     checks.finish()
 
 
@@ -112,19 +112,6 @@ def _check_model(checks: Checks) -> None:
             f"needs one width for model.embedding={embedding} and the last of model.hidden="
             f"{hidden}; make them equal, or tied=false",
         )
-
-
-def _check_data(checks: Checks) -> None:
-    path, files = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
-    if path is not None and any(files):
-        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
-    elif path is not None and not Path(path).is_dir():
-        checks.fault("data.path", "there is no such folder")
-    for name, file in zip(FILES, files):
-        if file is not None and not Path(file).is_file():
-            checks.fault(f"data.{name}", "there is no such file")
-        elif file is None and any(files) and f"data.{name}" not in checks.missing:
-            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
 
 
 def train(cfg: DictConfig) -> float:
@@ -166,16 +153,14 @@ def evaluate(cfg: DictConfig) -> float:
     fabric = fabric_for(cfg.trainer)
     state, model, vocabulary = load(cfg.checkpoint)
     before = OmegaConf.create(state["config"])
-    given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
-    data = OmegaConf.merge(before.data, absolute(OmegaConf.from_dotlist(given)).get("data", {}))
-    corpus = corpus_of(data)  # type: ignore[arg-type]
+    before.data = data_given(cfg.data, before.data)
+    corpus = corpus_of(before.data)
     if corpus.vocabulary != vocabulary:
         raise CorpusError(
             f"{cfg.checkpoint} was trained with {len(vocabulary):,} words, these data have "
             f"{len(corpus.vocabulary):,}, or others: name the data of its training "
             "(data.path=...), which may lie elsewhere now"
         )
-    before.data = data
     task = task_of(before, model, corpus, 0, 1)
     scores = task.evaluate(fabric.setup(model), cfg.split)
     text = ", ".join(f"{name} {value:.5g}" for name, value in scores.items())
@@ -215,7 +200,7 @@ def load(path: str) -> tuple[dict[str, Any], LanguageModel, Vocabulary]:
         CheckpointError: it cannot be read, or is not of a language model.
     """
     state = checkpoint.read(Path(path))
-    if "vocabulary" not in state["constants"]:
+    if "vocabulary" not in state.get("constants", {}):
         raise checkpoint.CheckpointError(f"{path} is not of a language model: it has no vocabulary")
     vocabulary = Vocabulary(state["constants"]["vocabulary"])
     model = model_of(OmegaConf.create(state["config"]["model"]), len(vocabulary))
@@ -261,12 +246,3 @@ def task_of(
         eval_batch_size=data.eval_batch_size,
         test_batch_size=data.test_batch_size,
     )
-
-
-def absolute(cfg: DictConfig) -> DictConfig:
-    """The same with every path absolute, from the folder in which the command was started."""
-    cfg = cfg.copy()
-    for key in (*PLACES, "checkpoint"):
-        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
-            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
-    return cfg

@@ -42,11 +42,12 @@ class TaggerModelConfig:
 class TaggerDataConfig:
     """CoNLL column files, and what is made of their words."""
 
-    path: str | None = None  # a folder
-    train: str | None = None  # or three files
-    valid: str | None = None
-    test: str | None = None
-    glove: str | None = None  # word vectors
+    # A folder, or three files. MISSING, since a file's `???` does not override a default.
+    path: str | None = MISSING
+    train: str | None = MISSING
+    valid: str | None = MISSING
+    test: str | None = MISSING
+    glove: str | None = MISSING  # word vectors
     scheme: str = "bioes"  # the model's tags
     lower: bool = True  # words, not their characters
     digits: bool = False  # all become 0

@@ -6,13 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import guarded
-from opennmt_sd.cli.trainer import fabric_for, fit, run_folder, score_or_worst
-from opennmt_sd.cli.validate import Checks, check_training
+from opennmt_sd.cli.trainer import (
+    PLACES,
+    absolute,
+    data_given,
+    fabric_for,
+    fit,
+    run_folder,
+    score_or_worst,
+)
+from opennmt_sd.cli.validate import Checks, check_mode, check_places, check_training
 from opennmt_sd.tagger import files
 from opennmt_sd.tagger.card import Card
 from opennmt_sd.tagger.conll import ConllError
@@ -33,9 +39,9 @@ COMMAND = "train_tagger"
 MODES = ("train", "evaluate", "predict")
 SPLITS = ("valid", "test")
 REDUCTIONS = ("mean", "sum")
-FILES = ("train", "valid", "test")
-PLACES = ("data.path", "data.train", "data.valid", "data.test", "data.glove", "predict")
-PATHS = (*PLACES[:-1], "checkpoint", "predict.input", "predict.output", "predict.html")
+PATHS = (
+    *PLACES, "data.glove", "checkpoint", "predict.input", "predict.output", "predict.html",
+)  # fmt: skip
 CARD, PREDICTED = "README.md", "predicted.conll"
 
 
@@ -49,7 +55,7 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
     """
-    return guarded(COMMAND, lambda: _run(absolute(cfg)), unusable=(ConllError, GloveError))
+    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(ConllError, GloveError))
 
 
 def _run(cfg: DictConfig) -> float | None:
@@ -73,22 +79,19 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     """
     checks = Checks(cfg)
     check_training(checks, folder)
-    checks.choice("mode", MODES)
+    check_mode(checks, MODES, "tagger.pt or best.pt")
     checks.choice("split", SPLITS)
     checks.choice("optim.reduction", REDUCTIONS)
     checks.choice("predict.format", files.KINDS)
     checks.counts("data.batch_size", "data.eval_batch_size")
     checks.within("data.unknown", "must lie in [0, 1]: it is a rate", 0, 1.0000001)
-    if cfg.mode == "train":
+    if checks.value("mode") == "train":
         _check_model(checks)
-        _check_data(checks)
-    elif cfg.mode not in MODES:
-        pass
-    elif cfg.checkpoint is None:
-        checks.fault("checkpoint", f"mode={cfg.mode} needs the path of a tagger.pt or best.pt")
-    elif not Path(cfg.checkpoint).exists():
-        checks.fault("checkpoint", "there is no such file")
-    if cfg.mode == "predict":
+        check_places(checks)
+        glove = checks.value("data.glove")
+        if glove is not None and not Path(glove).is_file():
+            checks.fault("data.glove", "there is no such file")
+    elif checks.value("mode") == "predict":
         source = checks.value("predict.input")
         if source is None:
             checks.fault("predict.input", "mode=predict needs a file: CoNLL columns, or .txt")
@@ -108,26 +111,10 @@ def _check_model(checks: Checks) -> None:
     checks.counts(*(f"model.{name}" for name in widths))
     checks.counts("model.projection", least=0)
     chars = checks.value("model.chars")
-    if chars == "cnn" and checks.value("model.char_window") % 2 == 0:
+    if chars == "cnn" and (checks.value("model.char_window") or 1) % 2 == 0:
         checks.fault("model.char_window", "must be odd: it is centred on a character")
-    if chars == "lstm" and checks.value("model.char_width") % 2:
+    if chars == "lstm" and (checks.value("model.char_width") or 0) % 2:
         checks.fault("model.char_width", "must be even for chars=lstm, which has two directions")
-
-
-def _check_data(checks: Checks) -> None:
-    path, three = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
-    if path is not None and any(three):
-        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
-    elif path is not None and not Path(path).is_dir():
-        checks.fault("data.path", "there is no such folder")
-    for name, file in zip(FILES, three):
-        if file is not None and not Path(file).is_file():
-            checks.fault(f"data.{name}", "there is no such file")
-        elif file is None and any(three) and f"data.{name}" not in checks.missing:
-            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
-    glove = checks.value("data.glove")
-    if glove is not None and not Path(glove).is_file():
-        checks.fault("data.glove", "there is no such file")
 
 
 def train(cfg: DictConfig) -> float:
@@ -160,7 +147,9 @@ def train(cfg: DictConfig) -> float:
         task = task_of(cfg, model, vocabulary, corpora, rank, world_size)
         return task, Trained(model, vocabulary).constants()
 
-    outcome, task, fabric = fit(cfg, build=build, measure="loss", places=PLACES)
+    outcome, task, fabric = fit(
+        cfg, build=build, measure="loss", places=(*PLACES, "data.glove", "predict")
+    )
     if fabric.is_global_zero:
         tagger_task = cast(TaggerTask, task)
         trained, folder = Trained(tagger_task.model, vocabulary), outcome.checkpoint.parent
@@ -188,9 +177,7 @@ def evaluate(cfg: DictConfig) -> float:
     fabric = fabric_for(cfg.trainer)
     trained = Trained.load(cfg.checkpoint)
     before = checkpoint.read(_file(cfg.checkpoint))["config"]
-    given = [word for word in HydraConfig.get().overrides.task if word.startswith("data.")]
-    changed = absolute(OmegaConf.from_dotlist(given)).get("data", {})
-    data = OmegaConf.merge(OmegaConf.create(before["data"]), changed)
+    data = data_given(cfg.data, OmegaConf.create(before["data"]))
     corpus = getattr(corpora_of(data), cfg.split)
     fabric.to_device(trained.model)
     tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
@@ -263,12 +250,3 @@ def task_of(
         rank=rank,
         world_size=size,
     )
-
-
-def absolute(cfg: DictConfig) -> DictConfig:
-    """The same with every path absolute, from the folder in which the command was started."""
-    cfg = cfg.copy()
-    for key in PATHS:
-        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
-            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
-    return cfg

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate, to_absolute_path
 from lightning_fabric import Fabric
@@ -19,8 +22,11 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import ops
+from opennmt_sd.cli.errors import ConfigError
+from opennmt_sd.cli.ranks import is_first_process
+from opennmt_sd.cli.validate import FILES, Checks, check_places
 from opennmt_sd.training import seeds
-from opennmt_sd.training.loggers import CSV
+from opennmt_sd.training.loggers import CSV, Logger, LoggerError
 from opennmt_sd.training.loop import LAST, METRICS, Outcome, Trainer
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.plots import plot_curves
@@ -31,8 +37,46 @@ from opennmt_sd.training.task import Task
 
 log = logging.getLogger(__name__)
 
+# Where data lie: a folder, or three files.
+PLACES = ("data.path", *(f"data.{name}" for name in FILES))
+
 # What a resumed training may have otherwise than the checkpoint: where, how long, what is shown.
 MAY_CHANGE = ("name", "mode", "resume", "checkpoint", "split", "sample", "logger", "trainer")
+
+
+def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
+    """The same with these paths absolute, from the folder in which the command was started."""
+    cfg = cfg.copy()
+    for key in paths:
+        if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
+            OmegaConf.update(cfg, key, to_absolute_path(str(value)))
+    return cfg
+
+
+def data_given(data: DictConfig, before: DictConfig) -> DictConfig:
+    """A checkpoint's data, but for what the command line gives in their place.
+
+    Args:
+        data: of this run; its paths are absolute.
+        before: of the checkpoint's training.
+
+    Raises:
+        ConfigError: the places that result are no corpus.
+    """
+    keys = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
+    if "data" in keys:  # a group says where, all of it
+        keys |= set(PLACES)
+    given = [key.removeprefix("data.") for key in keys if key.startswith("data.")]
+    merged = cast("DictConfig", OmegaConf.merge(before, OmegaConf.masked_copy(data, given)))
+    # A folder takes the place of three files, and they that of a folder.
+    replaced = FILES if "path" in given else ("path",) if set(FILES) & set(given) else ()
+    for name in replaced:
+        if name not in given:
+            merged[name] = None
+    checks = Checks(OmegaConf.create({"data": merged}))
+    check_places(checks)
+    checks.finish()
+    return merged
 
 
 def run_folder() -> Path:
@@ -115,11 +159,23 @@ def fit(
     Raises:
         What ``Trainer.run`` and ``Trainer.resume`` raise, and ``build``.
     """
+    # Before other processes start: they would wait for the first one.
+    with _alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
+        return _fit(cfg, build=build, measure=measure, places=places)
+
+
+def _fit(
+    cfg: DictConfig,
+    *,
+    build: Callable[[int, int], tuple[Task, Mapping[str, Any]]],
+    measure: str,
+    places: Sequence[str],
+) -> tuple[Outcome, Task, Fabric]:
     fabric = fabric_for(cfg.trainer)
     folder = Path(fabric.broadcast(str(run_folder())))
     seeds.seed_all(seeds.derive(cfg.seed, "weights"))
     task, constants = build(fabric.global_rank, fabric.world_size)
-    loggers = [CSV(folder / METRICS), *(instantiate(node) for node in cfg.logger.values())]
+    loggers = [CSV(folder / METRICS), *(_logger(name, node) for name, node in cfg.logger.items())]
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     trainer = Trainer(
         task,
@@ -135,6 +191,8 @@ def fit(
     source = folder / LAST if cfg.resume == "auto" else cfg.resume and _absolute(cfg.resume)
     if source and (cfg.resume != "auto" or source.exists()):
         trainer.resume(source)
+    elif source:
+        log.info(f"resume=auto: there is no {source} yet, so this is the beginning")
     count = sum(parameter.numel() for parameter in task.model.parameters())
     log.info(f"{count:,} parameters; engine {ops.engine_for(fabric.device.type)}; to {folder}")
     outcome = trainer.run()
@@ -156,6 +214,35 @@ def score_or_worst(run: Callable[[], float], mode: str) -> float:
             raise
         log.warning(f"Counts as the worst: {error}")
         return float("inf") if mode == "min" else float("-inf")
+
+
+@contextmanager
+def _alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Keep a second process out of a folder; the lock goes with this one, however it ends.
+
+    Raises:
+        ConfigError: another process trains in it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fault = f"name={name}: another process trains in {folder} now: take another name"
+            raise ConfigError([fault]) from None
+        except OSError as error:  # some network file systems have no such locks
+            log.debug(f"{folder} is not locked: {error}")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _logger(name: Any, node: DictConfig) -> Logger:
+    try:
+        return cast("Logger", instantiate(node))
+    except InstantiationException as error:
+        what = " ".join(str(error).splitlines()[:-1])  # the last line is the key
+        raise LoggerError(f"logger.{name} cannot be made: {what}") from error
 
 
 def _absolute(path: str) -> Path:

@@ -26,6 +26,7 @@ OPTIMIZERS = ("sgd", "adam", "nt_asgd")
 SCHEDULES = ("constant", "step_down", "inverse")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
+FILES = ("train", "valid", "test")
 ENGINES = ("auto", "naive", "portable", "cpu")
 
 
@@ -102,7 +103,7 @@ def check_training(checks: Checks, folder: Path) -> None:
     checks.within("optim.weight_decay", "must be 0 or more", 0)
     checks.counts("optim.non_monotone", least=0)
     betas = checks.value("optim.betas")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
         checks.fault("optim.betas", "must be two numbers in [0, 1)")
     if checks.value("optim.name") == "adam" and checks.value("optim.momentum"):
         checks.fault("optim.momentum", "adam has none: use optim.betas, or optim=sgd")
@@ -124,16 +125,54 @@ def check_training(checks: Checks, folder: Path) -> None:
     _check_loggers(checks)
 
 
+def check_mode(checks: Checks, modes: Sequence[str], files: str) -> None:
+    """What to do, and from which checkpoint.
+
+    Args:
+        modes: all there are; the first trains, the others need a checkpoint.
+        files: the names that a checkpoint may have, for the text.
+    """
+    checks.choice("mode", modes)
+    mode, source = checks.value("mode"), checks.value("checkpoint")
+    if mode not in modes[1:] or "checkpoint" in checks.missing:
+        return
+    if source is None:
+        checks.fault("checkpoint", f"mode={mode} needs the path of a {files}")
+    elif not Path(source).exists():
+        checks.fault("checkpoint", "there is no such file")
+
+
+def check_places(checks: Checks) -> None:
+    """Where the data lie: a folder, three files, or neither for the sample that ships."""
+    path, files = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
+    given = any(file is not None for file in files)
+    if path is not None and given:
+        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
+    elif path is not None and not (path and Path(path).is_dir()):
+        checks.fault("data.path", "there is no such folder")
+    for name, file in zip(FILES, files):
+        if file is not None and not Path(file).is_file():
+            checks.fault(f"data.{name}", "there is no such file")
+        elif file is None and given and f"data.{name}" not in checks.missing:
+            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
+
+
 def _check_resume(checks: Checks, folder: Path) -> None:
     resume = checks.value("resume")
-    if resume is None:
-        if is_first_process() and (folder / LAST).exists():
-            checks.faults.append(
-                f"name={checks.value('name')}: {folder} holds a training already: go on with it "
-                "(resume=auto), or begin anew under another name"
-            )
-    elif resume != "auto" and not Path(to_absolute_path(resume)).exists():
+    source = Path(to_absolute_path(resume)) if resume not in (None, "auto") else None
+    if source is not None and not source.exists():
         checks.fault("resume", "there is no such file; use auto, or the path of a checkpoint")
+    elif checks.value("mode") != "train" or not is_first_process():
+        return
+    elif (
+        resume != "auto"
+        and (folder / LAST).exists()
+        and (source is None or source.resolve().parent != folder.resolve())
+    ):
+        checks.faults.append(
+            f"name={checks.value('name')}: {folder} holds a training already: go on with it "
+            "(resume=auto), or take another name"
+        )
 
 
 def _check_device(checks: Checks) -> None:
@@ -143,9 +182,10 @@ def _check_device(checks: Checks) -> None:
     if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         checks.fault("trainer.accelerator", "torch sees no GPU here; use auto or cpu")
     devices = checks.value("trainer.devices")
-    if accelerator != "cpu" and torch.cuda.is_available() and devices > torch.cuda.device_count():
-        checks.fault("trainer.devices", f"torch sees {torch.cuda.device_count()} GPUs here")
-    if devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+    gpus = torch.cuda.device_count()
+    if accelerator != "cpu" and gpus and devices is not None and devices > gpus:
+        checks.fault("trainer.devices", f"torch sees {gpus} GPUs here")
+    if devices is not None and devices > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         checks.fault(
             "trainer.devices", "a sweep has one process a run: train without -m, or with 1"
         )
@@ -161,7 +201,7 @@ def _check_device(checks: Checks) -> None:
 def _check_loggers(checks: Checks) -> None:
     ours = {f"{cls.__module__}.{cls.__name__}": package for package, cls in TRACKERS.items()}
     for name, node in (checks.value("logger") or {}).items():
-        target = (node or {}).get("_target_")
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
         if target is None:
             checks.faults.append(
                 f"logger.{name}: has no _target_; choose logger=tensorboard, logger=wandb, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -142,9 +143,9 @@ def test_resume_of_awd_lstm_whose_lengths_are_random_and_weights_averaged(lm, ru
 
 def test_several_processes_do_not_go_with_a_sweep(lm) -> None:
     done = lm("-m", *SMALL, "trainer.devices=2", "seed=1,2")
-    assert done.code == 2
-    assert done.err.endswith(
-        "trainer.devices=2: a sweep has one process a run: train without -m, or with 1\n"
+    assert done.code == 1
+    assert (
+        "trainer.devices=2: a sweep has one process a run: train without -m, or with 1" in done.err
     )
 
 
@@ -164,9 +165,37 @@ def test_a_folder_with_a_training_is_not_overwritten(lm, run) -> None:
     assert (done.code, done.err) == (
         2,
         f"train_lm: the configuration has one fault:\n  name=run: {run} holds a training already: "
-        "go on with it (resume=auto), or begin anew under another name\n",
+        "go on with it (resume=auto), or take another name\n",
     )
     assert (run / "last.pt").read_bytes() == before
+
+
+def test_resuming_another_training_into_it_does_not_overwrite_it_either(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    lm(*SMALL, "name=other", "trainer.max_updates=2")
+    before = (run / "last.pt").read_bytes()
+    done = lm(*SMALL, "resume=runs/lm/other/last.pt", "trainer.max_updates=3")
+    assert done.code == 2
+    assert f"name=run: {run} holds a training already" in done.err
+    assert (run / "last.pt").read_bytes() == before
+    done = lm(*SMALL, "resume=runs/lm/run/last.pt", "trainer.max_updates=3")  # its own
+    assert done.code == 0, done.err
+
+
+def test_a_folder_in_which_another_process_trains(lm, run) -> None:
+    run.mkdir(parents=True)
+    descriptor = os.open(run, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        done = lm(*SMALL, "trainer.max_updates=1", "resume=auto")
+    finally:
+        os.close(descriptor)
+    assert (done.code, done.err) == (
+        2,
+        f"train_lm: the configuration has one fault:\n  name=run: another process trains in {run} "
+        "now: take another name\n",
+    )
+    assert lm(*SMALL, "trainer.max_updates=1").code == 0
 
 
 def test_resuming_another_model_is_refused(lm, run) -> None:
@@ -217,6 +246,42 @@ def test_evaluate_gives_the_figures_of_the_training(lm, run) -> None:
         assert done.code == 0, done.err
         assert f"{split} loss " in done.out
         assert f"perplexity {result[f'{split}/perplexity']:.5g}" in done.out
+
+
+@pytest.mark.parametrize("trained", ["path", "files"])
+def test_evaluate_reads_the_data_it_is_given(lm, text, run, trained: str) -> None:
+    three = ["data=text", *(f"data.{n}=text/{n}.txt" for n in ("train", "valid", "test"))]
+    lm(
+        *(three if trained == "files" else ()),
+        *SMALL[trained == "files" :],
+        "trainer.max_updates=1",
+    )
+    other = text.with_name("other")
+    shutil.copytree(text, other)
+    (other / "test.txt").write_text("w1 w1 w1\nw1 w2 w3\n")
+
+    def test_perplexity(*overrides: str) -> str:
+        done = lm("mode=evaluate", "checkpoint=runs/lm/run/best.pt", "name=e", *overrides)
+        assert done.code == 0, done.err
+        return done.out.partition("test loss")[2]
+
+    own, others = test_perplexity(), test_perplexity("data.path=other")
+    assert own != others
+    assert test_perplexity("name=run") == own  # its own folder: nothing is trained there
+    assert test_perplexity("++data.path=other") == others
+    assert test_perplexity(*(word.replace("text/", "other/") for word in three)) == others
+    if trained == "files":
+        assert test_perplexity("data.test=other/test.txt") == others
+
+
+def test_evaluate_refuses_places_that_are_no_corpus(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "name=e", "data.test=text/test.txt")
+    assert done.code == 2
+    assert "data.train=None: missing: three files, or a folder with data.path" in done.err
+    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "name=e", "data=shakespeare")
+    assert done.code == 2
+    assert "was trained with 12 words, these data have 4,520, or others" in done.err
 
 
 def test_evaluate_refuses_other_words(lm, run, tmp_path: Path) -> None:
@@ -285,6 +350,31 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
         "[8, 9, 16]; make them equal, or tied=false",
         f"  data.valid={tmp_path}/text/nowhere.txt: there is no such file",
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("optim.betas=???", "optim.betas: missing; give it a value"),
+        ("trainer.devices=???", "trainer.devices: missing; give it a value"),
+        ("mode=???", "mode: missing; give it a value"),
+        ("data=ptb", "data.path: missing; give it a value"),
+        ("data.path=''", "data.path=: there is no such folder"),
+        ("data.train=''", "data.path={text}: contradicts data.train, data.valid, data.test"),
+        ("sample.seed=-1", "sample.seed=-1: must lie in [0, 2**32)"),
+        ("+logger.mine=3", "logger.mine: has no _target_"),
+        (
+            "+logger.mine._target_=no.such.Thing",
+            "logger.mine cannot be made: Error locating target ",
+        ),
+    ],
+)
+def test_odd_values_are_faults_too(lm, text, override: str, fault: str) -> None:
+    options = SMALL[1:] if override == "data=ptb" else SMALL
+    done = lm(*options, override, "trainer.max_updates=1")
+    assert done.code == 2
+    assert fault.format(text=text) in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_rate_that_is_no_rate_names_key_and_rule(lm) -> None:
@@ -390,6 +480,15 @@ def test_a_grid_runs_and_a_diverged_run_counts_as_the_worst(lm, tmp_path: Path) 
     assert "Counts as the worst: the " in done.out
     found = sorted(tmp_path.glob("runs/lm/multirun/run/*/result.json"))
     assert [path.parent.name for path in found] == ["1"]
+
+
+def test_a_run_that_fails_does_not_end_the_sweep(lm, tmp_path: Path) -> None:
+    done = lm("-m", *SMALL, "trainer.max_updates=1", "model.dropout.fc.p=0.1,1.0,0.3")
+    assert done.code == 1
+    assert "model.dropout.fc.p=1.0: must lie in [0, 1)" in done.err
+    assert "Traceback" not in done.err
+    found = sorted(tmp_path.glob("runs/lm/multirun/run/*/result.json"))
+    assert [path.parent.name for path in found] == ["0", "2"]
 
 
 def test_optuna_minimises_what_main_returns(lm, tmp_path: Path) -> None:

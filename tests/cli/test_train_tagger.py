@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +220,41 @@ def test_faults(tagger, overrides: tuple[str, ...], text: str) -> None:
     done = tagger("data.path=data", *overrides)
     assert done.code == 2
     assert text in done.err
+
+
+@pytest.mark.parametrize("experiment", [(), ("experiment=ma_hovy",)])
+def test_conll_2003_is_not_replaced_by_the_sample(tagger, experiment) -> None:
+    done = tagger("data=conll2003", *experiment)
+    assert (done.code, done.err) == (
+        2,
+        "train_tagger: the configuration has 2 faults:\n"
+        "  data.glove: missing; give it a value: data.glove=...\n"
+        "  data.path: missing; give it a value: data.path=...\n",
+    )
+    done = tagger("data=conll")
+    assert done.code == 2
+    assert "data.train: missing; give it a value: data.train=..." in done.err
+
+
+def test_a_tagger_without_a_training_cannot_go_on(tagger, run) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=1").code == 0
+    done = tagger(*TINY, "name=new", "resume=runs/tagger/run/tagger.pt")
+    assert (done.code, done.err) == (
+        2,
+        f"train_tagger: {run}/tagger.pt holds weights and no state of a training: name a last.pt "
+        "or best.pt\n",
+    )
+
+
+def test_evaluate_reads_the_data_it_is_given(tagger, run, data) -> None:
+    three = ("data.train=data/eng.train", "data.valid=data/eng.testa", "data.test=data/eng.testb")
+    assert tagger("data=conll", *three, *TINY[1:], "name=run", "trainer.max_updates=1").code == 0
+    other = data.with_name("other")
+    shutil.copytree(data, other)
+    (other / "eng.testb").write_text("Peter NNP I-NP I-PER\n\n")
+    done = tagger("mode=evaluate", f"checkpoint={run}", "name=e", "data.path=other")
+    assert done.code == 0, done.err
+    assert re.search(r"all( +[\d.]+){3} +1\n", done.out), done.out
 
 
 def test_a_broken_file_ends_with_code_2(tagger, data) -> None:
