@@ -92,14 +92,20 @@ class LMModelConfig:
 
 
 @dataclass
-class LMDataConfig:
-    """The corpus, and how it is cut into batches."""
+class PlacesConfig:
+    """Where data lie: a folder, or three files; all null is the sample that ships."""
 
-    # A folder, or three files. MISSING, since a file's `???` does not override a default.
+    # MISSING, since a file's `???` does not override a default.
     path: str | None = MISSING
     train: str | None = MISSING
     valid: str | None = MISSING
     test: str | None = MISSING
+
+
+@dataclass
+class LMDataConfig(PlacesConfig):
+    """The corpus, and how it is cut into batches."""
+
     batch_size: int = 20
     unroll: int = 35
     random_unroll: bool = False
@@ -119,8 +125,8 @@ class SampleConfig:
 
 
 @dataclass
-class LMConfig:
-    """Everything that ``train_lm`` reads."""
+class RunConfig:
+    """What every trainer's command reads."""
 
     name: str = MISSING
     mode: str = "train"
@@ -128,12 +134,18 @@ class LMConfig:
     resume: str | None = None
     checkpoint: str | None = None
     split: str = "test"
-    model: LMModelConfig = field(default_factory=LMModelConfig)
-    data: LMDataConfig = field(default_factory=LMDataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
     logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class LMConfig(RunConfig):
+    """Everything that ``train_lm`` reads."""
+
+    model: LMModelConfig = field(default_factory=LMModelConfig)
+    data: LMDataConfig = field(default_factory=LMDataConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
 
 
 def register() -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from opennmt_sd.cli.schema import OptimConfig, PatternConfig, TrainerConfig
+from opennmt_sd.cli.schema import PatternConfig, PlacesConfig, RunConfig
 
 
 @dataclass
@@ -39,14 +38,9 @@ class TaggerModelConfig:
 
 
 @dataclass
-class TaggerDataConfig:
+class TaggerDataConfig(PlacesConfig):
     """CoNLL column files, and what is made of their words."""
 
-    # A folder, or three files. MISSING, since a file's `???` does not override a default.
-    path: str | None = MISSING
-    train: str | None = MISSING
-    valid: str | None = MISSING
-    test: str | None = MISSING
     glove: str | None = MISSING  # word vectors
     scheme: str = "bioes"  # the model's tags
     lower: bool = True  # words, not their characters
@@ -68,21 +62,12 @@ class PredictConfig:
 
 
 @dataclass
-class TaggerRunConfig:
+class TaggerRunConfig(RunConfig):
     """Everything that ``train_tagger`` reads."""
 
-    name: str = MISSING
-    mode: str = "train"
-    seed: int = 1
-    resume: str | None = None
-    checkpoint: str | None = None
-    split: str = "test"
     model: TaggerModelConfig = field(default_factory=TaggerModelConfig)
     data: TaggerDataConfig = field(default_factory=TaggerDataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
-    logger: dict[str, Any] = field(default_factory=dict)
 
 
 def register() -> None:

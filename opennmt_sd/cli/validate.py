@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Checks:
         self.missing = OmegaConf.missing_keys(cfg)
         self.faults = [
             f"{key}: missing; give it a value: {key}=..." for key in sorted(self.missing)
-        ]
+        ] + [fault for key in cfg for fault in _unknown(str(key), cfg._get_node(key))]
 
     def value(self, key: str) -> Any:
         """The value of a dotted key; None where it is missing."""
@@ -85,6 +86,21 @@ class Checks:
         """
         if self.faults:
             raise ConfigError(self.faults)
+
+
+def _unknown(name: str, node: Any) -> list[str]:
+    """Keys that ``+`` has added where nobody reads them. (At the top they may be of use.)"""
+    schema: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    if not is_dataclass(schema):
+        return []
+    known = [field.name for field in fields(schema)]
+    faults = []
+    for key in map(str, node):
+        if key in known:
+            faults += _unknown(f"{name}.{key}", node._get_node(key))
+        else:
+            faults.append(f"{name}.{key}: there is no such key; use one of {', '.join(known)}")
+    return faults
 
 
 def check_training(checks: Checks, folder: Path) -> None:

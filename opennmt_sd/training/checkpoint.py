@@ -135,7 +135,12 @@ def _contrast(there: Any, here: Any) -> str:
             return f"{len(there):,} entries there, {len(here):,} here"
         i = next(i for i in range(len(there)) if there[i] != here[i])
         return f"entry {i + 1:,} is {there[i]!r} there, {here[i]!r} here"
-    return f"{there} there, {here} here"
+    return f"{_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    long = isinstance(value, list) and len(value) > 9
+    return f"{len(value):,} entries" if long else str(value)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

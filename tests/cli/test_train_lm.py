@@ -362,6 +362,10 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
         ("data.path=''", "data.path=: there is no such folder"),
         ("data.train=''", "data.path={text}: contradicts data.train, data.valid, data.test"),
         ("sample.seed=-1", "sample.seed=-1: must lie in [0, 2**32)"),
+        (
+            "+model.dropout.nr.rate=0.5",
+            "model.dropout.nr.rate: there is no such key; use one of p, space, time",
+        ),
         ("+logger.mine=3", "logger.mine: has no _target_"),
         (
             "+logger.mine._target_=no.such.Thing",

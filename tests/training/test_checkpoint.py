@@ -172,6 +172,13 @@ def test_differences_name_both_values() -> None:
     assert checkpoint.differences(before, before) == []
 
 
+def test_differences_do_not_print_long_lists() -> None:
+    words = [f"w{i}" for i in range(5000)]
+    assert checkpoint.differences({"words": words}, {}) == [
+        "words: 5,000 entries there, nothing here"
+    ]
+
+
 def test_plain_takes_no_storage_along() -> None:
     view = torch.zeros(1000, 10)[3]
     copy = checkpoint.plain({"h": [view, (view, None)]})
