@@ -40,6 +40,11 @@ def traceable(function: Callable[P, R]) -> Callable[P, R]:
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
     """``torch.compiler.assume_constant_result``, without importing torch's compiler: what the
-    function says does not change while a process lives, so a compiled model asks once."""
+    function says does not change while a process lives, so a compiled model asks once.
+
+    Before torch 2.4 the compiler would put the answer in the function's place, so it stays out.
+    """
+    if OLD:
+        return eager(function)
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
