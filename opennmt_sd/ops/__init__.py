@@ -22,7 +22,9 @@ from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
     check_bias,
+    check_floating,
     check_keep,
+    check_one,
     check_rows,
     check_state,
     check_weight,
@@ -190,12 +192,15 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """The pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
 
     Returns:
-        h and c, ``[B, H]`` each.
+        h and c, ``[B, H]`` each; of two dtypes, the wider one.
     """
     if gates.dim() != 2 or c.dim() != 2 or gates.shape != (c.shape[0], 4 * c.shape[1]):
         raise ValueError(
             f"gates must be [B, 4H] and c [B, H], got {list(gates.shape)} and {list(c.shape)}"
         )
+    check_floating(gates, "gates")
+    check_floating(c, "c")
+    check_one("device", gates=gates, c=c)
     return engine(gates).lstm_gates(gates, c)
 
 
@@ -218,6 +223,7 @@ def prepare(weight: Tensor, bias: Tensor | None = None) -> PreparedWeight:
     """
     check_weight(weight, weight.shape[-1])
     check_bias(bias, weight.shape[0])
+    check_floating(weight, "weight")
     _, (weight, bias) = lowered(weight, bias)
     check_alike(weight=weight, bias=bias)
     chosen = engine(weight)

@@ -13,6 +13,8 @@ LOWERED = (torch.float32, torch.float16, torch.bfloat16)  # float64 stays, as in
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """The dtype autocast asks for on this kind of device; None when it is off."""
+    if device_type == "meta":  # torch knows no autocast there
+        return None
     if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
         on = torch.is_autocast_enabled(device_type)
         return torch.get_autocast_dtype(device_type) if on else None

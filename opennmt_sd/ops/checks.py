@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep, KeepMask
@@ -9,8 +10,7 @@ from opennmt_sd.dropout import Keep, KeepMask
 
 def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> tuple[int, int]:
     """T and B of time-first or packed rows."""
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    check_floating(x, name)
     if batch_sizes is None:
         if x.dim() != 3:
             raise ValueError(
@@ -20,12 +20,25 @@ def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> 
         return x.shape[0], x.shape[1]
     if x.dim() != 2:
         raise ValueError(f"packed {name} must be [sum(batch_sizes), {width}], got {list(x.shape)}")
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a tensor, got {type(batch_sizes).__name__}")
+    kind = batch_sizes.dtype, batch_sizes.device.type, batch_sizes.dim()
+    if kind != (torch.int64, "cpu", 1):
+        raise ValueError(
+            "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
+            f"{batch_sizes.dtype} {list(batch_sizes.shape)} on {batch_sizes.device}"
+        )
     sizes = batch_sizes.tolist()
     if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
         raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")
     if sum(sizes) != x.shape[0]:
         raise ValueError(f"batch_sizes add up to {sum(sizes)}, {name} has {x.shape[0]} rows")
     return len(sizes), sizes[0] if sizes else 0
+
+
+def check_floating(x: Tensor, name: str) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
 
 
 def check_keep(keep: Keep | None, T: int, B: int, D: int) -> None:
@@ -56,12 +69,16 @@ def check_bias(bias: Tensor | None, N: int) -> None:
 
 def check_alike(**tensors: Tensor | None) -> None:
     """One device and one dtype."""
-    given = {name: t for name, t in tensors.items() if t is not None}
     for what in ("device", "dtype"):
-        kinds = {name: getattr(t, what) for name, t in given.items()}
-        if len(set(kinds.values())) > 1:
-            listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-            raise ValueError(f"all inputs need one {what}: {listed}")
+        check_one(what, **tensors)
+
+
+def check_one(what: str, **tensors: Tensor | None) -> None:
+    """One ``"device"``, or one ``"dtype"``."""
+    kinds = {name: getattr(t, what) for name, t in tensors.items() if t is not None}
+    if len(set(kinds.values())) > 1:
+        listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise ValueError(f"all inputs need one {what}: {listed}")
 
 
 def check_state(name: str, state: Tensor, B: int, H: int) -> None:

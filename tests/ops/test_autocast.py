@@ -83,6 +83,21 @@ def test_gates_of_a_step_and_a_float32_cell(any_engine: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("gates", [torch.float32, torch.float64], ids=str)
+def test_gates_and_a_cell_of_two_dtypes(any_engine: str, gates: torch.dtype) -> None:
+    """Without autocast too: the wider one wins, and each gradient has its input's."""
+    other = {torch.float32: torch.float64, torch.float64: torch.float32}[gates]
+    given = torch.randn(3, 20, dtype=gates), torch.randn(3, 5, dtype=other)
+    assert outcome(ops.lstm_gates, *given) == [torch.float64] * 2 + [gates, other]
+
+
+def test_no_data_no_autocast(any_engine: str) -> None:
+    """On the meta device, where a model is built before its weights are there."""
+    x, weight = (torch.randn(*shape, device="meta") for shape in ((4, 3, 6), (5, 6)))
+    y = ops.masked_linear(x, None, weight)
+    assert (y.shape, y.device.type) == ((4, 3, 5), "meta")
+
+
 @every_kind
 def test_values(any_engine: str, kind, draw, compare) -> None:
     """What autocast computes is what the lowered inputs give, sums in float32."""

@@ -17,7 +17,7 @@ LAYER = {"x": X, "keep": None, "weight_ih": torch.zeros(8, 6), "bias": torch.zer
 HANDLE = "handle"  # a handle of W, prepared in the test
 
 
-def sizes(*n: int) -> torch.Tensor:
+def sizes(*n: Any) -> torch.Tensor:
     return torch.tensor(n)
 
 
@@ -55,6 +55,26 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "sizes of other rows": (
         ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(3, 1)},
         ValueError, "batch_sizes add up to 4, x has 3 rows",
+    ),
+    "sizes as a list": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": [2, 1]},
+        TypeError, "batch_sizes must be a tensor, got list",
+    ),
+    "sizes that are no integers": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(2.0, 1.0)},
+        ValueError, "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
+                    "torch.float32 [2] on cpu",
+    ),
+    "sizes with two axes": (
+        ops.masked_linear, {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes([2], [1])},
+        ValueError, "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
+                    "torch.int64 [2, 1] on cpu",
+    ),
+    "sizes elsewhere": (
+        ops.masked_linear,
+        {"x": X[0], "keep": None, "weight": W, "batch_sizes": sizes(2, 1).to("meta")},
+        ValueError, "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
+                    "torch.int64 [2] on meta",
     ),
     "weight of another width": (
         ops.masked_linear, {"x": X, "keep": None, "weight": W.t()},
@@ -196,6 +216,22 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "gates: with time": (
         ops.lstm_gates, {"gates": GATES, "c": STATE},
         ValueError, "gates must be [B, 4H] and c [B, H], got [4, 3, 8] and [3, 2]",
+    ),
+    "gates: integers": (
+        ops.lstm_gates, {"gates": GATES[0].long(), "c": STATE},
+        TypeError, "gates must be floating point, got torch.int64",
+    ),
+    "gates: a cell of integers": (
+        ops.lstm_gates, {"gates": GATES[0], "c": STATE.long()},
+        TypeError, "c must be floating point, got torch.int64",
+    ),
+    "gates: two devices": (
+        ops.lstm_gates, {"gates": GATES[0], "c": STATE.to("meta")},
+        ValueError, "all inputs need one device: gates cpu, c meta",
+    ),
+    "prepare: integers": (
+        ops.prepare, {"weight": W.long()},
+        TypeError, "weight must be floating point, got torch.int64",
     ),
     "prepare: one axis": (
         ops.prepare, {"weight": BIAS},

@@ -367,7 +367,8 @@ class _Gates(Function):
 
 
 def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    return _Gates.apply(gates, c)
+    wider = torch.promote_types(gates.dtype, c.dtype)
+    return _Gates.apply(gates.to(wider), c.to(wider))
 
 
 # ---------------------------------------------------------------- stepwise, deferred WG
