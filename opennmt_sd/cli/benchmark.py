@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -94,8 +95,6 @@ def validate(cfg: BenchmarkConfig) -> None:
     Raises:
         ConfigError: with every fault.
     """
-    from pathlib import Path
-
     faults = []
     if cfg.suite not in SUITES:
         faults.append(f"suite={cfg.suite}: use one of {', '.join(SUITES)}")

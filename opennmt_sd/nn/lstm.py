@@ -197,9 +197,8 @@ class StructuredLSTM(Structured, nn.LSTM):
             outputs.append(y)
             hs.append(h)
             cs.append(c)
-        y = (
-            outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        )  # no copy where none need be
+        # Even of one tensor, cat would make a copy.
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         return y, (torch.stack(hs), torch.stack(cs))
 
     def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:

@@ -81,11 +81,17 @@ linear_fp = register(
 def masked_linear(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, batch_sizes: Tensor | None
 ) -> Tensor:
-    if isinstance(keep, KeepMask):  # nothing that a smaller product would serve
-        x, keep = keep.apply(x, batch_sizes), None
-    sets = _kept(keep)
-    y = linear_fp(x.flatten(0, -2), weight, bias, *sets[:3], _sizes(x, batch_sizes))  # [R, N]
+    rows, sets = _input(x, keep, batch_sizes)
+    y = linear_fp(rows, weight, bias, *sets[:3], _sizes(x, batch_sizes))  # [R, N]
     return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def _input(x: Tensor, keep: Keep | None, batch_sizes: Tensor | None) -> tuple[Tensor, kernels.Sets]:
+    """Rows ``[R, D]`` and the sets to leave units out by. A mask of each sample's own is applied
+    here: it has nothing that a smaller product would serve."""
+    if isinstance(keep, KeepMask):
+        x, keep = keep.apply(x, batch_sizes), None
+    return x.flatten(0, -2), _kept(keep)
 
 
 def _sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
@@ -339,11 +345,9 @@ def lstm_layer(
     batch_sizes: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if isinstance(keep, KeepMask):  # nothing that a smaller product would serve
-        x, keep = keep.apply(x, batch_sizes), None
-    x_sets, h_sets = _kept(keep), _kept(state_keep)
+    rows, sets = _input(x, keep, batch_sizes)
     hidden, h_n, c_n, *_ = layer_fp(
-        x.flatten(0, -2), weight_ih, bias, weight_hh, h, c, *x_sets[:3], *h_sets,
+        rows, weight_ih, bias, weight_hh, h, c, *sets[:3], *_kept(state_keep),
         _sizes(x, batch_sizes), reverse,
     )  # fmt: skip
     return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
