@@ -7,9 +7,7 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -442,17 +440,11 @@ def test_a_diverged_training_is_one_line(lm) -> None:
     )
 
 
-def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(lm, run) -> None:
+def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(lm, run, small_files) -> None:
     lm(*SMALL, "trainer.max_updates=1")
     before = (run / "last.pt").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
-    try:
+    with small_files(9000):
         done = lm(*SMALL, "resume=auto", "trainer.max_updates=2")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
     assert done.code == 1
     assert done.err.startswith(f"train_lm: {run}/last.pt cannot be written: ")
     assert "the checkpoint before it is untouched" in done.err

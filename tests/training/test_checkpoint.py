@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,20 +40,9 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert os.listdir(path.parent) == ["last.pt"]
 
 
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 4 KiB, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 def test_a_full_disk_leaves_the_old_one(path: Path, small_files) -> None:
     before = path.read_bytes()
-    with pytest.raises(SaveError) as error:
+    with small_files(4096), pytest.raises(SaveError) as error:
         checkpoint.write(path, {"model": {"w": torch.zeros(9999)}})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.pt"]
@@ -68,7 +55,7 @@ def test_a_full_disk_leaves_the_old_one(path: Path, small_files) -> None:
 
 
 def test_a_full_disk_at_the_first_one(tmp_path: Path, small_files) -> None:
-    with pytest.raises(SaveError, match="there was none before"):
+    with small_files(4096), pytest.raises(SaveError, match="there was none before"):
         checkpoint.write(tmp_path / "last.pt", STATE)
     assert os.listdir(tmp_path) == []
 
@@ -84,7 +71,7 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_one(path: Path, monkeypatch) -
     assert path.read_bytes() == before
 
 
-def test_kill_9_in_the_middle_of_a_write_leaves_the_old_one(path: Path) -> None:
+def test_kill_9_in_the_middle_of_a_write_leaves_the_old_one(path: Path, small_files) -> None:
     before = path.read_bytes()
     code = (
         "import os, signal, torch\n"
