@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, check_rate
-from opennmt_sd.lm.loss import projected_nll
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
 from opennmt_sd.nn import MaskedLinear, StructuredLSTM
 from opennmt_sd.nn.base import PatternAttribute, Structured
@@ -172,7 +172,8 @@ class LanguageModel(Structured, nn.Module):
         x, state = self._top(ids, state)  # [T, B, H]
         keep = self._draw(self.decoder.dropout, *x.shape)
         weight, bias = self.decoder.weight, self.decoder.bias
-        nll = projected_nll(x, keep, weight, bias, targets, factor=scale / targets.numel())
+        factor = scale / targets.numel()
+        nll, _ = ops.projected_nll(x, keep, weight, bias, targets, factor=factor)
         nats = nll.detach() * (targets.numel() / scale)
         loss = nll
         if self.training and self.ar:

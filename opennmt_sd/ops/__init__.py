@@ -40,6 +40,7 @@ __all__ = [
     "masked_linear",
     "masked_linear_step",
     "prepare",
+    "projected_nll",
     "use",
     "worth_compacting",
 ]
@@ -202,6 +203,61 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     check_floating(c, "c")
     check_one("device", gates=gates, c=c)
     return engine(gates).lstm_gates(gates, c)
+
+
+@eager
+def projected_nll(
+    x: Tensor,
+    keep: Keep | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    batch_sizes: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    factor: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """The loss of a classifier on a dropped input: :func:`masked_linear`, then cross entropy.
+
+    The two are one op since a buffer of logits that nobody else sees can become its own gradient:
+    one ``[rows, V]`` buffer is held, where ``F.linear`` and ``F.cross_entropy`` hold up to three.
+
+    Args:
+        x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw: dropped entries are never read.
+        keep: what is kept of x; None keeps everything.
+        weight: ``[V, D]``.
+        bias: ``[V]``; None for none.
+        targets: int64, one for each row of x, in [0, V).
+        batch_sizes: int64 ``[T]``, for packed rows; default none.
+        label_smoothing: in [0, 1], as in ``F.cross_entropy``. Default 0.
+        factor: what the sum over all rows is multiplied by. Default 1.
+
+    Returns:
+        ``factor`` times the sum of the losses, a scalar in nats, float32 where x is float32 or
+        lower; and of how many rows the target has the largest logit, a scalar int64.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+        IndexError or RuntimeError (torch's own): a target outside [0, V). RuntimeError: double
+        backward outside the naive engine.
+    """
+    T, B = check_rows(x, batch_sizes, "x", "D")
+    check_weight(weight, x.shape[-1])
+    check_bias(bias, weight.shape[0])
+    check_keep(keep, T, B, x.shape[-1])
+    if targets.shape != x.shape[:-1] or targets.dtype != torch.int64:
+        raise ValueError(
+            f"targets must be int64 {list(x.shape[:-1])}, one for each row of x; got "
+            f"{targets.dtype} {list(targets.shape)}"
+        )
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    context, (x, weight, bias) = lowered(x, weight, bias)
+    check_alike(x=x, weight=weight, bias=bias)
+    with context:
+        return engine(x).projected_nll(
+            x, keep, weight, bias, targets, batch_sizes, label_smoothing, factor
+        )
 
 
 @dataclass(frozen=True, eq=False)

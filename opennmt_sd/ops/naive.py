@@ -72,6 +72,22 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
+def projected_nll(
+    x: Tensor,
+    keep: Keep | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    batch_sizes: Tensor | None,
+    label_smoothing: float,
+    factor: float,
+) -> tuple[Tensor, Tensor]:
+    logits = masked_linear(x, keep, weight, bias, batch_sizes).flatten(0, -2)  # [R, V]
+    logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.flatten()
+    nll = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    return nll * factor, (logits.argmax(1) == targets).sum()
+
+
 @dataclass(eq=False)
 class Prepared:
     weight: Tensor

@@ -518,3 +518,54 @@ def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
 def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
     keep = None if keep is None else keep.to("cpu")
     return _MaskedLinearStep.apply(x, handle.token, handle.steps, handle.bias, keep, t)
+
+
+# ---------------------------------------------------------------- projection and likelihood
+
+
+class _ProjectedNLL(Function):
+    """The logits become their own gradient; what comes in for the loss, a number, is multiplied in
+    by the products that need it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
+        sets: kernels.Sets, sizes: list[int], smoothing: float, factor: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
+        wants_grad = any(ctx.needs_input_grad)
+        losses, hits = kernels.nll_(logits, targets, smoothing, 1.0 if wants_grad else 0.0)
+        if wants_grad:
+            ctx.save_for_backward(x, weight, logits)
+        ctx.sets, ctx.sizes, ctx.factor = sets, sizes, factor
+        correct = hits.sum()
+        ctx.mark_non_differentiable(correct)
+        return losses.sum() * factor, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+        _refuse_double_backward()
+        x, weight, d_logits = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        factor = float(grad) * ctx.factor
+        sets = ctx.sets.idx, ctx.sets.counts, ctx.sets.scale * factor, ctx.sizes
+        dx = kernels.linear_bp(d_logits, weight, *sets) if need_x else None
+        dw = kernels.linear_wg(x, d_logits, *sets) if need_weight else None
+        db = d_logits.sum(0).mul_(factor) if need_bias else None
+        return dx, dw, db, *[None] * 5
+
+
+def projected_nll(
+    x: Tensor,
+    keep: Keep | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    batch_sizes: Tensor | None,
+    label_smoothing: float,
+    factor: float,
+) -> tuple[Tensor, Tensor]:
+    rows, sets = _input(x, keep, batch_sizes)
+    return _ProjectedNLL.apply(
+        rows, weight, bias, targets.flatten(), sets, _sizes(x, batch_sizes), label_smoothing, factor
+    )

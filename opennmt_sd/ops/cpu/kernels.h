@@ -71,6 +71,11 @@ template <class T> struct Kernels {
     // dc [B, H]: in the gradient of c_new, out the one of c
     void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
                      int threads, T *dc, T *d_gates);
+    // The negative log-likelihood of a target for each of R rows of logits [R, V], smoothed, to
+    // losses [R]; whether the target is the (first) largest, to hits [R]. The logits become the
+    // gradient of factor times the loss, or, with factor 0, waste.
+    void (*nll)(T *logits, const int64_t *targets, int64_t R, int64_t V, T smoothing, T factor,
+                int threads, T *losses, uint8_t *hits);
     // out [N] = the sum of rows [R, N]
     void (*column_sums)(const T *rows, int64_t R, int64_t N, int threads, T *out);
 };

@@ -171,6 +171,26 @@ def _linear(
     )  # fmt: skip
 
 
+def nll_(logits: Tensor, targets: Tensor, smoothing: float, factor: float) -> tuple[Tensor, Tensor]:
+    """The smoothed negative log-likelihood of each target under a row of ``logits [R, V]``, and
+    whether it is the largest one: ``[R]`` each.
+
+    The logits become the gradient of ``factor`` times the loss; with factor 0 they are waste.
+
+    Raises:
+        IndexError: a target outside [0, V).
+    """
+    (R, V), at = logits.shape, _Addresses(logits.dtype)
+    if not logits.is_contiguous():  # a copy would be overwritten in its place
+        raise ValueError("logits must be contiguous")
+    losses, hits = logits.new_empty(R), logits.new_empty(R, dtype=torch.bool)
+    _call(
+        "nll", logits.dtype, at(logits), at(targets, R, dtype=torch.int64), R, V, smoothing, factor,
+        at(losses), at(hits, dtype=torch.bool), torch.get_num_threads(),
+    )  # fmt: skip
+    return losses, hits
+
+
 def lstm_fp(
     gates_x: Tensor,
     weight: Tensor,

@@ -302,6 +302,19 @@ static void gates_bp(Address active, Address c, Address c_new, Address dh, int64
                           team(threads), (T *)dc, (T *)d_gates);
 }
 
+template <class T>
+static void nll(Address logits, Address targets, int64_t R, int64_t V, double smoothing,
+                double factor, Address losses, Address hits, int threads) {
+    nb::gil_scoped_release release;
+    const int64_t *target = (const int64_t *)targets;
+    for (int64_t r = 0; r < R; r++)
+        if (target[r] < 0 || target[r] >= V)
+            throw std::out_of_range("target " + std::to_string(target[r]) + " is out of bounds: " +
+                                    std::to_string(V) + " classes are known");
+    kernels<T>().nll((T *)logits, target, R, V, T(smoothing), T(factor), team(threads), (T *)losses,
+                     (uint8_t *)hits);
+}
+
 // ---------------------------------------------------------------- the recurrence
 
 struct Steps {
@@ -507,6 +520,7 @@ template <class T> static void define(nb::module_ &m, const std::string &suffix)
     m.def(("steps_wg_" + suffix).c_str(), &steps_wg<T>);
     m.def(("gates_fp_" + suffix).c_str(), &gates_fp<T>);
     m.def(("gates_bp_" + suffix).c_str(), &gates_bp<T>);
+    m.def(("nll_" + suffix).c_str(), &nll<T>);
     m.def(("lstm_fp_" + suffix).c_str(), &lstm_fp<T>);
     m.def(("lstm_bp_" + suffix).c_str(), &lstm_bp<T>);
     m.def(("lstm_wg_" + suffix).c_str(), &lstm_wg<T>);

@@ -143,7 +143,7 @@ SD_INLINE void transpose(V64 (&x)[2]) {
     x[0] = a, x[1] = b;
 }
 
-// ---------------------------------------------------------------- sigmoid and tanh
+// ---------------------------------------------------------------- exp, sigmoid and tanh
 
 // Clamped so that NaN stays.
 SD_INLINE V32 clamp(V32 x, float lo, float hi) {
@@ -168,6 +168,12 @@ SD_INLINE void exp_parts(V32 x, V32 &power, V32 &rest) {
     p = p * r + 1.f;
     rest = p * r;
 }
+// For x <= 0; what e^-87 and less would be is e^-87.
+SD_INLINE V32 exp_of(V32 x) {
+    V32 power, rest;
+    exp_parts(clamp(x, -87.f, 89.f), power, rest);
+    return power * rest + power;
+}
 SD_INLINE V32 sigmoid(V32 x) {
     V32 power, rest;
     exp_parts(clamp(-x, -87.f, 89.f), power, rest);
@@ -180,6 +186,10 @@ SD_INLINE V32 tanh_of(V32 x) {
     return e / (e + 2.f);
 }
 // double: correct, not fast.
+SD_INLINE V64 exp_of(V64 x) {
+    for (int i = 0; i < VL<double>; i++) x[i] = __builtin_exp(x[i]);
+    return x;
+}
 SD_INLINE V64 sigmoid(V64 x) {
     for (int i = 0; i < VL<double>; i++) x[i] = 1 / (1 + __builtin_exp(-x[i]));
     return x;
