@@ -17,6 +17,7 @@ from torch import Tensor
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
+from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.onmt.planned import Planned
 
@@ -35,6 +36,17 @@ class StructuredRNNDecoder(Planned, RNNDecoderBase):
         decoder = super(StructuredRNNDecoder, kind).from_opt(opt, embeddings)  # type: ignore[misc]
         decoder.take_over(opt)
         return decoder
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        self.keep_output: Keep | None = None
+        dec_outs, attns = super().forward(*args, **kwargs)
+        mark_kept(dec_outs, self.keep_output)
+        return dec_outs, attns
+
+    def draw_output(self, T: int, B: int) -> Keep | None:
+        """What is kept of the output ``[T, B, H]``."""
+        self.keep_output = self.draw("output", T, B, self.hidden_size)
+        return self.keep_output
 
 
 class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
@@ -66,7 +78,7 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
             dropped = _apply(keep, emb.transpose(0, 1)).transpose(0, 1)
             rows = (dropped.reshape(B * T, E), rnn_out.flatten(0, 1), dec_out.flatten(0, 1))
             dec_out = self.context_gate(*rows).view(B, T, -1)
-        keep = self.draw("output", T, B, self.hidden_size)
+        keep = self.draw_output(T, B)
         return state, _apply(keep, dec_out.transpose(0, 1)).transpose(0, 1), attns
 
 
@@ -82,7 +94,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         T, B, E = emb.shape
         H = self.hidden_size
         keep_emb = self.draw("tgt_embedding", T, B, E)
-        keep_out = self.draw("output", T, B, H)
+        keep_out = self.draw_output(T, B)
         # A step is fed what the step before put out, which is masked and scaled already.
         keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
         stack = _Stack(self, emb, keep_emb, keep_fed)

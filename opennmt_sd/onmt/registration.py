@@ -30,6 +30,7 @@ from opennmt_sd.onmt.options import (
     unknown_faults,
 )
 from opennmt_sd.onmt.places import DropoutPlan
+from opennmt_sd.onmt.planned import Planned
 from opennmt_sd.onmt.refusals import (
     check_training,
     check_translation,
@@ -146,6 +147,8 @@ def _with_plan(build_model: _Function) -> _Function:
         if not (is_ours(model_opt) or is_ours(opt)):
             return build_model(model_opt, opt, vocabs, checkpoint, device_id)
         check_training(model_opt, opt)
+        # Only now: its module is half imported when this plugin is.
+        _wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)
@@ -190,6 +193,20 @@ def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
     engine = engine_for(weight.device, weight.dtype)
     sides = tuple(side for side, there in ours if there)
     return f"dropout {plan.describe(sides)}; engine {engine}"
+
+
+def _with_our_loss(from_opts: _Function) -> _Function:
+    """`LossCompute.from_opts`: the generator of one of our decoders leaves out what is dropped."""
+
+    @functools.wraps(from_opts)
+    def wrapped(opt: Namespace, model: Any, *args: Any, **kwargs: Any) -> Any:
+        from opennmt_sd.onmt.loss import StructuredLossCompute
+
+        loss = from_opts(opt, model, *args, **kwargs)
+        ours = isinstance(getattr(model, "decoder", None), Planned)
+        return StructuredLossCompute.take_over(loss) if ours else loss
+
+    return wrapped
 
 
 def _with_translation_check(load_test_model: _Function) -> _Function:
