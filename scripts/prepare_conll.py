@@ -23,11 +23,12 @@ second. Then train with
 
 from __future__ import annotations
 
-import argparse
 import lzma
 import os
 import sys
 from pathlib import Path
+
+import preparing
 
 from opennmt_sd.tagger import conll, glove
 from opennmt_sd.tagger.conll import ConllError, Corpus
@@ -80,16 +81,15 @@ def subset(vectors: glove.Vectors, words: set[str], path: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = preparing.parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where eng.* are")
     parser.add_argument("--glove", type=Path, metavar="FILE", help="word vectors")
     parser.add_argument("--subset", type=Path, metavar="OUT", help="an .xz file to write")
     args = parser.parse_args(argv)
     if args.subset and (not args.glove or args.subset.suffix != ".xz"):
         parser.error("--subset needs --glove, and a name that ends in .xz")
-    try:
+
+    def prepare() -> None:
         corpora = check(args.folder)
         for corpus in corpora:
             print(f"{corpus.name}: {len(corpus.sentences):,} sentences, {corpus.words:,} words")
@@ -103,10 +103,8 @@ def main(argv: list[str] | None = None) -> int:
                 known = {w for c in corpora for s in c.sentences for w in s.words}
                 count = subset(vectors, known | {word.lower() for word in known}, args.subset)
                 print(f"{args.subset}: {count:,} vectors")
-    except (ConllError, GloveError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return preparing.run(prepare, ConllError, GloveError)
 
 
 if __name__ == "__main__":

@@ -19,29 +19,32 @@ With that right, take the files from Mikolov's rnnlm examples (simple-examples.t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+import preparing
 
 from opennmt_sd.lm.data import SPLITS, Corpus, CorpusError
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where ptb.*.txt are")
-    args = parser.parse_args(argv)
-    try:
-        corpus = Corpus.ptb(args.folder)
-    except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def check(folder: Path) -> None:
+    """Print what is there.
+
+    Raises:
+        CorpusError: it is not the Penn Treebank.
+    """
+    corpus = Corpus.ptb(folder)
     for split in SPLITS:
         words = len(getattr(corpus, split))
-        print(f"{args.folder / f'ptb.{split}.txt'}: {words:,} words with <eos>")
+        print(f"{folder / f'ptb.{split}.txt'}: {words:,} words with <eos>")
     print(f"{len(corpus.vocabulary):,} different words. All as it should be.")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = preparing.parser(__doc__)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where ptb.*.txt are")
+    args = parser.parse_args(argv)
+    return preparing.run(lambda: check(args.folder), CorpusError)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ OUT gets train.txt, valid.txt and test.txt. The same SOURCE gives the same bytes
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+
+import preparing
+from preparing import SourceError, write_lines
 
 BLOCK = 50  # speeches
 CYCLE = {9: "valid", 19: "test"}  # of 20 blocks; the others train
@@ -33,10 +34,6 @@ ENDING = r"'(?:d|em|ll|m|re|rt|s|st|t|ve)\b"
 TOKEN = re.compile(rf"{ENDING}|[a-z]+(?:(?!{ENDING})'[a-z]+)*|[0-9]+|--|[^\sa-z0-9]")
 
 Line = list[str]
-
-
-class SourceError(ValueError):
-    """SOURCE cannot be used; the text says why and what to do."""
 
 
 def speeches(source: Path) -> list[list[Line]]:
@@ -77,34 +74,21 @@ def split(found: list[list[Line]]) -> dict[str, list[Line]]:
     }
 
 
-def write_lines(path: Path, lines: list[Line]) -> None:
-    """Write `lines` to `path`, all or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(" ".join(line) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = preparing.parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the plays, UTF-8")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     args = parser.parse_args(argv)
-    try:
+
+    def prepare() -> None:
         parts = split(speeches(args.source))
         args.out.mkdir(parents=True, exist_ok=True)
         for name, lines in parts.items():
             path = args.out / f"{name}.txt"
-            write_lines(path, lines)
+            write_lines(path, [" ".join(line) for line in lines])
             print(f"{path}: {len(lines):,} lines, {sum(map(len, lines)):,} words")
-    except (SourceError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return preparing.run(prepare)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,17 @@ on every machine.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import lzma
-import os
 import re
 import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+import preparing
+from preparing import SourceError, write_lines
 
 SIZES = {"test": 500, "valid": 500, "train": 20_000}  # pairs; cut in this order
 MIN_WORDS, MAX_WORDS = 4, 12  # a side; shorter ones are phrases, longer ones cost time
@@ -32,10 +33,6 @@ Pair = tuple[str, str]  # German, English
 # Plain letters, digits and punctuation: what is outside is rare, and mostly a slip of the typist.
 CLEAN = re.compile(r"[A-Za-zÄÖÜäöüß0-9 .,?!'\"%$:;-]+")
 WORD = re.compile(r"\w+")
-
-
-class SourceError(ValueError):
-    """SOURCE cannot be used; the text says why and what to do."""
 
 
 def read_pairs(source: Path) -> list[Pair]:
@@ -134,35 +131,22 @@ def sample(pairs: list[Pair]) -> dict[str, list[Pair]]:
     return cut
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write `lines` to `path`, all or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = preparing.parser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="deu.txt or deu.txt.xz")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     args = parser.parse_args(argv)
-    try:
+
+    def prepare() -> None:
         cut = sample(read_pairs(args.source))
-    except SourceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, pairs in cut.items():
-        for language, lines in zip(("de", "en"), zip(*pairs, strict=True), strict=True):
-            path = args.out / f"{name}.{language}"
-            write_lines(path, lines)
-            print(f"{path}: {len(lines):,} sentences")
-    return 0
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, pairs in cut.items():
+            for language, lines in zip(("de", "en"), zip(*pairs, strict=True), strict=True):
+                path = args.out / f"{name}.{language}"
+                write_lines(path, lines)
+                print(f"{path}: {len(lines):,} sentences")
+
+    return preparing.run(prepare)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,14 +15,8 @@ REAL = ROOT.parent / "shared" / "data" / "ptb"
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    path = ROOT / "scripts" / "prepare_ptb.py"
-    spec = importlib.util.spec_from_file_location("prepare_ptb", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("prepare_ptb")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,14 +17,8 @@ COUNTS = {"train": (29_625, 232_788), "valid": (1_765, 14_066), "test": (1_387, 
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    path = ROOT / "scripts" / "prepare_shakespeare_sample.py"
-    spec = importlib.util.spec_from_file_location("prepare_shakespeare_sample", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("prepare_shakespeare_sample")
 
 
 def lines_of(split: str) -> list[list[str]]:

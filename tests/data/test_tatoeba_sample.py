@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import lzma
 import subprocess
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,20 +15,14 @@ from opennmt_sd.cli import stock
 from opennmt_sd.data import TATOEBA
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "prepare_tatoeba_sample.py"
 SOURCE = ROOT.parent / "shared" / "data" / "tatoeba-de-en" / "deu.txt.xz"
 SIZES = {"train": 20_000, "valid": 500, "test": 500}
 FILES = [f"{split}.{language}" for split in SIZES for language in ("de", "en")]
 
 
 @pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_tatoeba_sample", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("prepare_tatoeba_sample")
 
 
 def lines_of(name: str) -> list[str]:

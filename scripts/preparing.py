@@ -1,0 +1,44 @@
+"""What the prepare scripts share: the command line, how faults are told, files written whole."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+class SourceError(ValueError):
+    """What a script was given cannot be used; the text says why and what to do."""
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help is a script's own docstring, as it stands."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def run(work: Callable[[], None], *faults: type[Exception]) -> int:
+    """Do the work; tell a :class:`SourceError`, an OSError or one of `faults` as a text.
+
+    Returns:
+        The exit status: 0, or 2 where there was a fault.
+    """
+    try:
+        work()
+    except (SourceError, OSError, *faults) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write `lines` to `path`, all or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(line + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
