@@ -1,4 +1,4 @@
-"""How the plugin gets into OpenNMT-py: two registries and four wrapped functions.
+"""How the plugin gets into OpenNMT-py: two registries and a few wrapped functions.
 
 This may run while ``onmt`` is still half imported (the autoload calls it as soon as
 ``onmt.model_builder`` has been executed), hence the two rules here: modules are fetched by their
@@ -52,6 +52,8 @@ def register_plugin() -> None:
     _wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
     _wrap(builder, "build_model", _with_plan)
     _wrap(builder, "load_test_model", _with_translation_check)
+    optimizers = import_module("onmt.utils.optimizers")
+    _wrap(optimizers, "build_torch_optimizer", _with_a_sound_adafactor)
     decoders = import_module("onmt.decoders.decoder")
     _wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
 
@@ -205,6 +207,26 @@ def _with_our_loss(from_opts: _Function) -> _Function:
         loss = from_opts(opt, model, *args, **kwargs)
         ours = isinstance(getattr(model, "decoder", None), Planned)
         return StructuredLossCompute.take_over(loss) if ours else loss
+
+    return wrapped
+
+
+def _with_a_sound_adafactor(build: _Function) -> _Function:
+    """`build_torch_optimizer`: stock's Adafactor divides 0 by 0 where units are dropped.
+
+    Its first estimate of a squared gradient is a row's sum times a column's, each at least its
+    `eps1` of 1e-30: where both are 0 (an unseen word, a unit dropped at every step) the product
+    is 0 in float32, and the weights are NaN from the first update on.
+    """
+
+    @functools.wraps(build)
+    def wrapped(model: Any, opt: Namespace) -> Any:
+        optimizer = build(model, opt)
+        parts = (getattr(model, side, None) for side in ("encoder", "decoder"))
+        if opt.optim == "adafactor" and any(isinstance(part, Planned) for part in parts):
+            for group in optimizer.param_groups:
+                group["eps1"] = max(group["eps1"], 1e-18)  # its square is a float32
+        return optimizer
 
     return wrapped
 

@@ -1,12 +1,19 @@
-"""What the tests of the plugin share: onmt with the plugin registered, and a parser at hand."""
+"""What the tests of the plugin share: onmt with the plugin registered, a parser at hand, and the
+commands on a tiny corpus, within this process."""
 
 from __future__ import annotations
 
+import logging
+import random
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 CONFIG = """
 encoder_type: sd_brnn
@@ -51,3 +58,201 @@ def refused(
         return capsys.readouterr().err
 
     return refused
+
+
+# ---------------------------------------------------------------- the commands, in this process
+
+OURS = {"encoder_type": "sd_brnn", "decoder_type": "sd_rnn"}
+STOCK = {"encoder_type": "brnn", "decoder_type": "rnn"}
+TINY = {
+    "layers": 2, "hidden_size": 12, "word_vec_size": 10, "batch_size": 6, "valid_batch_size": 4,
+    "bucket_size": 6, "num_workers": 0, "optim": "adam", "learning_rate": 0.01, "seed": 1,
+    "save_checkpoint_steps": 1, "valid_steps": 1000, "report_every": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counts:
+    """onmt's Statistics of one update, or of one validation, as plain numbers.
+
+    Args:
+        step: the update, counted from 1; of a validation the update it follows.
+        loss: the sum over words that a :class:`LossCompute` reports.
+        n_batches, n_sents, n_words, n_correct: counted by onmt.
+        ppl, accuracy, xent: worked out by onmt.
+    """
+
+    step: int
+    loss: float
+    n_batches: int
+    n_sents: int
+    n_words: int
+    n_correct: int
+    ppl: float
+    accuracy: float
+    xent: float
+
+    @classmethod
+    def of(cls, step: int, stats: Any) -> Counts:
+        return cls(step, stats.loss, stats.n_batchs, stats.n_sents, stats.n_words,
+                   stats.n_correct, stats.ppl(), stats.accuracy(), stats.xent())  # fmt: skip
+
+
+@dataclass
+class Training:
+    """What one run of ``onmt_train`` did, and where its last checkpoint is."""
+
+    path: Path
+    updates: list[Counts] = field(default_factory=list)
+    validations: list[Counts] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+    def checkpoint(self, step: int | None = None) -> Path:
+        step = self.updates[-1].step if step is None else step
+        return self.path.with_name(f"{self.path.name}_step_{step}.pt")
+
+
+@dataclass
+class Translation:
+    """What one run of ``onmt_translate`` wrote: the file and the log."""
+
+    lines: list[str]
+    log: list[str]
+
+
+def arguments(options: dict[str, Any]) -> list[str]:
+    """``{"layers": 2, "bridge": True, "dropout": [0.3, 0.1]}`` as a command line."""
+    args: list[str] = []
+    for name, value in options.items():
+        if value is False:
+            continue
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        args += [f"-{name}", *map(str, values)]
+    return args
+
+
+class Commands:
+    """``onmt_train`` and ``onmt_translate`` on a tiny corpus, within this process.
+
+    Sources have 1 to 14 words, and batches are cut as the lines come, so that they are padded.
+    """
+
+    def __init__(self, corpus: Path, folder: Path) -> None:
+        self.corpus, self.folder = corpus, folder
+
+    def data(self, **files: str) -> dict[str, Any]:
+        """The options of a corpus: whole texts may take the place of train_src, train_tgt."""
+        paths = {name: self.corpus / name.replace("_", ".")
+                 for name in ("train_src", "train_tgt", "valid_src", "valid_tgt")}  # fmt: skip
+        for name, text in files.items():
+            paths[name] = self.folder / name
+            paths[name].write_text(text)
+        data = ", ".join(
+            f"{corpus}: {{path_src: {paths[split + '_src']}, path_tgt: {paths[split + '_tgt']}, "
+            "weight: 1}"
+            for corpus, split in (("corpus_1", "train"), ("valid", "valid"))
+        )
+        return {"data": f"{{{data}}}", "src_vocab": self.corpus / "vocab.src",
+                "tgt_vocab": self.corpus / "vocab.tgt"}  # fmt: skip
+
+    def with_features(self) -> Commands:
+        """The same corpus, with a feature at every word of the sources."""
+        folder = self.folder / "features"
+        folder.mkdir()
+        for path in self.corpus.iterdir():
+            text = path.read_text()
+            if path.name in ("train.src", "valid.src", "test.src"):
+                lines = (line.split() for line in text.splitlines())
+                text = "".join(" ".join(f"{w}\uffe8{w[-1]}" for w in line) + "\n" for line in lines)
+            (folder / path.name).write_text(text)
+        (folder / "vocab.src_feat0").write_text("".join(f"{i}\n" for i in range(10)))
+        return Commands(folder, self.folder)
+
+    def train(self, steps: int, name: str = "model", **options: Any) -> Training:
+        """Train to a step with our types, or others given, on top of the tiny options."""
+        from onmt.bin import train as command
+        from onmt.trainer import Trainer
+        from onmt.utils.statistics import Statistics
+
+        run = Training(self.folder / name)
+        accumulate, validate = Trainer._gradient_accumulation, Trainer.validate
+
+        def recorded(self: Any, batches: Any, normalization: Any, total: Any, report: Any) -> None:
+            step, mine = self.optim.training_step, Statistics()
+            accumulate(self, batches, normalization, mine, report)
+            total.update(mine, update_n_src_words=True)
+            run.updates.append(Counts.of(step, mine))
+
+        def validated(self: Any, *args: Any, **kwargs: Any) -> Any:
+            stats = validate(self, *args, **kwargs)
+            run.validations.append(Counts.of(self.optim.training_step - 1, stats))
+            return stats
+
+        given = {**TINY, **OURS, **self.data(), "save_model": run.path, "train_steps": steps,
+                 **options}  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch, logged(run.log):
+            patch.setattr(Trainer, "_gradient_accumulation", recorded)
+            patch.setattr(Trainer, "validate", validated)
+            opt, unknown = command._get_parser().parse_known_args(arguments(given))
+            assert not unknown
+            command.train(opt)
+        return run
+
+    def translate(self, *models: Path, source: str | None = None, **options: Any) -> Translation:
+        """Translate the test sources, or a text given, on the CPU."""
+        from onmt.bin import translate as command
+
+        src, output = self.corpus / "test.src", self.folder / "output"
+        if source is not None:
+            src = self.folder / "source"
+            src.write_text(source)
+        given = {"model": list(models), "src": src, "output": output, "gpu": -1, "beam_size": 3,
+                 "max_length": 8, **options}  # fmt: skip
+        log: list[str] = []
+        with logged(log):
+            command.translate(command._get_parser().parse_args(arguments(given)))
+        return Translation(output.read_text().splitlines(), log)
+
+
+@contextmanager
+def logged(log: list[str]) -> Iterator[None]:
+    """Collect onmt's log lines; its logger stays as it was (onmt binds it to today's stderr)."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "onmt":
+                log.append(record.getMessage())
+
+    onmt, root, collector = logging.getLogger("onmt"), logging.getLogger(), Collector()
+    level, handlers = onmt.level, onmt.handlers
+    root.addHandler(collector)  # onmt drops all handlers of its own logger
+    try:
+        yield
+    finally:
+        root.removeHandler(collector)
+        onmt.handlers = handlers
+        onmt.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train, valid and test texts and the vocabularies."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    words = [f"w{i}" for i in range(20)]
+    for split, count in (("train", 60), ("valid", 8), ("test", 5)):
+        lines = [draw.choices(words, k=draw.randint(1, 14)) for _ in range(count)]
+        (folder / f"{split}.src").write_text("".join(" ".join(s) + "\n" for s in lines))
+        targets = [s[: -1 - len(s) // 3 : -1] for s in lines]  # shorter than the sources
+        (folder / f"{split}.tgt").write_text("".join(" ".join(s) + "\n" for s in targets))
+    for side in ("src", "tgt"):
+        (folder / f"vocab.{side}").write_text("".join(f"{word}\n" for word in words))
+    return folder
+
+
+@pytest.fixture
+def commands(plugin: None, corpus: Path, tmp_path: Path) -> Iterator[Commands]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Commands(corpus, tmp_path)
+    torch.set_num_threads(threads)
