@@ -100,9 +100,17 @@ class Counts:
 
 @dataclass
 class Training:
-    """What one run of ``onmt_train`` did, and where its last checkpoint is."""
+    """What one run of ``onmt_train`` did, and where its last checkpoint is.
+
+    Args:
+        path: ``-save_model``.
+        updates, validations: their statistics.
+        parts: the modules that the classes of encoder, decoder and loss come from.
+        log: onmt's log.
+    """
 
     path: Path
+    parts: tuple[str, ...] = ()
     updates: list[Counts] = field(default_factory=list)
     validations: list[Counts] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -179,6 +187,8 @@ class Commands:
 
         def recorded(self: Any, batches: Any, normalization: Any, total: Any, report: Any) -> None:
             step, mine = self.optim.training_step, Statistics()
+            used = (self.model.encoder, self.model.decoder, self.train_loss)
+            run.parts = tuple(type(part).__module__ for part in used)
             accumulate(self, batches, normalization, mine, report)
             total.update(mine, update_n_src_words=True)
             run.updates.append(Counts.of(step, mine))
