@@ -17,6 +17,7 @@ from torch import Tensor
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
+from opennmt_sd.onmt.attention import SourceAttention
 from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.onmt.planned import Planned
@@ -92,7 +93,6 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
             return super()._run_forward_pass(tgt, enc_out, src_len=src_len)
         emb = self.embeddings(tgt).transpose(0, 1)  # [T, B, E], raw
         T, B, E = emb.shape
-        H = self.hidden_size
         keep_emb = self.draw("tgt_embedding", T, B, E)
         keep_out = self.draw_output(T, B)
         # A step is fed what the step before put out, which is masked and scaled already.
@@ -100,6 +100,8 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         stack = _Stack(self, emb, keep_emb, keep_fed)
         gated_emb = None if self.context_gate is None else _apply(keep_emb, emb)
         drop = _Dropper(keep_out, T, emb.device)
+        if self.attentional:
+            attend = SourceAttention(self.attn, enc_out, src_len)
 
         feed = self.state["input_feed"].squeeze(0)
         # An encoder with more layers hands over more states; as in stock, the first ones count.
@@ -115,7 +117,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
             rnn_out = stack.step(t, feed, h, c)
             dec_out = rnn_out
             if self.attentional:
-                dec_out, p_attn = self.attn(rnn_out, enc_out, src_len=src_len)
+                dec_out, p_attn = attend(rnn_out)
                 attns["std"].append(p_attn)
             if gated_emb is not None:
                 dec_in = torch.cat([gated_emb[t], feed], 1)

@@ -32,6 +32,7 @@ from opennmt_sd.ops.checks import (
 from opennmt_sd.ops.engines import engine, engine_for, forced, use, worth_compacting
 
 __all__ = [
+    "attend_step",
     "engine_for",
     "forced",
     "lstm",
@@ -40,6 +41,7 @@ __all__ = [
     "masked_linear",
     "masked_linear_step",
     "prepare",
+    "prepare_memory",
     "projected_nll",
     "use",
     "worth_compacting",
@@ -317,3 +319,70 @@ def masked_linear_step(
     check_alike(x=x, weight=handle.like)
     with context:
         return handle.engine.masked_linear_step(handle.handle, x, keep, t)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMemory:
+    """A memory prepared for stepwise attention: for one forward and backward pass."""
+
+    memory: Any  # of an engine
+    like: Tensor  # [B, 0, D]: its size, dtype and device
+
+
+@eager
+def prepare_memory(memory: Tensor, lengths: Tensor | None = None) -> PreparedMemory:
+    """Prepare ``memory [B, S, D]`` for :func:`attend_step`.
+
+    The handle lives for one forward and backward pass: steps make no gradient of the memory; one
+    is made once all steps have run backward.
+
+    Args:
+        memory: ``[B, S, D]``, with S at least 1.
+        lengths: int64 ``[B]``: what lies past them is padding and gets no attention. Default none.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit; the text says which.
+    """
+    if memory.dim() != 3 or not memory.shape[1]:
+        raise ValueError(f"memory must be [B, S, D] with S >= 1, got {list(memory.shape)}")
+    check_floating(memory, "memory")
+    B, S, _ = memory.shape
+    if lengths is not None:
+        if lengths.shape != (B,) or lengths.dtype != torch.int64:
+            raise ValueError(
+                f"lengths must be int64 [{B}], one for each memory; got {lengths.dtype} "
+                f"{list(lengths.shape)}"
+            )
+        if B and not 1 <= int(lengths.min()) <= int(lengths.max()) <= S:
+            raise ValueError(
+                f"lengths must be in [1, {S}], the steps of the memory; got {int(lengths.min())} "
+                f"to {int(lengths.max())}"
+            )
+        lengths = lengths.to(memory.device)
+    _, (memory,) = lowered(memory)
+    return PreparedMemory(engine(memory).prepare_memory(memory, lengths), memory.detach()[:, :0])
+
+
+@eager
+def attend_step(handle: PreparedMemory, query: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of dot-product attention: ``softmax(memory @ query)`` and what it picks.
+
+    Args:
+        handle: from :func:`prepare_memory`.
+        query: ``[B, D]``.
+
+    Returns:
+        The context ``[B, D]``, the weighted sum of the memory; and the weights ``[B, S]``.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes that do not fit.
+    """
+    B, _, D = handle.like.shape
+    if query.shape != (B, D):
+        raise ValueError(
+            f"query must be [{B}, {D}] for a memory [{B}, S, {D}], got {list(query.shape)}"
+        )
+    context, (query,) = lowered(query)
+    check_alike(query=query, memory=handle.like)
+    with context:
+        return handle.memory.attend(query)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from opennmt_sd.dropout import Keep
 from opennmt_sd.eager import eager
+from opennmt_sd.ops.attention import attend_fp
 
 
 def masked_linear(
@@ -102,3 +103,16 @@ def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -
     return masked_linear(
         x.unsqueeze(0), None if keep is None else keep[t], handle.weight, handle.bias, None
     ).squeeze(0)
+
+
+@dataclass(eq=False)
+class PreparedMemory:
+    memory: Tensor
+    lengths: Tensor | None
+
+    def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        return attend_fp(self.memory, self.lengths, query)
+
+
+def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:
+    return PreparedMemory(memory, lengths)

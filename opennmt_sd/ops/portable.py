@@ -21,6 +21,7 @@ from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepSets
 from opennmt_sd.eager import eager
+from opennmt_sd.ops.attention import PreparedMemory, attend_bp, attend_fp
 
 # ------------------------------------------------------------ the three phases, over all rows
 
@@ -432,6 +433,13 @@ def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
 def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
     keep = None if keep is None else keep.to(x.device)
     return _MaskedLinearStep.apply(x, handle.token, handle.steps, handle.bias, keep, t)
+
+
+# ------------------------------------------------------------ stepwise attention
+
+
+def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:
+    return PreparedMemory(memory, lengths, attend_fp, attend_bp)
 
 
 # ------------------------------------------------------------ projection and likelihood

@@ -513,7 +513,7 @@ def test_nothing_outlives_a_step(build: Build, option: str, rates: dict[str, flo
     """A cycle through the graph would cost memory every batch."""
     model = build("sd_brnn", "sd_rnn", **OPTIONS[option], **rated("III", **rates))
     made: list[weakref.ref[Tensor]] = []
-    for module in (model.decoder.attn, model.encoder.rnn):
+    for module in (model.decoder, model.encoder.rnn):
         module.register_forward_hook(
             lambda module, args, y: made.extend(
                 weakref.ref(t) for t in (y[0] if isinstance(y[0], Tensor) else y[0].data,)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
+from opennmt_sd.ops.attention import PreparedMemory
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.library import register
 
@@ -440,7 +441,7 @@ def _weight_grad(
     dys = [dy for _, dy, _, _ in steps]
     if scale is None:
         xs = [_masked(x, keep, t) for x, _, keep, t in steps]
-        return torch.cat(dys).t() @ torch.cat(xs)
+        return steps_wg(xs, dys, None, None, 1.0)
     sets = [_one(keep, t) for _, _, keep, t in steps if isinstance(keep, KeepSets)]
     idx, count = (torch.cat(parts) for parts in zip(*sets))
     return steps_wg([x for x, _, _, _ in steps], dys, idx, count, scale)
@@ -518,6 +519,13 @@ def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
 def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
     keep = None if keep is None else keep.to("cpu")
     return _MaskedLinearStep.apply(x, handle.token, handle.steps, handle.bias, keep, t)
+
+
+# ---------------------------------------------------------------- stepwise attention
+
+
+def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:
+    return PreparedMemory(memory, lengths, kernels.attend_fp, kernels.attend_bp)
 
 
 # ---------------------------------------------------------------- projection and likelihood

@@ -49,6 +49,14 @@ template <class T> struct Recurrence {
     T *cells; // [R, H]: likewise
 };
 
+// One step of attention over memories [B, S, D], of which the first lengths[b] steps count.
+template <class T> struct Attention {
+    const T *memory;
+    const int64_t *lengths; // [B], or null: S each
+    int64_t B, S, D;
+    int threads;
+};
+
 template <class T> struct Kernels {
     // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y);
@@ -76,6 +84,12 @@ template <class T> struct Kernels {
     // gradient of factor times the loss, or, with factor 0, waste.
     void (*nll)(T *logits, const int64_t *targets, int64_t R, int64_t V, T smoothing, T factor,
                 int threads, T *losses, uint8_t *hits);
+    // weights [B, S] = softmax of memory @ query [B, D], zero past the end, and their sum of the
+    // memory, context [B, D]
+    void (*attend_fp)(const Attention<T> &, const T *query, T *weights, T *context);
+    // d_scores [B, S] and d_query [B, D] from the gradients of context and weights (or null)
+    void (*attend_bp)(const Attention<T> &, const T *weights, const T *d_context,
+                      const T *d_weights, T *d_scores, T *d_query);
     // out [N] = the sum of rows [R, N]
     void (*column_sums)(const T *rows, int64_t R, int64_t N, int threads, T *out);
 };

@@ -141,9 +141,34 @@ def gates_bp(
     return d_gates, dc
 
 
-def _team(gates: Tensor) -> int:
-    """Threads for pointwise work: waking them costs more than a little of it."""
-    return torch.get_num_threads() if gates.numel() > 20_000 else 1
+def attend_fp(memory: Tensor, lengths: Tensor | None, query: Tensor) -> tuple[Tensor, Tensor]:
+    """The context ``[B, D]`` and the weights ``[B, S]`` of a query ``[B, D]``."""
+    (B, S, D), at = memory.shape, _Addresses(memory.dtype)
+    context, weights = query.new_empty(B, D), query.new_empty(B, S)
+    _call("attend_fp", memory.dtype, at(memory), at(lengths, B, dtype=torch.int64), B, S, D,
+          at(query, B, D), at(weights), at(context), _team(memory))  # fmt: skip
+    return context, weights
+
+
+def attend_bp(
+    memory: Tensor,
+    lengths: Tensor | None,
+    weights: Tensor,
+    d_context: Tensor,
+    d_weights: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """d_scores ``[B, S]`` and d_query ``[B, D]``."""
+    (B, S, D), at = memory.shape, _Addresses(memory.dtype)
+    d_scores, d_query = weights.new_empty(B, S), weights.new_empty(B, D)
+    _call("attend_bp", memory.dtype, at(memory), at(lengths, B, dtype=torch.int64), B, S, D,
+          at(weights, B, S), at(d_context, B, D), at(d_weights, B, S), at(d_scores), at(d_query),
+          _team(memory))  # fmt: skip
+    return d_scores, d_query
+
+
+def _team(x: Tensor) -> int:
+    """Threads for a few passes over x: waking them costs more than a little work."""
+    return torch.get_num_threads() if x.numel() > 20_000 else 1
 
 
 def _linear(

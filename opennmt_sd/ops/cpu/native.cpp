@@ -315,6 +315,34 @@ static void nll(Address logits, Address targets, int64_t R, int64_t V, double sm
                      (uint8_t *)hits);
 }
 
+template <class T>
+static Attention<T> attention(Address memory, Address lengths, int64_t B, int64_t S, int64_t D,
+                              int threads) {
+    const int64_t *n = (const int64_t *)lengths;
+    for (int64_t b = 0; n && b < B; b++)
+        if (n[b] < 1 || n[b] > S)
+            throw std::invalid_argument("lengths of a memory must be in [1, S]");
+    return {(const T *)memory, n, B, S, D, team(threads)};
+}
+
+template <class T>
+static void attend_fp(Address memory, Address lengths, int64_t B, int64_t S, int64_t D,
+                      Address query, Address weights, Address context, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().attend_fp(attention<T>(memory, lengths, B, S, D, threads), (const T *)query,
+                           (T *)weights, (T *)context);
+}
+
+template <class T>
+static void attend_bp(Address memory, Address lengths, int64_t B, int64_t S, int64_t D,
+                      Address weights, Address d_context, Address d_weights, Address d_scores,
+                      Address d_query, int threads) {
+    nb::gil_scoped_release release;
+    kernels<T>().attend_bp(attention<T>(memory, lengths, B, S, D, threads), (const T *)weights,
+                           (const T *)d_context, (const T *)d_weights, (T *)d_scores,
+                           (T *)d_query);
+}
+
 // ---------------------------------------------------------------- the recurrence
 
 struct Steps {
@@ -521,6 +549,8 @@ template <class T> static void define(nb::module_ &m, const std::string &suffix)
     m.def(("gates_fp_" + suffix).c_str(), &gates_fp<T>);
     m.def(("gates_bp_" + suffix).c_str(), &gates_bp<T>);
     m.def(("nll_" + suffix).c_str(), &nll<T>);
+    m.def(("attend_fp_" + suffix).c_str(), &attend_fp<T>);
+    m.def(("attend_bp_" + suffix).c_str(), &attend_bp<T>);
     m.def(("lstm_fp_" + suffix).c_str(), &lstm_fp<T>);
     m.def(("lstm_bp_" + suffix).c_str(), &lstm_bp<T>);
     m.def(("lstm_wg_" + suffix).c_str(), &lstm_wg<T>);

@@ -1,0 +1,72 @@
+"""Stock's global attention over one source, a step at a time, without what each step need not do.
+
+What depends on the source alone is computed once; weights and the source get their gradients once
+all steps have run backward. Parameters are stock's module's.
+
+Sources: Luong et al., 2015, section 3.1 (dot, general); Bahdanau et al., "Neural Machine
+Translation by Jointly Learning to Align and Translate", 2015 (mlp).
+"""
+
+from __future__ import annotations
+
+import torch
+from onmt.modules import GlobalAttention
+from onmt.modules.sparse_activations import sparsemax
+from onmt.utils.misc import sequence_mask
+from torch import Tensor
+
+from opennmt_sd import ops
+
+
+class SourceAttention:
+    """``attn(query, enc_out, src_len=src_len)`` for many queries, one after the other.
+
+    Args:
+        attn: stock's module.
+        enc_out: ``[B, S, H]``.
+        src_len: int64 ``[B]`` or None.
+    """
+
+    def __init__(self, attn: GlobalAttention, enc_out: Tensor, src_len: Tensor | None) -> None:
+        self.kind = attn.attn_type
+        self.dot_product = self.kind != "mlp" and attn.attn_func == "softmax"
+        self.out = ops.prepare(attn.linear_out.weight, attn.linear_out.bias)
+        if self.kind == "general":
+            self.linear_in = ops.prepare(attn.linear_in.weight)
+        if self.dot_product:
+            self.memory = ops.prepare_memory(enc_out, src_len)
+            return
+        self.enc_out, self.normalise = enc_out, _NORMALISE[attn.attn_func]
+        self.padding = None
+        if src_len is not None:
+            self.padding = sequence_mask(src_len, max_len=enc_out.shape[1])  # True past the end
+        if self.kind == "mlp":
+            self.keys = attn.linear_context(enc_out)  # [B, S, H]
+            self.linear_query = ops.prepare(attn.linear_query.weight, attn.linear_query.bias)
+            self.v = attn.v
+
+    def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """The attended state ``[B, H]`` and the weights ``[B, S]`` of a query ``[B, H]``."""
+        asks = query
+        if self.kind == "general":
+            asks = ops.masked_linear_step(self.linear_in, query)
+        if self.dot_product:
+            context, weights = ops.attend_step(self.memory, asks)
+        else:
+            scores = self._scores(asks)
+            if self.padding is not None:
+                scores = scores.masked_fill(self.padding, -torch.inf)
+            weights = self.normalise(scores, -1)
+            context = torch.bmm(weights.unsqueeze(1), self.enc_out).squeeze(1)
+        attended = ops.masked_linear_step(self.out, torch.cat([context, query], 1))
+        return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
+
+    def _scores(self, query: Tensor) -> Tensor:
+        """``[B, S]``."""
+        if self.kind != "mlp":
+            return torch.bmm(self.enc_out, query.unsqueeze(2)).squeeze(2)
+        asks = ops.masked_linear_step(self.linear_query, query)
+        return self.v(torch.tanh(asks.unsqueeze(1) + self.keys)).squeeze(2)
+
+
+_NORMALISE = {"softmax": torch.softmax, "sparsemax": sparsemax}
