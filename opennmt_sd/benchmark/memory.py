@@ -2,7 +2,8 @@
 
 ``python -m opennmt_sd.benchmark.memory SUITE CASE VARIANT`` prints the peak of resident memory over
 three runs, in MB, less what the process holds before the workload is built: so parameters,
-gradients and everything kept or made on the way count, and the libraries do not.
+gradients and everything kept or made on the way count, and the libraries do not. A suite whose
+libraries load more on their first use has a function ``warm_up``, which makes them do so before.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ def _status(field: str) -> float:
 
 def _main(suite: str, case: str, variant: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
-    workload = importlib.import_module(f"opennmt_sd.benchmark.{suite}").workload
+    module = importlib.import_module(f"opennmt_sd.benchmark.{suite}")
     warm = torch.nn.LSTM(8, 8)  # what torch sets up once in a process
     warm(torch.randn(2, 2, 8))[0].sum().backward()
+    getattr(module, "warm_up", lambda: None)()
     before = _status("VmRSS")
-    run = workload(case, variant)
+    run = module.workload(case, variant)
     for _ in range(3):
         run()
     print(_status("VmHWM") - before)

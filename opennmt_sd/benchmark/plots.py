@@ -18,7 +18,7 @@ COLOURS = {"FP": "tab:blue", "BP": "tab:orange", "WG": "tab:green", "REC-FP": "t
 
 def draw(suite: str, rows: Sequence[Row], ceilings: Ceilings, path: str) -> None:
     """The picture of a suite, to a PNG, SVG or PDF."""
-    figure = {"ops": _rates, "growth": _growth}.get(suite, _steps)(rows, ceilings)
+    figure = {"ops": _rates, "growth": _growth, "onmt": _phases}.get(suite, _steps)(rows, ceilings)
     facts = machine.describe()
     figure.text(
         0.005, 0.005, f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "
@@ -112,8 +112,35 @@ def _growth(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
 def _steps(rows: Sequence[Row], _: Ceilings) -> Figure:
     """Bars: both speed-ups of each case."""
     figure, all_axes = _figure(1, 1.2 + 0.45 * len(rows))
-    axes = all_axes[0]
     figure.set_figwidth(8)
+    _bars(all_axes[0], rows)
+    return figure
+
+
+def _phases(rows: Sequence[Row], _: Ceilings) -> Figure:
+    """Bars of the whole updates, and where the time of an update goes."""
+    steps = [row for row in rows if row.phase == "step"]
+    figure, (speedups, times) = _figure(2, 1.2 + 0.45 * len(steps))
+    figure.set_figwidth(14)
+    _bars(speedups, steps)
+    phases = list(dict.fromkeys(row.phase for row in rows if row.phase != "step"))
+    for line, step in enumerate(steps):
+        of = {row.phase: row for row in rows if row.case == step.case}
+        for offset, side in ((-0.2, "torch_ms"), (0.2, "ours_ms")):
+            left = 0.0
+            for i, phase in enumerate(phases):
+                width = getattr(of[phase], side)
+                times.barh(line + offset, width, 0.38, left, color=f"C{i}",
+                           label=phase if line == 0 and side == "torch_ms" else None)  # fmt: skip
+                left += width
+    times.set_yticks(range(len(steps)), [])  # the other panel names them
+    times.set_ylim(speedups.get_ylim())
+    times.set_xlabel("ms of an update (upper bar: stock, lower bar: ours)")
+    times.legend(fontsize=8, ncols=len(phases), loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def _bars(axes: Any, rows: Sequence[Row]) -> None:
     names = [f"{row.case}, {row.phase}, p {row.p:g}" for row in rows]
     places = range(len(rows))
     axes.barh([i - 0.2 for i in places], [r.speedup_vs_torch for r in rows], 0.38,
@@ -130,4 +157,3 @@ def _steps(rows: Sequence[Row], _: Ceilings) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("speed-up")
     axes.legend(fontsize=8)
-    return figure

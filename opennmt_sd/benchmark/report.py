@@ -14,7 +14,7 @@ from rich.table import Table
 from opennmt_sd.benchmark import machine
 from opennmt_sd.benchmark.row import Row
 
-_console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+_console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,20 @@ def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
             yield row
 
 
+UNITS = {"lm": "words", "tagger": "sentences", "onmt": "target tokens"}  # of units/s
+
+
 def show_table(rows: list[Row], ceilings: Ceilings) -> None:
     """One line a row: times, both speed-ups, and how much of the ideal was reached."""
     if not rows:
         return
-    table = Table(title=f"suite={rows[0].suite}: ms, medians", title_justify="left", box=None)
+    suite, units = rows[0].suite, any(row.units_per_s for row in rows)
+    title = f"suite={suite}: ms, medians" + (f"; units: {UNITS[suite]}" if units else "")
+    table = Table(title=title, title_justify="left", box=None)
     for name in ("case", "phase"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     columns = ("p", "torch", "ours p 0", "ours p", "x torch", "x ours p 0", "ideal", "of ideal")
     products = any(row.gflops for row in rows)
-    units = any(row.units_per_s for row in rows)
     memory = any(row.peak_mb for row in rows)
     further = (
         *(("of peak",) if products else ()),

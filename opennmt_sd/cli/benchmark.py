@@ -14,7 +14,7 @@ from omegaconf import MISSING, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError, guarded
 
-SUITES = ("ops", "lstm", "lm", "tagger", "growth")
+SUITES = ("ops", "lstm", "lm", "tagger", "onmt", "growth")
 
 
 @dataclass
@@ -60,7 +60,7 @@ def run(cfg: BenchmarkConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     logging.getLogger().setLevel(logging.WARNING)
-    module = importlib.import_module(f"opennmt_sd.benchmark.{cfg.suite}")
+    module = _suite(cfg.suite)
     cases = [
         case for case in module.CASES
         if cfg.cases is None or any(part in case.name for part in cfg.cases)
@@ -87,6 +87,18 @@ def run(cfg: BenchmarkConfig) -> None:
         more = module.more(cfg.repeats, cases) if hasattr(module, "more") else []
         plots.draw(cfg.suite, [*rows, *report.progress(more, f"{cfg.suite}, further rates")],
                    ceilings, cfg.plot)  # fmt: skip
+
+
+def _suite(name: str) -> Any:
+    try:
+        return importlib.import_module(f"opennmt_sd.benchmark.{name}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if name != "onmt" or missing == "opennmt_sd":
+            raise
+        from opennmt_sd.onmt.commands import INSTALL
+
+        raise ConfigError([f"suite=onmt: '{missing}' is not installed; {INSTALL}"]) from None
 
 
 def validate(cfg: BenchmarkConfig) -> None:
