@@ -149,8 +149,9 @@ def _with_plan(build_model: _Function) -> _Function:
         if not (is_ours(model_opt) or is_ours(opt)):
             return build_model(model_opt, opt, vocabs, checkpoint, device_id)
         check_training(model_opt, opt)
-        # Only now: its module is half imported when this plugin is.
+        # Only now: their modules are half imported when this plugin is.
         _wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
+        _wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_fused_adam)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)
@@ -168,7 +169,7 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
         model.update_dropout(rate, schedule.attention_dropout[0])
     kept = [
         f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
-        for key in DEFAULTS
+        for key in ("encoder_type", "decoder_type", *DEFAULTS)
         if getattr(model_opt, key) != getattr(opt, key)
     ]
     if Schedule.of(opt) != schedule:
@@ -207,6 +208,20 @@ def _with_our_loss(from_opts: _Function) -> _Function:
         loss = from_opts(opt, model, *args, **kwargs)
         ours = isinstance(getattr(model, "decoder", None), Planned)
         return StructuredLossCompute.take_over(loss) if ours else loss
+
+    return wrapped
+
+
+def _with_fused_adam(build: _Function) -> _Function:
+    """`build_torch_optimizer`: Adam in fewer passes, for a model with a part of ours."""
+
+    @functools.wraps(build)
+    def wrapped(model: Any, opt: Namespace) -> Any:
+        from opennmt_sd.onmt.optimizer import FusedAdam
+
+        optimizer = build(model, opt)
+        ours = any(isinstance(part, Planned) for part in model.children())
+        return FusedAdam.take_over(optimizer) if ours else optimizer
 
     return wrapped
 

@@ -3,6 +3,7 @@ commands on a tiny corpus, within this process."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from argparse import Namespace
@@ -200,7 +201,7 @@ class Commands:
 
         given = {**TINY, **OURS, **self.data(), "save_model": run.path, "train_steps": steps,
                  **options}  # fmt: skip
-        with pytest.MonkeyPatch.context() as patch, logged(run.log):
+        with pytest.MonkeyPatch.context() as patch, contained(run.log):
             patch.setattr(Trainer, "_gradient_accumulation", recorded)
             patch.setattr(Trainer, "validate", validated)
             opt, unknown = command._get_parser().parse_known_args(arguments(given))
@@ -219,14 +220,17 @@ class Commands:
         given = {"model": list(models), "src": src, "output": output, "gpu": -1, "beam_size": 3,
                  "max_length": 8, **options}  # fmt: skip
         log: list[str] = []
-        with logged(log):
+        with contained(log):
             command.translate(command._get_parser().parse_args(arguments(given)))
         return Translation(output.read_text().splitlines(), log)
 
 
 @contextmanager
-def logged(log: list[str]) -> Iterator[None]:
-    """Collect onmt's log lines; its logger stays as it was (onmt binds it to today's stderr)."""
+def contained(log: list[str]) -> Iterator[None]:
+    """Collect onmt's log lines, on one thread; afterwards all is as it was.
+
+    onmt binds its logger to the stderr of the time and lets nothing else listen.
+    """
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -235,13 +239,16 @@ def logged(log: list[str]) -> Iterator[None]:
 
     onmt, root, collector = logging.getLogger("onmt"), logging.getLogger(), Collector()
     level, handlers = onmt.level, onmt.handlers
-    root.addHandler(collector)  # onmt drops all handlers of its own logger
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    root.addHandler(collector)
     try:
         yield
     finally:
         root.removeHandler(collector)
         onmt.handlers = handlers
         onmt.setLevel(level)
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -260,9 +267,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def commands_in(plugin: None, corpus: Path) -> Callable[[Path], Commands]:
+    """The commands, with a folder to work in."""
+    return functools.partial(Commands, corpus)
+
+
 @pytest.fixture
-def commands(plugin: None, corpus: Path, tmp_path: Path) -> Iterator[Commands]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Commands(corpus, tmp_path)
-    torch.set_num_threads(threads)
+def commands(commands_in: Callable[[Path], Commands], tmp_path: Path) -> Commands:
+    return commands_in(tmp_path)
