@@ -52,8 +52,6 @@ def register_plugin() -> None:
     _wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
     _wrap(builder, "build_model", _with_plan)
     _wrap(builder, "load_test_model", _with_translation_check)
-    optimizers = import_module("onmt.utils.optimizers")
-    _wrap(optimizers, "build_torch_optimizer", _with_a_sound_adafactor)
     decoders = import_module("onmt.decoders.decoder")
     _wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
 
@@ -151,7 +149,7 @@ def _with_plan(build_model: _Function) -> _Function:
         check_training(model_opt, opt)
         # Only now: their modules are half imported when this plugin is.
         _wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
-        _wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_fused_adam)
+        _wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_our_optimizer)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)
@@ -212,36 +210,26 @@ def _with_our_loss(from_opts: _Function) -> _Function:
     return wrapped
 
 
-def _with_fused_adam(build: _Function) -> _Function:
-    """`build_torch_optimizer`: Adam in fewer passes, for a model with a part of ours."""
+def _with_our_optimizer(build: _Function) -> _Function:
+    """`build_torch_optimizer`, for a model with a part of ours: Adam in fewer passes, and an
+    Adafactor that stays finite where units are dropped.
+
+    Stock's Adafactor estimates a squared gradient by a row's sum times a column's, each at least
+    its `eps1` of 1e-30. Where both are 0 (an unseen word, a unit dropped at every step) the product
+    is 0 in float32, and 0 divided by 0 makes the weights NaN from the first update on.
+    """
 
     @functools.wraps(build)
     def wrapped(model: Any, opt: Namespace) -> Any:
         from opennmt_sd.onmt.optimizer import FusedAdam
 
         optimizer = build(model, opt)
-        ours = any(isinstance(part, Planned) for part in model.children())
-        return FusedAdam.take_over(optimizer) if ours else optimizer
-
-    return wrapped
-
-
-def _with_a_sound_adafactor(build: _Function) -> _Function:
-    """`build_torch_optimizer`: stock's Adafactor divides 0 by 0 where units are dropped.
-
-    Its first estimate of a squared gradient is a row's sum times a column's, each at least its
-    `eps1` of 1e-30: where both are 0 (an unseen word, a unit dropped at every step) the product
-    is 0 in float32, and the weights are NaN from the first update on.
-    """
-
-    @functools.wraps(build)
-    def wrapped(model: Any, opt: Namespace) -> Any:
-        optimizer = build(model, opt)
-        parts = (getattr(model, side, None) for side in ("encoder", "decoder"))
-        if opt.optim == "adafactor" and any(isinstance(part, Planned) for part in parts):
+        if not any(isinstance(part, Planned) for part in model.children()):
+            return optimizer
+        if opt.optim == "adafactor":
             for group in optimizer.param_groups:
                 group["eps1"] = max(group["eps1"], 1e-18)  # its square is a float32
-        return optimizer
+        return FusedAdam.take_over(optimizer)
 
     return wrapped
 

@@ -107,11 +107,13 @@ class Training:
         path: ``-save_model``.
         updates, validations: their statistics.
         parts: the modules that the classes of encoder, decoder and loss come from.
+        optimizer: the class of the optimizer.
         log: onmt's log.
     """
 
     path: Path
     parts: tuple[str, ...] = ()
+    optimizer: str = ""
     updates: list[Counts] = field(default_factory=list)
     validations: list[Counts] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -190,6 +192,7 @@ class Commands:
             step, mine = self.optim.training_step, Statistics()
             used = (self.model.encoder, self.model.decoder, self.train_loss)
             run.parts = tuple(type(part).__module__ for part in used)
+            run.optimizer = type(self.optim._optimizer).__name__
             accumulate(self, batches, normalization, mine, report)
             total.update(mine, update_n_src_words=True)
             run.updates.append(Counts.of(step, mine))

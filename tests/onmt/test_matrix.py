@@ -14,8 +14,11 @@ import torch
 
 from opennmt_sd.onmt.checkpoint import read
 from opennmt_sd.onmt.export import export
+from opennmt_sd.onmt.optimizer import HAS_FUSED_ADAM
 
 pytestmark = pytest.mark.slow
+
+STOCK = {"encoder_type": "brnn", "decoder_type": "rnn"}
 
 # The 27, each a change to two bidirectional layers with input feed, general attention and Adam.
 COMBINATIONS: dict[str, dict[str, Any]] = {
@@ -111,6 +114,12 @@ def test_the_matrix_is_whole() -> None:
     assert {pattern for _, pattern in RUNS} == set(PATTERNS)
     # Where whole rows and columns have no gradient, stock's Adafactor would divide 0 by 0.
     assert ("adafactor", "fixed") in RUNS
+
+
+@pytest.mark.skipif(not HAS_FUSED_ADAM, reason="torch < 2.4 has no fused CPU Adam")
+@pytest.mark.parametrize(("types", "name"), [({}, "FusedAdam"), (STOCK, "Adam")], ids=str)
+def test_adam_is_the_fused_one(commands: Any, types: dict[str, str], name: str) -> None:
+    assert commands.train(1, **types).optimizer == name
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
