@@ -63,6 +63,14 @@ def test_a_checkpoint_is_adams(make: Make) -> None:
     torch.testing.assert_close(weights, stock)
 
 
+def test_it_is_the_fused_kernel_that_runs(make: Make) -> None:
+    weights, fused = make()
+    FusedAdam.take_over(fused)
+    with torch.profiler.profile() as profile:
+        train(weights, fused, range(1))
+    assert "aten::_fused_adam_" in {event.key for event in profile.key_averages()}
+
+
 def test_what_is_no_adam_stays(make: Make) -> None:
     weights, _ = make()
     for other in (torch.optim.SGD(weights, lr=1.0), torch.optim.AdamW(weights)):
