@@ -16,6 +16,8 @@ import torch
 from opennmt_sd.onmt.checkpoint import read
 from opennmt_sd.onmt.export import export
 
+pytestmark = pytest.mark.slow
+
 STOCK = {"encoder_type": "brnn", "decoder_type": "rnn"}
 WORDS = [f"w{i}" for i in range(20)]
 feeds = pytest.mark.parametrize("feed", [1, 0], ids=["input feed", "no input feed"])

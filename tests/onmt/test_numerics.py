@@ -42,6 +42,10 @@ WAYS: dict[str, dict[str, Any]] = {
         "global_attention_function": "sparsemax", "context_gate": "both", "encoder_type": "rnn",
     },
     "fp16": {"model_dtype": "fp16"},
+    # Validations and checkpoints take other tensors as weights, for as long as they last.
+    "average_decay": {"average_decay": 0.1},
+    "frozen encoder": {"freeze_encoder": True},
+    "frozen decoder": {"freeze_decoder": True},
 }  # fmt: skip
 
 
@@ -84,6 +88,7 @@ def compare(got: list[Any], want: list[Any]) -> None:
     assert turned <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
 def test_twenty_steps_of_sgd(commands: Any, options: dict[str, Any]) -> None:
     stock, ours = run_both(commands, options)
@@ -190,31 +195,49 @@ def test_gradients_of_the_decoders_output(models: Any, options: dict[str, Any]) 
     assert_equal_to(1e-9, got, want)
 
 
-@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
-def test_gradients_of_the_loss(
-    models: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through the loss and its statistics; what is padded counts for nothing."""
+@pytest.fixture
+def double_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock's loss turns scores into float32, whatever they were: here it leaves them double."""
     import onmt.utils.loss
 
-    # Stock turns the scores into float32, whatever they were.
     double = SimpleNamespace(**{**vars(torch), "float32": torch.float64})
     monkeypatch.setattr(onmt.utils.loss, "torch", double)
+
+
+def compare_losses(pair: list[tuple[Any, Any]], given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Loss, statistics and gradients; gives our gradients."""
     results = []
-    for model, compute in models(**options):
-        given = batch()
+    for model, compute in pair:
         output, attentions = model(given["src"], given["tgt"], given["srclen"])
         value, stats = compute(given, output, attentions)
         counts = (stats.n_words, stats.n_correct, stats.n_sents, stats.n_batchs)
         results.append((stats.loss, counts, gradients(model, value)))
     (want_loss, want_counts, want), (loss, counts, got) = results
     assert counts == want_counts
-    assert counts[0] == sum(LENGTHS[1]) + len(LENGTHS[1])
+    assert counts[0] == given["tgt"][:, 1:].ne(1).sum()
     assert loss == pytest.approx(want_loss, rel=1e-9)
     assert_equal_to(1e-9, got, want)
-    for side in ("encoder", "decoder"):
-        table = got[f"{side}.embeddings.make_embedding.emb_luts.0.weight"]
-        tied = options.get("share_decoder_embeddings")
-        assert tied or not table[1].any(), "the padding word learns nothing"
-        if tied:
-            break
+    return got
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_gradients_of_the_loss(models: Any, double_loss: None, options: dict[str, Any]) -> None:
+    """Through the loss and its statistics; what is padded counts for nothing."""
+    got = compare_losses(models(**options), batch())
+    if "share_decoder_embeddings" not in options:
+        for side in ("encoder", "decoder"):
+            table = got[f"{side}.embeddings.make_embedding.emb_luts.0.weight"]
+            assert not table[1].any(), "the padding word learns nothing"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("feed", [1, 0], ids=["input feed", "no input feed"])
+def test_padding_anywhere(models: Any, double_loss: None, feed: int, smoothing: float) -> None:
+    """As `zero_out_prompt_loss` makes it: before a target and within, a step and a row of it."""
+    given = batch()
+    given["tgt"][1, 1:4] = 1
+    given["tgt"][3, 2] = 1
+    given["tgt"][0, 1:] = 1
+    compare_losses(models(input_feed=feed, label_smoothing=smoothing), given)
+    given["tgt"][:, 3] = 1
+    compare_losses(models(input_feed=feed, label_smoothing=smoothing), given)
