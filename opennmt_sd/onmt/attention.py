@@ -46,8 +46,9 @@ class SourceAttention:
             self.v = attn.v
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The attended state ``[B, H]`` and the weights ``[B, S]`` of a query ``[B, H]``."""
-        asks = query
+        """The attended state ``[n, H]`` and the weights ``[n, S]`` of a query ``[n, H]``: that of
+        the first n sources."""
+        n, asks = len(query), query
         if self.kind == "general":
             asks = ops.masked_linear_step(self.linear_in, query)
         if self.dot_product:
@@ -55,18 +56,19 @@ class SourceAttention:
         else:
             scores = self._scores(asks)
             if self.padding is not None:
-                scores = scores.masked_fill(self.padding, -torch.inf)
+                scores = scores.masked_fill(self.padding[:n], -torch.inf)
             weights = self.normalise(scores, -1)
-            context = torch.bmm(weights.unsqueeze(1), self.enc_out).squeeze(1)
+            context = torch.bmm(weights.unsqueeze(1), self.enc_out[:n]).squeeze(1)
         attended = ops.masked_linear_step(self.out, torch.cat([context, query], 1))
         return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
 
     def _scores(self, query: Tensor) -> Tensor:
-        """``[B, S]``."""
+        """``[n, S]``."""
+        n = len(query)
         if self.kind != "mlp":
-            return torch.bmm(self.enc_out, query.unsqueeze(2)).squeeze(2)
+            return torch.bmm(self.enc_out[:n], query.unsqueeze(2)).squeeze(2)
         asks = ops.masked_linear_step(self.linear_query, query)
-        return self.v(torch.tanh(asks.unsqueeze(1) + self.keys)).squeeze(2)
+        return self.v(torch.tanh(asks.unsqueeze(1) + self.keys[:n])).squeeze(2)
 
 
 _NORMALISE = {"softmax": torch.softmax, "sparsemax": sparsemax}

@@ -14,13 +14,14 @@ from onmt.decoders.decoder import InputFeedRNNDecoder, RNNDecoderBase, StdRNNDec
 from onmt.modules import Embeddings
 from torch import Tensor
 
-from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
 from opennmt_sd.onmt.attention import SourceAttention
 from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.onmt.planned import Planned
+from opennmt_sd.onmt.stack import Stack
+from opennmt_sd.onmt.targets import SortedTargets
 
 
 class StructuredRNNDecoder(Planned, RNNDecoderBase):
@@ -84,90 +85,67 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
 
 
 class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
-    """With input feed: each step reads the attended output of the step before."""
+    """With input feed: each step reads the attended output of the step before.
+
+    In training a step computes only the sentences that go on; past the end of its target, a
+    sentence's output is zero.
+    """
 
     def _run_forward_pass(
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
-    ) -> tuple[tuple[Tensor, Tensor], list[Tensor], dict[str, list[Tensor]]]:
+    ) -> tuple[tuple[Tensor, Tensor], Any, dict[str, Any]]:
         if not self.training:
             return super()._run_forward_pass(tgt, enc_out, src_len=src_len)
-        emb = self.embeddings(tgt).transpose(0, 1)  # [T, B, E], raw
-        T, B, E = emb.shape
-        keep_emb = self.draw("tgt_embedding", T, B, E)
+        # Coverage is summed, and its loss taken, past the end of a target too.
+        padding = None if self._coverage else self.embeddings.word_padding_idx
+        targets = SortedTargets(tgt, padding)
+        emb = targets.pack(self.embeddings(tgt))  # [R, E], raw
+        (B, T), H = tgt.shape[:2], self.hidden_size
+        keep_emb = self.draw("tgt_embedding", T, B, emb.shape[1])
         keep_out = self.draw_output(T, B)
         # A step is fed what the step before put out, which is masked and scaled already.
         keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
-        stack = _Stack(self, emb, keep_emb, keep_fed)
-        gated_emb = None if self.context_gate is None else _apply(keep_emb, emb)
-        drop = _Dropper(keep_out, T, emb.device)
-        if self.attentional:
-            attend = SourceAttention(self.attn, enc_out, src_len)
-
-        feed = self.state["input_feed"].squeeze(0)
+        layers = list(self.rnn.layers)
         # An encoder with more layers hands over more states; as in stock, the first ones count.
-        h, c = (list(states[: self.num_layers].unbind(0)) for states in self.state["hidden"])
+        h, c = (targets.sort(state[: len(layers)], 1) for state in self.state["hidden"])
+        stack = Stack(
+            layers, targets, emb, keep_emb,
+            [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
+            [self.draw("recurrent", T, B, H) for _ in layers], (h, c),
+        )  # fmt: skip
+        if self.context_gate is not None:
+            gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
+        if self.attentional:
+            lengths = None if src_len is None else targets.sort(src_len)
+            attend = SourceAttention(self.attn, targets.sort(enc_out), lengths)
+        drop = _Dropper(keep_out, T, emb.device)
+
+        feed = targets.sort(self.state["input_feed"].squeeze(0))
         coverage = self.state["coverage"]
         coverage = None if coverage is None else coverage.squeeze(0)
-        dec_outs: list[Tensor] = []
+        outs: list[Tensor] = []
         attns: dict[str, list[Tensor]] = {"std": []} if self.attentional else {}
         if self._coverage:
             attns["coverage"] = []
 
-        for t in range(T):
-            rnn_out = stack.step(t, feed, h, c)
-            dec_out = rnn_out
+        for t, n in enumerate(targets.sizes.tolist()):
+            feed = feed[:n]
+            rnn_out = out = stack.step(t, feed)  # [n, H]
             if self.attentional:
-                dec_out, p_attn = attend(rnn_out)
+                out, p_attn = attend(rnn_out)
                 attns["std"].append(p_attn)
-            if gated_emb is not None:
-                dec_in = torch.cat([gated_emb[t], feed], 1)
-                dec_out = self.context_gate(dec_in, rnn_out, dec_out)
-            feed = drop(dec_out, t)
-            dec_outs.append(feed)
+            if self.context_gate is not None:
+                out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
+            feed = drop(out, t)
+            outs.append(feed)
             if self._coverage:
                 coverage = p_attn if coverage is None else p_attn + coverage
                 attns["coverage"].append(coverage)
 
-        return (torch.stack(h), torch.stack(c)), dec_outs, attns
-
-
-class _Stack:
-    """The decoder's LSTM layers, one step at a time, for one forward and backward pass.
-
-    The embeddings' part of the first layer's gates does not wait for the feed: it is one product
-    over all steps.
-    """
-
-    def __init__(
-        self,
-        decoder: StructuredInputFeedRNNDecoder,
-        emb: Tensor,
-        keep_emb: Keep | None,
-        keep_fed: Keep | None,
-    ) -> None:
-        T, B, E = emb.shape
-        H = decoder.hidden_size
-        layers = list(decoder.rnn.layers)
-        biases = [layer.bias_ih + layer.bias_hh for layer in layers]
-        w_emb, w_feed = layers[0].weight_ih.split([E, H], 1)
-        self.gates_emb = ops.masked_linear(emb, keep_emb, w_emb, biases[0])  # [T, B, 4H]
-        upper = [ops.prepare(layer.weight_ih, b) for layer, b in zip(layers[1:], biases[1:])]
-        self.inputs = [ops.prepare(w_feed), *upper]
-        self.keep_inputs = [keep_fed, *(decoder.draw("decoder", T, B, H) for _ in upper)]
-        self.states = [ops.prepare(layer.weight_hh) for layer in layers]
-        self.keep_states = [decoder.draw("recurrent", T, B, H) for _ in layers]
-
-    def step(self, t: int, feed: Tensor, h: list[Tensor], c: list[Tensor]) -> Tensor:
-        """Step t: updates h and c, one ``[B, H]`` a layer, in place; gives the top one's h."""
-        x = feed
-        for k in range(len(h)):
-            gates = ops.masked_linear_step(self.inputs[k], x, self.keep_inputs[k], t)
-            gates = gates + ops.masked_linear_step(self.states[k], h[k], self.keep_states[k], t)
-            if k == 0:
-                gates = gates + self.gates_emb[t]
-            h[k], c[k] = ops.lstm_gates(gates, c[k])
-            x = h[k]
-        return x
+        final_h, final_c = (targets.unsort(state, 1) for state in stack.final())
+        # Attention is time first here, as stock's.
+        weights = {name: targets.unpack(steps).transpose(0, 1) for name, steps in attns.items()}
+        return (final_h, final_c), targets.unpack(outs), weights
 
 
 class _Dropper:
@@ -180,8 +158,8 @@ class _Dropper:
     def __call__(self, x: Tensor, t: int) -> Tensor:
         if self.keep is None or self.mask is None:
             return x
-        return torch.where(self.mask[t], x * self.keep.scale, x.new_zeros(()))
+        return torch.where(self.mask[t, : len(x)], x * self.keep.scale, x.new_zeros(()))
 
 
-def _apply(keep: Keep | None, x: Tensor) -> Tensor:
-    return x if keep is None else keep.apply(x)
+def _apply(keep: Keep | None, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+    return x if keep is None else keep.apply(x, batch_sizes)

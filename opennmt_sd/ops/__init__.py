@@ -297,24 +297,24 @@ def masked_linear_step(
 
     Args:
         handle: from :func:`prepare`.
-        x: ``[B, D]``, raw.
+        x: ``[n, D]``, raw: the first n samples of the batch. Sequences may end, as in packed rows.
         keep: keep sets of the whole sequence (or one for all steps); None keeps everything.
         t: the step whose set applies.
 
     Returns:
-        ``[B, N]``.
+        ``[n, N]``.
 
     Raises:
         TypeError, ValueError: shapes or dtypes that do not fit. IndexError: no step t.
     """
     N, D = handle.shape
     if x.dim() != 2 or x.shape[1] != D:
-        raise ValueError(f"x must be [B, {D}] for a prepared weight [{N}, {D}], got "
+        raise ValueError(f"x must be [n, {D}] for a prepared weight [{N}, {D}], got "
                          f"{list(x.shape)}")  # fmt: skip
     if keep is not None:
         if not 0 <= t < max(keep.steps, 1) and keep.steps != 1:
             raise IndexError(f"step {t} is out of range: the keep sets hold {keep.steps} steps")
-        check_keep(keep, keep.steps, x.shape[0], D)
+        check_keep(keep, keep.steps, x.shape[0], D, ended=True)
     context, (x,) = lowered(x)
     check_alike(x=x, weight=handle.like)
     with context:
@@ -369,18 +369,19 @@ def attend_step(handle: PreparedMemory, query: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         handle: from :func:`prepare_memory`.
-        query: ``[B, D]``.
+        query: ``[n, D]``: of the first n memories.
 
     Returns:
-        The context ``[B, D]``, the weighted sum of the memory; and the weights ``[B, S]``.
+        The context ``[n, D]``, the weighted sum of the memory; and the weights ``[n, S]``.
 
     Raises:
         TypeError, ValueError: shapes or dtypes that do not fit.
     """
     B, _, D = handle.like.shape
-    if query.shape != (B, D):
+    if query.dim() != 2 or query.shape[0] > B or query.shape[1] != D:
         raise ValueError(
-            f"query must be [{B}, {D}] for a memory [{B}, S, {D}], got {list(query.shape)}"
+            f"query must be [n, {D}] with n <= {B} for a memory [{B}, S, {D}], got "
+            f"{list(query.shape)}"
         )
     context, (query,) = lowered(query)
     check_alike(query=query, memory=handle.like)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -69,7 +70,7 @@ class PreparedMemory:
         self.token = _DeferredMemoryGrad.apply(memory, self.steps)
 
     def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The context ``[B, D]`` and the weights ``[B, S]`` of a query ``[B, D]``."""
+        """The context ``[n, D]`` and the weights ``[n, S]`` of a query ``[n, D]``."""
         return _Attend.apply(query, self.token, self.steps)
 
 
@@ -96,8 +97,18 @@ class _Steps:
         ran = [given for _, given in sorted(self.ran.items())]
         self.ran.clear()
         weights, d_scores, d_context, query = zip(*ran)
-        left = torch.stack([*weights, *d_scores], 2)  # [B, S, 2 T]
-        return left @ torch.stack([*d_context, *query], 1)  # [B, 2 T, D]
+        B = len(self.memory)
+        left = torch.stack([_whole(x, B) for x in (*weights, *d_scores)], 2)  # [B, S, 2 T]
+        return left @ torch.stack([_whole(x, B) for x in (*d_context, *query)], 1)  # [B, 2 T, D]
+
+    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """The first n memories, and their lengths."""
+        return self.memory[:n], None if self.lengths is None else self.lengths[:n]
+
+
+def _whole(rows: Tensor, B: int) -> Tensor:
+    """``[n, .]`` with zeros for the B - n whose sequences have ended."""
+    return F.pad(rows, (0, 0, 0, B - len(rows))) if len(rows) < B else rows
 
 
 class _DeferredMemoryGrad(Function):
@@ -119,7 +130,7 @@ class _Attend(Function):
     def forward(
         ctx: Any, query: Tensor, token: Tensor, steps: _Steps  # noqa: ARG004 - orders backward
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        context, weights = steps.fp(steps.memory, steps.lengths, query)
+        context, weights = steps.fp(*steps.first(len(query)), query)
         ctx.steps = steps
         if ctx.needs_input_grad[1]:
             ctx.step = steps.count
@@ -136,7 +147,7 @@ class _Attend(Function):
         if d_context is None:
             d_context = torch.zeros_like(query)
         d_scores, d_query = steps.bp(
-            steps.memory, steps.lengths, weights.detach(), d_context, d_weights
+            *steps.first(len(query)), weights.detach(), d_context, d_weights
         )
         if ctx.needs_input_grad[1]:
             steps.stash(ctx.step, weights.detach(), d_scores, d_context, query.detach())

@@ -41,7 +41,8 @@ def check_floating(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}")
 
 
-def check_keep(keep: Keep | None, T: int, B: int, D: int) -> None:
+def check_keep(keep: Keep | None, T: int, B: int, D: int, *, ended: bool = False) -> None:
+    """``ended``: there may be fewer samples than the sets are for."""
     if keep is None:
         return
     if not isinstance(keep, Keep):
@@ -53,8 +54,9 @@ def check_keep(keep: Keep | None, T: int, B: int, D: int) -> None:
             f"keep sets of {keep.steps} steps do not fit an input of {T} steps (1 or {T} are "
             "needed); ops take the time first: [T, B, D]"
         )
-    if isinstance(keep, KeepMask) and keep.dense.shape[1] != B:
-        raise ValueError(f"a keep mask for a batch of {keep.dense.shape[1]} does not fit {B}")
+    samples = keep.dense.shape[1] if isinstance(keep, KeepMask) else B
+    if samples < B or (samples > B and not ended):
+        raise ValueError(f"a keep mask for a batch of {samples} does not fit {B}")
 
 
 def check_weight(weight: Tensor, D: int, name: str = "weight") -> None:

@@ -100,9 +100,8 @@ def prepare(weight: Tensor, bias: Tensor | None) -> Prepared:
 
 
 def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -> Tensor:
-    return masked_linear(
-        x.unsqueeze(0), None if keep is None else keep[t], handle.weight, handle.bias, None
-    ).squeeze(0)
+    keep = None if keep is None else keep[t]
+    return masked_linear(x, keep, handle.weight, handle.bias, torch.tensor([len(x)]))
 
 
 @dataclass(eq=False)
@@ -111,7 +110,9 @@ class PreparedMemory:
     lengths: Tensor | None
 
     def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        return attend_fp(self.memory, self.lengths, query)
+        n = len(query)
+        lengths = None if self.lengths is None else self.lengths[:n]
+        return attend_fp(self.memory[:n], lengths, query)
 
 
 def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:

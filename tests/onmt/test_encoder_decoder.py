@@ -109,11 +109,15 @@ def rated(case: str, **rates: float) -> dict[str, Any]:
             **{f"sd_{place}_dropout": p for place, p in rates.items()}}  # fmt: skip
 
 
-def batch() -> dict[str, Tensor]:
+def batch(padded: bool = True) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(1)
+    src = torch.randint(4, 64, (B, S, 1), generator=g)
+    tgt = torch.randint(4, 64, (B, T, 1), generator=g)
+    if padded:
+        tgt[[1, 3], -1] = tgt[2, -3:] = 1
     return {
-        "src": torch.randint(4, 64, (B, S, 1), generator=g),
-        "tgt": torch.randint(4, 64, (B, T, 1), generator=g),
+        "src": src,
+        "tgt": tgt,
         "srclen": torch.tensor([9, 3, 9, 1, 5]),
     }
 
@@ -286,7 +290,7 @@ def decode(decoder: Any, layers: int) -> dict[str, Any]:
         torch.randn(s, generator=g, dtype=torch.float64, requires_grad=True)
         for s in ((B, S, H), (layers, B, H), (layers, B, H))
     )
-    given = batch()
+    given = batch(padded=False)  # of a target's end, stock leaves another state behind
     decoder.zero_grad()
     decoder.init_state(given["src"], enc_out, (h, c))
     y, attentions = decoder(given["tgt"], enc_out, src_len=given["srclen"])
@@ -565,7 +569,7 @@ def test_a_batch_shares_what_it_drops(
     """Structured: every sample lacks the same units of the output at a step."""
     output = RATES["output"]
     model = build("sd_rnn", "sd_rnn", **OPTIONS[option], **rated("III", output=output))
-    given = batch()
+    given = batch(padded=False)
     y, _ = model(given["src"], given["tgt"], given["srclen"])  # [B, T - 1, H]
     (keep,) = drawn[output]
     assert torch.equal((y == 0).transpose(0, 1), ~keep.mask().expand(T - 1, B, H))

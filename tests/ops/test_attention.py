@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd import ops
+from opennmt_sd.ops.attention import attend_fp
 
 B, S, D, T = 3, 5, 7, 4
 LENGTHS = {"whole": None, "padded": [5, 1, 3], "of length 1": [1, 1, 1]}
@@ -79,6 +80,27 @@ def test_equals_plain_autograd(
     ends = LENGTHS[lengths] and [min(s, (LENGTHS[lengths] * b)[i]) for i in range(b)]
     given = leaves(*size, dtype=dtype)
     got, want = (f(given, ends) for f in (ours, reference))
+    torch.testing.assert_close(got, want)
+    for mine, theirs in zip(grads(got, given), grads(want, given)):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_sequences_that_end(any_engine: str) -> None:
+    """Each step asks for fewer of the memories than the one before."""
+    given = leaves()
+
+    def run(attend: Attend) -> Tensor:
+        query, found = given["query"], []
+        for n in (3, 3, 2, 1):
+            context, weights = attend(query[:n])
+            query = torch.tanh(query[:n] + context)
+            found += [context.flatten(), weights.flatten()]
+        return torch.cat(found)
+
+    lengths = torch.tensor([5, 1, 3])
+    handle = ops.prepare_memory(given["memory"], lengths)
+    got = run(lambda query: ops.attend_step(handle, query))
+    want = run(lambda query: attend_fp(given["memory"][: len(query)], lengths[: len(query)], query))
     torch.testing.assert_close(got, want)
     for mine, theirs in zip(grads(got, given), grads(want, given)):
         torch.testing.assert_close(mine, theirs)
@@ -214,7 +236,7 @@ def test_wrong_memories(memory: Tensor, lengths: Tensor | None, text: str) -> No
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        (torch.ones(3, 4), "query must be [2, 4] for a memory [2, S, 4], got [3, 4]"),
+        (torch.ones(3, 4), "query must be [n, 4] with n <= 2 for a memory [2, S, 4], got [3, 4]"),
         (torch.ones(2, 4, dtype=torch.float64),
          "all inputs need one dtype: query torch.float64, memory torch.float32"),
     ],

@@ -247,11 +247,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     ),
     "step: with time": (
         ops.masked_linear_step, {"handle": HANDLE, "x": X},
-        ValueError, "x must be [B, 6] for a prepared weight [5, 6], got [4, 3, 6]",
+        ValueError, "x must be [n, 6] for a prepared weight [5, 6], got [4, 3, 6]",
     ),
     "step: of another width": (
         ops.masked_linear_step, {"handle": HANDLE, "x": X[0, :, :5]},
-        ValueError, "x must be [B, 6] for a prepared weight [5, 6], got [3, 5]",
+        ValueError, "x must be [n, 6] for a prepared weight [5, 6], got [3, 5]",
     ),
     "step: no such step": (
         ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": sets(4, 6), "t": 4},

@@ -252,6 +252,33 @@ def test_two_handles_of_one_weight(any_engine: str, kind, given, draw, compare) 
 
 
 @every_kind
+def test_sequences_that_end(any_engine: str, kind, given, draw, compare) -> None:
+    """Each step has fewer samples than the one before."""
+    keep = draw(kind, 0.5, T, B, D) if kind else None
+    sizes = [3, 3, 2, 1, 1]
+
+    def run(leaves: dict[str, Tensor], step: Callable[[Tensor, int], Tensor]) -> dict[str, Any]:
+        x, outputs = leaves["x"], []
+        for t, n in enumerate(sizes):
+            x = torch.tanh(step(x[:n], t))
+            outputs.append(x)
+        y = torch.cat(outputs)
+        y.backward(torch.cat([dy[:n] for dy, n in zip(given["dy"], sizes)]))
+        return {"y": y.detach(), **grads(leaves)}
+
+    leaves, plain = leaves_of(given), leaves_of(given)
+    handle = ops.prepare(leaves["weight"], leaves["bias"])
+    mask = None if keep is None else keep.mask().expand(T, B, D) * keep.scale
+
+    def reference_step(x: Tensor, t: int) -> Tensor:
+        x = x if mask is None else x * mask[t, : len(x)]
+        return torch.nn.functional.linear(x, plain["weight"], plain["bias"])
+
+    got = run(leaves, lambda x, t: ops.masked_linear_step(handle, x, keep, t))
+    compare(got, run(plain, reference_step))
+
+
+@every_kind
 def test_without_gradients(any_engine: str, kind, given, draw, compare) -> None:
     keep = None if kind is None else draw(kind, 0.5, T, B, D)
     with torch.no_grad():

@@ -1,0 +1,61 @@
+"""A batch of targets with the longest first, so that steps past a target's end are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class SortedTargets:
+    """The order of a batch's targets, and packed rows in it: time first, as ``batch_sizes`` say.
+
+    Args:
+        tgt: words, ``[B, T, features]``.
+        padding: the word past the end of a target; None: every step counts for all.
+
+    Attributes:
+        sizes: int64 ``[T]`` on the CPU: how many targets go on at each step; R is their sum.
+    """
+
+    def __init__(self, tgt: Tensor, padding: int | None) -> None:
+        self.B, self.T = tgt.shape[:2]
+        self.sizes = torch.full((self.T,), self.B)
+        self._order: Tensor | None = None
+        if padding is None or not (tgt[:, -1, 0] == padding).any():
+            return
+        steps = torch.arange(self.T, device=tgt.device)
+        lengths = ((tgt[:, :, 0] != padding) * (steps + 1)).amax(1)  # [B]
+        lengths, self._order = lengths.sort(descending=True, stable=True)
+        lengths[0] = self.T  # where all end earlier
+        goes_on = (lengths > steps[:, None]) | (steps[:, None] == 0)  # [T, B], sorted
+        self.sizes = goes_on.sum(1).cpu()
+        self._back = self._order.argsort()
+        self._rows = (self._order * self.T + steps[:, None])[goes_on]  # [R], in [0, B T)
+
+    def sort(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Samples in this order."""
+        return x if self._order is None else x.index_select(dim, self._order)
+
+    def unsort(self, x: Tensor, dim: int = 0) -> Tensor:
+        """Samples in the batch's own order again."""
+        return x if self._order is None else x.index_select(dim, self._back)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Rows ``[R, .]`` of ``[B, T, .]``."""
+        if self._order is None:
+            return x.transpose(0, 1).flatten(0, 1)
+        return x.flatten(0, 1).index_select(0, self._rows)
+
+    def steps(self, rows: Tensor) -> Sequence[Tensor]:
+        """Rows ``[R, .]`` step by step: T of ``[n, .]``."""
+        return rows.split(self.sizes.tolist())
+
+    def unpack(self, steps: Sequence[Tensor]) -> Tensor:
+        """T of ``[n, .]`` to ``[B, T, .]``, zero past the end of a target."""
+        if self._order is None:
+            return torch.stack(list(steps), 1)
+        rows = torch.cat(list(steps))  # [R, .]
+        padded = rows.new_zeros(self.B * self.T, rows.shape[1])
+        return padded.index_copy(0, self._rows, rows).view(self.B, self.T, -1)

@@ -1,0 +1,67 @@
+"""Targets with the longest first: nothing is lost, nothing past an end is there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from opennmt_sd.onmt.targets import SortedTargets
+
+PAD = 1
+
+
+def words(*lengths: int, T: int = 5) -> Tensor:
+    """``[B, T, 1]``."""
+    tgt = torch.full((len(lengths), T, 1), PAD)
+    for b, n in enumerate(lengths):
+        tgt[b, :n] = 7
+    return tgt
+
+
+BATCHES = {
+    "falling": ([5, 3, 1], [3, 2, 2, 1, 1]),
+    "mixed": ([2, 5, 4, 5, 1], [5, 4, 3, 3, 2]),
+    "one": ([5], [1] * 5),
+    "alike": ([5, 5], [2] * 5),
+    "all end early": ([2, 3], [2, 2, 1, 1, 1]),  # the last steps are the longest one's
+    "nothing but padding": ([0, 5], [2, 1, 1, 1, 1]),  # the first step is everybody's
+    "padding alone": ([0, 0], [2, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("lengths", [case[0] for case in BATCHES.values()], ids=BATCHES)
+def test_sizes(lengths: list[int]) -> None:
+    want = next(sizes for given, sizes in BATCHES.values() if given == lengths)
+    targets = SortedTargets(words(*lengths), PAD)
+    assert targets.sizes.tolist() == want
+    assert targets.sizes.dtype == torch.int64
+
+
+@pytest.mark.parametrize("lengths", [case[0] for case in BATCHES.values()], ids=BATCHES)
+def test_there_and_back(lengths: list[int]) -> None:
+    targets, B = SortedTargets(words(*lengths), PAD), len(lengths)
+    x = torch.arange(1.0, B * 5 * 2 + 1).view(B, 5, 2)
+    rows = targets.pack(x)
+    assert len(rows) == targets.sizes.sum()
+    again = targets.unpack(targets.steps(rows))
+    for b, n in enumerate(lengths):
+        assert torch.equal(again[b, :n], x[b, :n])
+    outside = again != x
+    assert not again[outside].any()
+    assert torch.equal(targets.unsort(targets.sort(x)), x)
+    # A step's rows are those of the samples in order.
+    assert torch.equal(targets.steps(rows)[0], targets.sort(x)[:, 0])
+
+
+def test_padding_within_a_target_is_a_word() -> None:
+    tgt = words(5, 4)
+    tgt[1, 1] = PAD
+    assert SortedTargets(tgt, PAD).sizes.tolist() == [2, 2, 2, 2, 1]
+
+
+def test_without_a_padding_word_all_steps_count() -> None:
+    targets = SortedTargets(words(5, 2), None)
+    assert targets.sizes.tolist() == [2] * 5
+    x = torch.randn(2, 5, 3)
+    assert torch.equal(targets.unpack(targets.steps(targets.pack(x))), x)
