@@ -215,9 +215,11 @@ def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) 
         for name in ("dense", "ours"):
             encoder = turns[name].model.encoder
             encoder.register_forward_hook(
-                lambda module, _, output: (output[0] * 1.01, *output[1:])
-                if (ops.forced(), module.training) == (engine, training)
-                else output
+                lambda module, _, output: (
+                    (output[0] * 1.01, *output[1:])
+                    if (ops.forced(), module.training) == (engine, training)
+                    else output
+                )
             )
         return turns
 
