@@ -77,7 +77,8 @@ def revert(model: Module) -> Module:
             rate = module.dropout.p
             for name in [n for n in module.__dict__ if n.startswith("_pattern_")]:
                 del module.__dict__[name]
-            module.__dict__.pop("generator", None)
+            for name in ("generator", "exact"):
+                module.__dict__.pop(name, None)
             module.__class__ = nn.LSTM  # type: ignore[assignment]
             module.dropout = rate
     return model

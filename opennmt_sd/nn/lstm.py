@@ -36,6 +36,11 @@ class StructuredLSTM(Structured, nn.LSTM):
     Both directions of a layer read one dropped input. The h and c that are returned are undropped.
     ``time="fixed"`` means one draw a forward call.
 
+    Attributes:
+        exact: whether what drops nothing is torch's own computation, bit for bit, double backward
+            included. Default True. False: packed sequences run on the CPU's native kernels then
+            too; these are quicker (2x to 4x), and equal torch's within rounding.
+
     Raises:
         ValueError: a rate outside [0, 1). NotImplementedError: ``proj_size``, ``jit.script``.
         RuntimeError: double backward outside the naive engine.
@@ -51,6 +56,7 @@ class StructuredLSTM(Structured, nn.LSTM):
     input_dropout = PatternAttribute()
     dropout = PatternAttribute()
     recurrent_dropout = PatternAttribute()
+    exact = True
 
     def __init__(
         self,
@@ -156,7 +162,8 @@ class StructuredLSTM(Structured, nn.LSTM):
             or self.recurrent_dropout.active
             or (self.dropout.active and self.num_layers > 1)
         )
-        if not drops and ops.forced() is None:
+        torchs = self.exact or not self._packed_kernels(x, sizes)
+        if not drops and torchs and ops.forced() is None:
             flat = [w for layer in weights for direction in layer for w in direction]
             return self._torch_lstm(x, hx, flat, self.num_layers, sizes)
 
@@ -179,7 +186,8 @@ class StructuredLSTM(Structured, nn.LSTM):
     ) -> tuple[Tensor, State]:  # fmt: skip
         recurrent = self.training and self.recurrent_dropout.active
         compacts = isinstance(keep, KeepSets) and ops.worth_compacting(x, 4 * self.hidden_size)
-        if not recurrent and not compacts and ops.forced() is None:
+        ours = recurrent or compacts or self._packed_kernels(x, sizes)
+        if not ours and ops.forced() is None:
             # Nothing here that a smaller product would serve: torch's own layer, one call.
             x = x if keep is None else keep.apply(x, sizes)
             return self._torch_lstm(x, hx, [w for d in directions for w in d], 1, sizes)
@@ -200,6 +208,11 @@ class StructuredLSTM(Structured, nn.LSTM):
         # Even of one tensor, cat would make a copy.
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         return y, (torch.stack(hs), torch.stack(cs))
+
+    @staticmethod
+    def _packed_kernels(x: Tensor, sizes: Tensor | None) -> bool:
+        """Whether x is packed and has native kernels: torch runs packed rows step by step."""
+        return sizes is not None and ops.has_kernels(x)
 
     def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:
         if not (self.training and pattern.active):

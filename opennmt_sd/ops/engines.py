@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from opennmt_sd.ops import naive, portable
+from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
 from opennmt_sd.ops.cpu import draw as _draw  # noqa: F401 - registers itself
 from opennmt_sd.ops.cpu import engine as cpu
 from opennmt_sd.ops.cpu import require_native, there, warn_if_missing
@@ -85,6 +86,12 @@ def worth_compacting(x: torch.Tensor, N: int) -> bool:
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
     return x.numel() * N >= SMALL and engine_for(x.device, x.dtype) == "cpu"
+
+
+def has_kernels(x: torch.Tensor) -> bool:
+    """Whether an op on x runs on native kernels: float32 or float64 on the CPU, no autocast."""
+    lowers = autocast_dtype(x.device.type) is not None and x.dtype in LOWERED
+    return not lowers and engine_for(x.device, x.dtype) == "cpu"
 
 
 def engine(x: torch.Tensor) -> ModuleType:

@@ -79,6 +79,23 @@ def compare(got: dict[str, Any], want: dict[str, Any]) -> None:
             torch.testing.assert_close(got[name], expected, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["p 0", "eval"])
+@every_config
+@every_layout
+def test_inexact_is_torchs_within_rounding(
+    layout: str, config: dict[str, Any], training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed rows then run on our kernels, where there are any."""
+    ran = []
+    real = ops.lstm_layer
+    monkeypatch.setattr(ops, "lstm_layer", lambda *a, **k: ran.append(1) or real(*a, **k))
+    theirs, ours = (lstm.train(training) for lstm in pair(layout, config))
+    ours.exact = False
+    data, arguments = example(layout, config, True)
+    compare(run(ours, data, arguments), run(theirs, data, arguments))
+    assert bool(ran) == (layout in LENGTHS and ops.has_kernels(data[0]))
+
+
 @with_or_without_state
 @every_config
 @every_layout
