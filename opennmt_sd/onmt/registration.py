@@ -9,6 +9,7 @@ model is built, since they import onmt in turn.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -57,13 +58,24 @@ def register_plugin() -> None:
 
 
 def _wrap(owner: Any, name: str, wrapper: Callable[[_Function], _Function]) -> None:
-    """Replace a function, once, also where another onmt module has taken it by name already."""
-    stock = getattr(owner, name)
-    if hasattr(stock, "_wrapped_by_opennmt_sd"):
+    """Replace a function or class method, once, also where another onmt module has taken it by
+    name already.
+
+    Raises:
+        RuntimeError: another wrapper of ours is there; it would be the only one.
+    """
+    stock, found = getattr(owner, name), inspect.getattr_static(owner, name)
+    there = getattr(stock, "_wrapped_by_opennmt_sd", None)
+    if there is wrapper:
         return
-    ours = wrapper(stock)
-    ours._wrapped_by_opennmt_sd = True  # type: ignore[attr-defined]
-    setattr(owner, name, ours)
+    if there is not None:
+        raise RuntimeError(
+            f"{name} is wrapped by {there.__name__} already: write {wrapper.__name__} into it"
+        )
+    of_class = isinstance(found, classmethod)
+    ours = wrapper(found.__func__ if of_class else stock)
+    ours._wrapped_by_opennmt_sd = wrapper  # type: ignore[attr-defined]
+    setattr(owner, name, classmethod(ours) if of_class else ours)
     for key, module in list(sys.modules.items()):
         if key.startswith("onmt.") and vars(module).get(name) is stock:
             setattr(module, name, ours)
@@ -200,10 +212,10 @@ def _with_our_loss(from_opts: _Function) -> _Function:
     """`LossCompute.from_opts`: the generator of one of our decoders leaves out what is dropped."""
 
     @functools.wraps(from_opts)
-    def wrapped(opt: Namespace, model: Any, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(cls: Any, opt: Namespace, model: Any, *args: Any, **kwargs: Any) -> Any:
         from opennmt_sd.onmt.loss import StructuredLossCompute
 
-        loss = from_opts(opt, model, *args, **kwargs)
+        loss = from_opts(cls, opt, model, *args, **kwargs)
         ours = isinstance(getattr(model, "decoder", None), Planned)
         return StructuredLossCompute.take_over(loss) if ours else loss
 

@@ -105,3 +105,48 @@ def test_types_mix_with_stocks(
         if hasattr(part, "plan"):
             part.update_dropout(0.1)
             assert part.plan.pattern("output").p == 0.1
+
+
+def test_a_loss_of_somebody_elses_stays_theirs(parse: Callable[..., Namespace]) -> None:
+    """`from_opts` is a class method: of a subclass it makes one, and that computes by itself."""
+    from onmt.constants import DefaultTokens as D
+    from onmt.model_builder import build_model
+    from onmt.utils.loss import LossCompute
+    from onmt.utils.parse import ArgumentParser
+    from pyonmttok import build_vocab_from_tokens
+
+    from opennmt_sd.onmt.loss import StructuredLossCompute
+
+    class Theirs(LossCompute):
+        pass
+
+    opt = parse("-hidden_size", "8", "-word_vec_size", "8")
+    ArgumentParser.update_model_opts(opt)
+    vocab = build_vocab_from_tokens([D.UNK, D.PAD, D.BOS, D.EOS, "a", "b"])
+    model = build_model(opt, opt, {"src": vocab, "tgt": vocab}, None, -1)
+    assert type(Theirs.from_opts(opt, model, vocab)) is Theirs
+    assert type(LossCompute.from_opts(opt, model, vocab)) is StructuredLossCompute
+
+
+def test_a_function_is_wrapped_once(plugin: None) -> None:
+    """A second wrapper would be left out in silence."""
+    from opennmt_sd.onmt import registration
+
+    class Owner:
+        @staticmethod
+        def build() -> list[str]:
+            return ["stock"]
+
+    def first(build: Callable[[], list[str]]) -> Callable[[], list[str]]:
+        return lambda: [*build(), "first"]
+
+    def second(build: Callable[[], list[str]]) -> Callable[[], list[str]]:
+        return lambda: [*build(), "second"]
+
+    for _ in range(2):
+        registration._wrap(Owner, "build", first)
+    assert Owner.build() == ["stock", "first"]
+    text = "build is wrapped by first already: write second into it"
+    with pytest.raises(RuntimeError, match=text):
+        registration._wrap(Owner, "build", second)
+    assert Owner.build() == ["stock", "first"]
