@@ -117,11 +117,13 @@ class _DeferredMemoryGrad(Function):
     @staticmethod
     def forward(ctx: Any, memory: Tensor, steps: _Steps) -> Tensor:
         ctx.steps = steps
+        ctx.save_for_backward(memory)  # every step reads it again: torch sees whether it changed
         return memory.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> Any:
         _refuse_double_backward()
+        _ = ctx.saved_tensors  # raises where memory was changed in place
         return ctx.steps.memory_grad(), None
 
 

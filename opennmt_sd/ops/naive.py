@@ -73,6 +73,10 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
+# torch would skip targets of -100 in silence: out of range, they are a mistake.
+NO_TARGET = torch.iinfo(torch.int64).min
+
+
 def projected_nll(
     x: Tensor,
     keep: Keep | None,
@@ -85,7 +89,9 @@ def projected_nll(
 ) -> tuple[Tensor, Tensor]:
     logits = masked_linear(x, keep, weight, bias, batch_sizes).flatten(0, -2)  # [R, V]
     logits, targets = logits.to(torch.promote_types(logits.dtype, torch.float32)), targets.flatten()
-    nll = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    nll = F.cross_entropy(
+        logits, targets, reduction="sum", label_smoothing=label_smoothing, ignore_index=NO_TARGET
+    )
     return nll * factor, (logits.argmax(1) == targets).sum()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.ops.attention import attend_fp
+from opennmt_sd.ops.cpu import kernels
 
 B, S, D, T = 3, 5, 7, 4
 LENGTHS = {"whole": None, "padded": [5, 1, 3], "of length 1": [1, 1, 1]}
@@ -170,6 +171,36 @@ def test_nothing_outlives_a_pass(any_engine: str) -> None:
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_a_memory_changed_in_place_is_an_error(any_engine: str) -> None:
+    """Its steps read it once more on their way back."""
+    given = leaves()
+    y = ours(given, None)
+    with torch.no_grad():
+        given["memory"].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        grads(y, given)
+
+
+def test_a_memory_that_is_not_contiguous(any_engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right, and without a copy at each step."""
+    seen = []
+
+    def recorded(memory: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        seen.append(memory.is_contiguous())
+        return real(memory, *args)
+
+    real = kernels.attend_fp
+    monkeypatch.setattr(kernels, "attend_fp", recorded)
+    given = leaves()
+    across = {**given, "memory": given["memory"].transpose(0, 1).contiguous().transpose(0, 1)}
+    assert not across["memory"].is_contiguous()
+    got, want = ours(across, [5, 1, 3]), reference(given, [5, 1, 3])
+    torch.testing.assert_close(got, want)
+    for mine, theirs in zip(grads(got, given), grads(want, given)):
+        torch.testing.assert_close(mine, theirs)
+    assert seen == ([True] * T if any_engine == "cpu" else [])
 
 
 def test_without_gradients(any_engine: str) -> None:

@@ -525,7 +525,8 @@ def masked_linear_step(handle: Prepared, x: Tensor, keep: Keep | None, t: int) -
 
 
 def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:
-    return PreparedMemory(memory, lengths, kernels.attend_fp, kernels.attend_bp)
+    # Else each step would make a copy of its own.
+    return PreparedMemory(memory.contiguous(), lengths, kernels.attend_fp, kernels.attend_bp)
 
 
 # ---------------------------------------------------------------- projection and likelihood
@@ -538,10 +539,10 @@ class _ProjectedNLL(Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor,
-        sets: kernels.Sets, sizes: list[int], smoothing: float, factor: float,
+        sets: kernels.Sets, sizes: list[int], smoothing: float, factor: float, recorded: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
-        wants_grad = any(ctx.needs_input_grad)
+        wants_grad = recorded and any(ctx.needs_input_grad)  # which ignores torch.no_grad
         losses, hits = kernels.nll_(logits, targets, smoothing, 1.0 if wants_grad else 0.0)
         if wants_grad:
             ctx.save_for_backward(x, weight, logits)
@@ -560,7 +561,7 @@ class _ProjectedNLL(Function):
         dx = kernels.linear_bp(d_logits, weight, *sets) if need_x else None
         dw = kernels.linear_wg(x, d_logits, *sets) if need_weight else None
         db = d_logits.sum(0).mul_(factor) if need_bias else None
-        return dx, dw, db, *[None] * 5
+        return dx, dw, db, *[None] * 6
 
 
 def projected_nll(
@@ -575,5 +576,6 @@ def projected_nll(
 ) -> tuple[Tensor, Tensor]:
     rows, sets = _input(x, keep, batch_sizes)
     return _ProjectedNLL.apply(
-        rows, weight, bias, targets.flatten(), sets, _sizes(x, batch_sizes), label_smoothing, factor
-    )
+        rows, weight, bias, targets.flatten(), sets, _sizes(x, batch_sizes), label_smoothing,
+        factor, torch.is_grad_enabled(),
+    )  # fmt: skip
