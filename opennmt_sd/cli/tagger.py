@@ -97,7 +97,32 @@ def validate(cfg: DictConfig, folder: Path) -> None:
             checks.fault("predict.input", "mode=predict needs a file: CoNLL columns, or .txt")
         elif not Path(source).is_file():
             checks.fault("predict.input", "there is no such file")
+        else:
+            _check_outputs(checks, Path(source))
     checks.finish()
+
+
+def _check_outputs(checks: Checks, source: Path) -> None:
+    taken = {source.resolve()}
+    for key in ("predict.output", "predict.html"):
+        if (value := checks.value(key)) is None:
+            continue
+        path = Path(value)
+        if path.is_dir():
+            checks.fault(key, "is a folder: name a file in it")
+        elif not path.parent.is_dir():
+            checks.fault(key, "there is no such folder to write it to")
+        elif path.resolve() in taken:
+            checks.fault(key, "would overwrite another file of this run: take another name")
+        taken.add(path.resolve())
+    page = checks.value("predict.html") is not None
+    if page or files.is_text(source, checks.value("predict.format")):
+        try:
+            from opennmt_sd.tagger import spacy
+
+            spacy.tokenize("", checks.value("predict.language"))
+        except ImportError as error:
+            checks.fault("predict.language", f"text and pages need spaCy's tokenizer: {error}")
 
 
 def _check_model(checks: Checks) -> None:
@@ -176,8 +201,10 @@ def evaluate(cfg: DictConfig) -> float:
     """
     fabric = fabric_for(cfg.trainer)
     trained = Trained.load(cfg.checkpoint)
-    before = checkpoint.read(_file(cfg.checkpoint))["config"]
-    data = data_given(cfg.data, OmegaConf.create(before["data"]))
+    before = checkpoint.read(_file(cfg.checkpoint))["config"].get("data")
+    if before is None:  # not from a run's folder, but from a spaCy pipeline, say
+        before = {"path": "???", "train": None, "valid": None, "test": None}
+    data = data_given(cfg.data, OmegaConf.create(before))
     corpus = getattr(corpora_of(data), cfg.split)
     fabric.to_device(trained.model)
     tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
@@ -204,7 +231,7 @@ def predict(cfg: DictConfig) -> None:
     if what.html is not None:
         from opennmt_sd.tagger import spacy
 
-        docs = spacy.documents(tagged.sentences, tagged.tags, what.language)
+        docs = spacy.documents(tagged.sentences, tagged.tags, what.language, tagged.spaces)
         files.write(Path(what.html), spacy.html(docs, f"Entities in {Path(what.input).name}"))
         log.info(f"{what.html}: the same, to look at")
 

@@ -111,6 +111,8 @@ def _model(config: TaggerConfig) -> str:
         pattern: DropoutPattern = getattr(config, name)
         if pattern.active and (name != "dropout" or config.layers > 1):
             drops.append(f"{place} {pattern.p:g} ({CASES[pattern.space, pattern.time]})")
+    if config.chars != "none" and config.char_dropout:
+        drops.append(f"characters {config.char_dropout:g} (ordinary)")
     chars = {
         "cnn": f"a CNN over characters ({config.char_width} filters of {config.char_window})",
         "lstm": f"an LSTM over characters ({config.char_width} units)",
@@ -121,6 +123,7 @@ def _model(config: TaggerConfig) -> str:
         f"Word vectors of {config.word_dim} ({'trained' if config.fine_tune else 'fixed'}), "
         f"{chars}; "
         f"bidirectional LSTM, {config.layers} {layers} of {config.hidden} units a direction; "
+        f"{f'a tanh layer of {config.projection}; ' if config.projection else ''}"
         f"{'linear-chain CRF' if config.head == 'crf' else 'softmax'}. Dropout: "
         f"{'; '.join(drops) or 'none'}."
     )

@@ -108,6 +108,20 @@ def read_rows(path: Path, *, tagged: bool) -> tuple[list[Sentence], int]:
     return sentences, documents
 
 
+def read_text(path: Path) -> str:
+    """A file's text, without the mark that some editors put before it.
+
+    Raises:
+        ConllError: not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConllError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first"
+        ) from None
+
+
 def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, line and cells of each line, and one empty line at the end.
 
@@ -117,12 +131,7 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     Raises:
         ConllError: not UTF-8, an empty cell, or another number of columns than the first row's.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConllError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): convert it first"
-        ) from None
+    text = read_text(path)
     lines = text.removesuffix("\n").split("\n") if text else []
     first: tuple[int, int] | None = None  # line and columns of the first row
     separator: str | None = None
@@ -173,13 +182,18 @@ def _tag(path: Path, number: int, cells: Sequence[str]) -> str:
 def annotate(path: Path, tags: Sequence[Sequence[str]]) -> Iterator[str]:
     """The file's lines, each row with a tag more as its last column: what ``conlleval`` reads.
 
+    A ``-DOCSTART-`` line with as many columns as the rows gets an ``O``: ``conlleval`` wants one
+    number of columns everywhere.
+
     Args:
         tags: of each sentence, as :func:`read_rows` gives them.
     """
     flat = iter([tag for sentence in tags for tag in sentence])
     lines = [(line, cells) for _, line, cells in rows(path)]
+    width = next((len(cells) for _, cells in lines if cells and cells != [DOCSTART]), 0)
     for line, cells in lines[:-1]:  # the last is the empty one behind the end
-        if not cells or cells == [DOCSTART]:
-            yield line
+        if cells == [DOCSTART]:
+            tag = "O" if len(line.split()) == width else ""
         else:
-            yield f"{line.rstrip()}{TAB if TAB in line else ' '}{next(flat)}"
+            tag = next(flat) if cells else ""
+        yield f"{line.rstrip(' ' + TAB)}{TAB if TAB in line else ' '}{tag}" if tag else line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from opennmt_sd.tagger import conll, schemes
 from opennmt_sd.tagger.scores import Scores, score
 from opennmt_sd.tagger.trained import Trained
+
+log = logging.getLogger(__name__)
 
 KINDS = ("auto", "conll", "text")
 
@@ -21,12 +24,19 @@ class Tagged:
     Attributes:
         text: CoNLL columns, the predicted tag last.
         scores: against the tags of the file, where it has any.
+        spaces: of each word, whether a blank follows it in the text; None for CoNLL columns.
     """
 
     sentences: list[list[str]]
     tags: list[list[str]]
     text: str
     scores: Scores | None
+    spaces: list[list[bool]] | None = None
+
+
+def is_text(path: Path, kind: str) -> bool:
+    """Whether a file is read as plain text."""
+    return kind == "text" or (kind == "auto" and path.suffix == ".txt")
 
 
 def tag(
@@ -43,20 +53,21 @@ def tag(
     where that holds tags (so ``conlleval`` reads the result), else in IOB2.
 
     Raises:
-        ConllError: a broken row. ValueError: an unknown kind.
+        ConllError: a broken row, or not UTF-8. ValueError: an unknown kind. ImportError: a
+            language that spaCy does not have.
     """
     if kind not in KINDS:
         raise ValueError(f"format {kind!r} is unknown: use one of {', '.join(KINDS)}")
-    if kind == "text" or (kind == "auto" and path.suffix == ".txt"):
+    if is_text(path, kind):
         from opennmt_sd.tagger import spacy
 
-        sentences = spacy.tokenize(path.read_text(encoding="utf-8"), language)
+        sentences, spaces = spacy.tokenize(conll.read_text(path), language)
         tags = _tags(trained, sentences, "iob2", batch_size)
         text = "".join(
             "".join(f"{word}\t{tag}\n" for word, tag in zip(*pair)) + "\n"
             for pair in zip(sentences, tags)
         )
-        return Tagged(sentences, tags, text, None)
+        return Tagged(sentences, tags, text, None, spaces)
     gold, scheme = _gold(path)
     sentences = [s.words for s in conll.read_rows(path, tagged=False)[0]]
     tags = _tags(trained, sentences, scheme or "iob2", batch_size)
@@ -72,7 +83,10 @@ def _tags(
 
 
 def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
-    """The tags of the last column and their scheme; None where it holds none."""
+    """The tags of the last column and their scheme; None where it holds none.
+
+    Tags that fit no scheme are no obstacle: only words are needed, and conlleval reads any tags.
+    """
     columns = 0
     for _, _, cells in conll.rows(path):
         if cells and cells != [conll.DOCSTART]:
@@ -81,7 +95,11 @@ def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
                 return None, "iob2"
     if not columns:
         return None, "iob2"
-    corpus = conll.read(path)
+    try:
+        corpus = conll.read(path)
+    except conll.ConllError as error:
+        log.warning(f"{error}. Here they are read as conlleval does, and IOB2 comes out")
+        return [s.tags for s in conll.read_rows(path, tagged=True)[0]], "iob2"
     return [s.tags for s in corpus.sentences], corpus.scheme or "iob2"
 
 

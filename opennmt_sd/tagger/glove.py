@@ -38,7 +38,8 @@ def read(path: Path | str, dim: int, only: Collection[str] | None = None) -> Vec
                 _add(vectors, path, number, line, dim, only)
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise GloveError(
-            f"{path} cannot be read as GloVe text ({error}): is it whole? Fetch it again"
+            f"{path} cannot be read as GloVe text ({error}): is it whole, and its name right (.gz, "
+            ".xz, or plain text)? Unpack a .zip first, or fetch it again"
         ) from None
     if not vectors:
         raise GloveError(f"{path} holds none of the vectors that were asked for")
@@ -58,8 +59,15 @@ def _add(
     word, *numbers = line.rsplit(" ", dim)  # a word may hold blanks
     if number == 1 and line.count(" ") == 1 and line.replace(" ", "").isdigit():
         return  # word2vec's header: how many vectors, how long
+    if not line:
+        return
     if len(numbers) != dim or (_is_number(word.rpartition(" ")[2]) and " " in word):
         found = line.count(" ")
+        if not found:
+            raise GloveError(
+                f"{path}:{number}: no numbers behind {word[:40]!r}: expected a word and {dim} "
+                "numbers, with single blanks between them"
+            )
         raise GloveError(
             f"{path}:{number}: a vector of {found} numbers, but the model's word vectors have "
             f"{dim}: set model.word_dim={found}, or take another file"

@@ -13,6 +13,7 @@ spaCy finds it through the entry point ``spacy_factories``; nothing need be impo
 from __future__ import annotations
 
 import html as _html
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from spacy import displacy
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, Token
 from spacy.training import Example
 from spacy.util import filter_spans, minibatch
 
@@ -35,7 +36,8 @@ class StructuredNER:
     """Sets the entities of documents.
 
     A document's sentences are tagged one by one where it has any (a ``sentencizer`` or a parser
-    before this component), else the document is one sentence. Entities that are there already
+    before this component), else the document is one sentence. White space is no word: the tagger
+    does not see it, and an entity goes on across it. Entities that are there already
     stay, and win where they overlap.
 
     Args:
@@ -88,14 +90,14 @@ class StructuredNER:
             yield from docs
 
     def _annotate(self, docs: list[Doc]) -> None:
-        spans = [span for doc in docs for span in _sentences(doc)]
-        found = self.trained.tags([[t.text for t in s] for s in spans], self.batch_size)
+        sentences = [_words(span) for doc in docs for span in _sentences(doc)]
+        found = self.trained.tags([[t.text for t in s] for s in sentences], self.batch_size)
         ours: dict[int, list[Span]] = {id(doc): [] for doc in docs}
-        for span, tags in zip(spans, found):
-            ours[id(span.doc)] += [
-                Span(span.doc, span.start + e.start, span.start + e.end, label=e.type)
-                for e in entities(tags)
-            ]
+        for words, tags in zip(sentences, found):
+            for kind, start, end in entities(tags):
+                doc = words[start].doc
+                span = Span(doc, words[start].i, words[end - 1].i + 1, label=kind)
+                ours[id(doc)].append(span)
         for doc in docs:
             taken = {token.i for entity in doc.ents for token in entity}
             free = [s for s in ours[id(doc)] if not any(t.i in taken for t in s)]
@@ -130,6 +132,10 @@ def _sentences(doc: Doc) -> list[Span]:
     return list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
 
 
+def _words(span: Span) -> list[Token]:
+    return [token for token in span if not token.is_space]
+
+
 @Language.factory(
     NAME,
     assigns=["doc.ents", "token.ent_iob", "token.ent_type"],
@@ -152,14 +158,30 @@ def pipeline(trained: Trained, language: str = "en", batch_size: int = 64) -> La
     return nlp
 
 
-def tokenize(text: str, language: str = "en") -> list[list[str]]:
-    """The sentences of a text, as words, without white space."""
+def tokenize(text: str, language: str = "en") -> tuple[list[list[str]], list[list[bool]]]:
+    """The sentences of a text: their words, and whether a blank follows each.
+
+    A sentence ends at its punctuation, and at an empty line at the latest.
+
+    Raises:
+        ImportError: spaCy lacks the language, or what it needs for it.
+    """
     import spacy
 
     nlp = spacy.blank(language)
     nlp.add_pipe("sentencizer")
-    sentences = ([t.text for t in s if not t.is_space] for s in nlp(text).sents)
-    return [words for words in sentences if words]
+    nlp.max_length = len(text) + 1  # the limit is for components that are not here
+    docs = nlp.pipe(PARAGRAPH.split(text))
+    sentences = [words for doc in docs for span in _sentences(doc) if (words := _words(span))]
+    return (
+        [[t.text for t in words] for words in sentences],
+        [[_blank_follows(t) for t in words] for words in sentences],
+    )
+
+
+def _blank_follows(token: Token) -> bool:
+    doc, after = token.doc, token.i + 1
+    return bool(token.whitespace_) or (after < len(doc) and doc[after].is_space)
 
 
 def html(docs: list[Doc], title: str) -> str:
@@ -168,22 +190,35 @@ def html(docs: list[Doc], title: str) -> str:
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(kinds)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\[W006\]")  # a sentence may well have no entity
-        marked = displacy.render(docs, style="ent", page=False, options={"colors": colours})
+        marked = displacy.render(
+            docs, style="ent", page=False, jupyter=False, options={"colors": colours}
+        )
     return PAGE.format(title=_html.escape(title), body=marked)
 
 
-def documents(sentences: list[list[str]], tags: list[list[str]], language: str = "en") -> list[Doc]:
-    """A document for each sentence, with the entities that its tags hold."""
+def documents(
+    sentences: list[list[str]],
+    tags: list[list[str]],
+    language: str = "en",
+    spaces: list[list[bool]] | None = None,
+) -> list[Doc]:
+    """A document for each sentence, with the entities that its tags hold.
+
+    Args:
+        spaces: whether a blank follows each word; None: always.
+    """
     import spacy
 
     vocab = spacy.blank(language).vocab
     docs = []
-    for words, row in zip(sentences, tags):
-        doc = Doc(vocab, words=words)
+    for n, (words, row) in enumerate(zip(sentences, tags)):
+        doc = Doc(vocab, words=words, spaces=spaces[n] if spaces else None)
         doc.ents = [Span(doc, e.start, e.end, label=e.type) for e in entities(row)]
         docs.append(doc)
     return docs
 
+
+PARAGRAPH = re.compile(r"\n[ \t\r]*\n")
 
 # Light enough for black text.
 COLOURS = ("#aee3f5", "#ffd9a0", "#c9eab0", "#f6c1d9", "#d9ccf5", "#f3ec9b", "#b8e6d8", "#e6d2bd")
@@ -196,6 +231,7 @@ PAGE = """<!DOCTYPE html>
 <style>
 body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }}
 .entities {{ line-height: 2.2 !important; margin: 0 0 .6em; }}
+mark {{ -webkit-box-decoration-break: clone; box-decoration-break: clone; }}
 </style>
 </head>
 <body>

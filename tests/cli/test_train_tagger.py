@@ -133,7 +133,7 @@ def test_evaluate_and_predict(tagger, run, data, tmp_path: Path) -> None:
     done = tagger(*use, "predict.input=data/eng.testa", *files)
     assert done.code == 0, done.err
     out = (tmp_path / "out.conll").read_text()
-    assert out.startswith("-DOCSTART- -X- O O\n\nPeter NNP I-NP I-PER I-PER\n")
+    assert out.startswith("-DOCSTART- -X- O O O\n\nPeter NNP I-NP I-PER I-PER\n")
     assert (tmp_path / "page.html").read_text().count("<mark") == 5
     (tmp_path / "text.txt").write_text("Peter Blackburn met Mary")
     done = tagger(*use, "predict.input=text.txt", "name=q")
@@ -213,6 +213,22 @@ def test_every_fault_at_once(tagger, run) -> None:
         (("mode=predict",), "checkpoint=None: mode=predict needs the path of a tagger.pt or best"),
         (("mode=predict",), "predict.input=None: mode=predict needs a file"),
         (("mode=tag",), "mode=tag: use one of train, evaluate, predict"),
+        (
+            ("mode=predict", "predict.input=data/eng.train", "predict.output=no/x"),
+            "no/x: there is no such folder to write it to",
+        ),
+        (
+            ("mode=predict", "predict.input=data/eng.train", "predict.output=data/eng.train"),
+            "eng.train: would overwrite another file of this run: take another name",
+        ),
+        (
+            ("mode=predict", "predict.input=data/eng.train", "predict.html=data"),
+            "data: is a folder: name a file in it",
+        ),
+        (
+            ("mode=predict", "predict.input=data/glove.txt", "predict.language=xx-none"),
+            "predict.language=xx-none: text and pages need spaCy's tokenizer: [E048]",
+        ),
         (("model.word_dim=7", "data.glove=data/glove.txt"), "set model.word_dim=6, or take"),
     ],
 )
@@ -255,6 +271,17 @@ def test_evaluate_reads_the_data_it_is_given(tagger, run, data) -> None:
     done = tagger("mode=evaluate", f"checkpoint={run}", "name=e", "data.path=other")
     assert done.code == 0, done.err
     assert re.search(r"all( +[\d.]+){3} +1\n", done.out), done.out
+
+
+def test_a_tagger_without_its_data_asks_for_some(tagger, run) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=1").code == 0
+    Trained.load(run).save(run / "tagger.pt")  # as a spaCy pipeline stores it
+    done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
+    assert done.code == 2
+    assert "data.path: missing; give it a value: data.path=..." in done.err
+    done = tagger("mode=evaluate", f"checkpoint={run}", "name=e", "data.path=data")
+    assert done.code == 0, done.err
+    assert "all " in done.out
 
 
 def test_a_broken_file_ends_with_code_2(tagger, data) -> None:

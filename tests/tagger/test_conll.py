@@ -111,6 +111,13 @@ def test_annotate_keeps_the_lines_and_adds_a_column(write) -> None:
         "-DOCSTART- -X- O O\n\nEU N I-ORG I-X\nis V O O\n\n\nA B O O\n"
     )
     assert list(annotate(write("a\tb"), [["O"]])) == ["a\tb\tO"]
+    assert list(annotate(write("\x85\nb \n"), [["O", "O"]])) == ["\x85 O", "b O"]
+
+
+def test_annotated_documents_have_columns_as_the_rows(write) -> None:
+    # conlleval stops at a line with another number of columns.
+    lines = annotate(write("-DOCSTART- -X- -X- O\n\nEU N I-NP I-ORG\n"), [["I-ORG"]])
+    assert list(lines) == ["-DOCSTART- -X- -X- O O", "", "EU N I-NP I-ORG I-ORG"]
 
 
 @pytest.mark.skipif(not CONLL.exists(), reason=f"{CONLL} is not there")

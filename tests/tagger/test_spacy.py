@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -41,6 +42,24 @@ def test_entities(nlp) -> None:
     assert found(nlp(TEXT)) == FOUND
     assert found(nlp("")) == []
     assert nlp.get_pipe("structured_ner").labels == ("LOC", "MISC", "ORG", "PER")
+
+
+def test_white_space_is_no_word(nlp, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    tags = Trained.tags
+    monkeypatch.setattr(
+        Trained, "tags", lambda self, s, size: (seen.extend(s), tags(self, s, size))[1]
+    )
+    doc = nlp("\n\nMary  Smith met \n Peter\tBlackburn.\n\n New\nYork \n")
+    assert [word for words in seen for word in words] == [t.text for t in doc if not t.is_space]
+    assert found(doc) == [
+        ("Mary  Smith", "PER"), ("Peter\tBlackburn", "PER"), ("New\nYork", "LOC"),
+    ]  # fmt: skip
+    assert found(nlp(" \n\n ")) == []
+
+
+def test_pickle(nlp) -> None:
+    assert found(pickle.loads(pickle.dumps(nlp))(TEXT)) == FOUND
 
 
 def test_without_sentences_a_document_is_one(nlp) -> None:
@@ -123,6 +142,23 @@ def test_html(trained: Trained) -> None:
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
     assert component.COLOURS[0] in page
+
+
+def test_a_page_of_text_keeps_its_blanks() -> None:
+    sentences, spaces = component.tokenize("Mary (here) met.\nNew\nYork")
+    tags = [["S-PER", *"OOOOO"], ["B-LOC", "E-LOC"]]
+    page = component.html(component.documents(sentences, tags, "en", spaces), "")
+    assert " (here) met." in page
+    assert "New York" in page
+
+
+def test_tokenize() -> None:
+    words = lambda text: component.tokenize(text)[0]  # noqa: E731
+    assert words("A title\n \nIt is one.\r\n\r\nTwo") == [
+        ["A", "title"], ["It", "is", "one", "."], ["Two"],
+    ]  # fmt: skip
+    assert words("one line\nor two") == [["one", "line", "or", "two"]]
+    assert sum(map(len, words("word " * 210_000))) == 210_000  # more than spaCy's 1,000,000
 
 
 def test_entry_point() -> None:

@@ -88,6 +88,24 @@ def test_plain_text_in(trained: Trained, write) -> None:
     assert tagged.sentences[0] == ["Mary", "Smith", "met", "."]
     assert tagged.text.startswith("Mary\tB-PER\nSmith\tI-PER\nmet\tO\n")
     assert files.tag(trained, write(" \n\n", "empty.txt")).text == ""
+    assert files.tag(trained, write("\ufeffMary", "bom.txt")).sentences == [["Mary"]]
+    latin = write("", "latin.txt")
+    latin.write_bytes("Pétër".encode("latin-1"))
+    with pytest.raises(ConllError, match=r"latin.txt is not UTF-8 text \(.* at byte 1\): convert"):
+        files.tag(trained, latin)
+    with pytest.raises(ImportError, match="xx-none"):
+        files.tag(trained, write("Mary", "a.txt"), language="xx-none")
+
+
+def test_tags_of_no_scheme_are_no_obstacle(
+    trained: Trained, write, caplog: pytest.LogCaptureFixture
+) -> None:
+    tagged = files.tag(trained, write("Mary\tB-PER\nSmith\tI-PER\nmet\tO\nParis\tI-LOC\n"))
+    assert tagged.text.splitlines()[0] == "Mary\tB-PER\tB-PER"
+    assert tagged.scores is not None
+    assert tagged.scores.all.support == 2
+    assert "mixes tag schemes" in caplog.text
+    assert "Here they are read as conlleval does, and IOB2 comes out" in caplog.text
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -108,6 +126,13 @@ def test_card(trained: Trained, corpora: Corpora) -> None:
     ):  # fmt: skip
         assert part in card, part
     assert "### test" not in card
+
+
+def test_card_tells_all_that_is_dropped(make, corpora: Corpora) -> None:
+    task = make(char_dropout=0.5, projection=4, input_dropout=0.3)
+    card = str(Card(Trained(task.model, task.vocabulary), corpora, {}, None, 0.0, ""))
+    assert "a tanh layer of 4; linear-chain CRF. Dropout: input of the LSTM 0.3 " in card
+    assert "(Case III); characters 0.5 (ordinary)." in card
 
 
 def test_a_checkpoint_of_the_trainer_serves_too(trained: Trained, tmp_path: Path) -> None:
