@@ -9,11 +9,14 @@ Translation by Jointly Learning to Align and Translate", 2015 (mlp).
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from onmt.modules import GlobalAttention
 from onmt.modules.sparse_activations import sparsemax
 from onmt.utils.misc import sequence_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from opennmt_sd import ops
 
@@ -30,9 +33,9 @@ class SourceAttention:
     def __init__(self, attn: GlobalAttention, enc_out: Tensor, src_len: Tensor | None) -> None:
         self.kind = attn.attn_type
         self.dot_product = self.kind != "mlp" and attn.attn_func == "softmax"
-        self.out = ops.prepare(attn.linear_out.weight, attn.linear_out.bias)
+        self.out = _stepwise(attn.linear_out)
         if self.kind == "general":
-            self.linear_in = ops.prepare(attn.linear_in.weight)
+            self.linear_in = _stepwise(attn.linear_in)
         if self.dot_product:
             self.memory = ops.prepare_memory(enc_out, src_len)
             return
@@ -42,7 +45,7 @@ class SourceAttention:
             self.padding = sequence_mask(src_len, max_len=enc_out.shape[1])  # True past the end
         if self.kind == "mlp":
             self.keys = attn.linear_context(enc_out)  # [B, S, H]
-            self.linear_query = ops.prepare(attn.linear_query.weight, attn.linear_query.bias)
+            self.linear_query = _stepwise(attn.linear_query)
             self.v = attn.v
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +53,7 @@ class SourceAttention:
         the first n sources."""
         n, asks = len(query), query
         if self.kind == "general":
-            asks = ops.masked_linear_step(self.linear_in, query)
+            asks = self.linear_in(query)
         if self.dot_product:
             context, weights = ops.attend_step(self.memory, asks)
         else:
@@ -59,7 +62,7 @@ class SourceAttention:
                 scores = scores.masked_fill(self.padding[:n], -torch.inf)
             weights = self.normalise(scores, -1)
             context = torch.bmm(weights.unsqueeze(1), self.enc_out[:n]).squeeze(1)
-        attended = ops.masked_linear_step(self.out, torch.cat([context, query], 1))
+        attended = self.out(torch.cat([context, query], 1))
         return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
 
     def _scores(self, query: Tensor) -> Tensor:
@@ -67,8 +70,15 @@ class SourceAttention:
         n = len(query)
         if self.kind != "mlp":
             return torch.bmm(self.enc_out[:n], query.unsqueeze(2)).squeeze(2)
-        asks = ops.masked_linear_step(self.linear_query, query)
+        asks = self.linear_query(query)
         return self.v(torch.tanh(asks.unsqueeze(1) + self.keys[:n])).squeeze(2)
+
+
+def _stepwise(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A layer for one step after the other: if it is torch's own, with one gradient for all."""
+    if type(linear) is not nn.Linear:  # LoRA's, for one, does more than its weight says
+        return linear
+    return functools.partial(ops.masked_linear_step, ops.prepare(linear.weight, linear.bias))
 
 
 _NORMALISE = {"softmax": torch.softmax, "sparsemax": sparsemax}

@@ -178,6 +178,8 @@ def assert_equal_to(relative: float, got: dict[str, Tensor], want: dict[str, Ten
 
 MODELS = {name: WAYS[name] for name in WAYS if name.startswith(("feed", "label", "coverage",
                                                                "tied", "sparsemax"))}  # fmt: skip
+MODELS["LoRA, general"] = {"lora_layers": "linear_in", "lora_rank": 2}
+MODELS["LoRA, mlp"] = {"lora_layers": "linear_query", "lora_rank": 2, "global_attention": "mlp"}
 
 
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
@@ -231,7 +233,7 @@ def compare_losses(pair: list[tuple[Any, Any]], given: dict[str, Tensor]) -> dic
 def test_gradients_of_the_loss(models: Any, double_loss: None, options: dict[str, Any]) -> None:
     """Through the loss and its statistics; what is padded counts for nothing."""
     got = compare_losses(models(**options), batch())
-    if "share_decoder_embeddings" not in options:
+    if not {"share_decoder_embeddings", "lora_layers"} & options.keys():
         for side in ("encoder", "decoder"):
             table = got[f"{side}.embeddings.make_embedding.emb_luts.0.weight"]
             assert not table[1].any(), "the padding word learns nothing"
