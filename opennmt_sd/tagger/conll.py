@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 DOCSTART = "-DOCSTART-"
 TAB = "\t"
 TAG = re.compile(r"O|[BIES]-\S.*")
+BILOU = " (of BILOU, write L- as E-, and U- as S-)"
 
 
 class ConllError(ValueError):
@@ -129,7 +130,8 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     cells of an empty line are none; those of a ``-DOCSTART-`` line, that one.
 
     Raises:
-        ConllError: not UTF-8, an empty cell, or another number of columns than the first row's.
+        ConllError: not UTF-8, lines that end otherwise, an empty cell, or another number of
+            columns than the first row's.
     """
     text = read_text(path)
     lines = text.removesuffix("\n").split("\n") if text else []
@@ -137,6 +139,11 @@ def rows(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     separator: str | None = None
     for number, raw in enumerate([*lines, ""], start=1):
         line = raw.rstrip("\r")
+        if "\r" in line:
+            raise ConllError(
+                f"{path}:{number}: a carriage return within the line: {line[:40]!r}. Lines must "
+                "end with \\n or \\r\\n: convert it first"
+            )
         if not line.strip(" \t"):
             yield number, line, []
             continue
@@ -174,7 +181,7 @@ def _tag(path: Path, number: int, cells: Sequence[str]) -> str:
     if not TAG.fullmatch(tag):
         raise ConllError(
             f"{path}:{number}: {tag!r} in the last column is no tag: expected O, or B-, I-, E- or "
-            "S- and a type"
+            "S- and a type" + (BILOU if tag[:2] in ("L-", "U-") else "")
         )
     return tag
 

@@ -36,7 +36,7 @@ class Tagged:
 
 def is_text(path: Path, kind: str) -> bool:
     """Whether a file is read as plain text."""
-    return kind == "text" or (kind == "auto" and path.suffix == ".txt")
+    return kind == "text" or (kind == "auto" and path.suffix == ".txt" and not _is_tagged(path))
 
 
 def tag(
@@ -45,7 +45,8 @@ def tag(
     """Tag a file.
 
     Args:
-        kind: ``"conll"``, ``"text"``, or ``"auto"`` (default): text for names that end in .txt.
+        kind: ``"conll"``, ``"text"``, or ``"auto"`` (default): text for names that end in .txt,
+            unless all of it is CoNLL columns with tags (some data sets are called so).
         language: whose spaCy tokenizer cuts a text.
         batch_size: sentences that are decoded together.
 
@@ -80,6 +81,20 @@ def _tags(
     trained: Trained, sentences: Sequence[Sequence[str]], scheme: str, batch_size: int
 ) -> list[list[str]]:
     return [schemes.convert(tags, scheme) for tags in trained.tags(sentences, batch_size)]
+
+
+def _is_tagged(path: Path) -> bool:
+    """Whether all of it is rows, two at least, with a tag in the last column."""
+    count = 0
+    try:
+        for _, _, cells in conll.rows(path):
+            if cells and cells != [conll.DOCSTART]:
+                if len(cells) < 2 or not conll.TAG.fullmatch(cells[-1]):
+                    return False
+                count += 1
+    except conll.ConllError:
+        return False
+    return count > 1
 
 
 def _gold(path: Path) -> tuple[list[list[str]] | None, str]:

@@ -73,7 +73,16 @@ def test_forms_of_rows(write, text: str, words: list[list[str]]) -> None:
             "{path}:2: 'PER' in the last column is no tag: expected O, or B-, I-, E- or S- and a "
             "type",
         ),
-        ("a L-PER\n", "{path}:1: 'L-PER' in the last column is no tag: expected O"),
+        (
+            "a U-PER\n",
+            "{path}:1: 'U-PER' in the last column is no tag: expected O, or B-, I-, E- or S- and a "
+            "type (of BILOU, write L- as E-, and U- as S-)",
+        ),
+        (
+            "a O\rb O\r",
+            "{path}:1: a carriage return within the line: 'a O\\rb O'. Lines must end with \\n or "
+            "\\r\\n: convert it first",
+        ),
         ("-DOCSTART- O\n\n", "{path} holds no sentence: expected a word and its tag on each line"),
         ("", "{path} holds no sentence"),
         ("a B-X\nb O\nc I-X\n", "{path} mixes tag schemes: 1 entities begin with B- (the first in"),

@@ -97,6 +97,15 @@ def test_plain_text_in(trained: Trained, write) -> None:
         files.tag(trained, write("Mary", "a.txt"), language="xx-none")
 
 
+def test_columns_in_a_txt_file_are_columns(trained: Trained, write) -> None:
+    text = "Mary I-PER\nmet O\n\nParis I-LOC\n"
+    tagged = files.tag(trained, write(text, "test.txt"))
+    assert tagged.sentences == [["Mary", "met"], ["Paris"]]
+    for text in ("Vitamin O", "We met O\nin Paris\n", "Mary\nPeter\n"):
+        assert files.is_text(write(text, "a.txt"), "auto"), text
+    assert files.is_text(write("Mary O\nmet O\n", "a.txt"), "text")
+
+
 def test_tags_of_no_scheme_are_no_obstacle(
     trained: Trained, write, caplog: pytest.LogCaptureFixture
 ) -> None:
