@@ -95,8 +95,10 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         source = checks.value("predict.input")
         if source is None:
             checks.fault("predict.input", "mode=predict needs a file: CoNLL columns, or .txt")
-        elif not Path(source).is_file():
+        elif not Path(source).exists():
             checks.fault("predict.input", "there is no such file")
+        elif not Path(source).is_file():
+            checks.fault("predict.input", "is no ordinary file, and it is read more than once")
         else:
             _check_outputs(checks, Path(source))
     checks.finish()

@@ -119,7 +119,10 @@ def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all; into a pipe or a device, as it is."""
+    if path.exists() and not path.is_file():  # its name must not be given to a file
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
     partial = path.with_name(path.name + ".partial")
     with open(partial, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)

@@ -84,7 +84,18 @@ class Trained:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trained:
-        return cls.from_state(torch.load(io.BytesIO(data), weights_only=True), "the data")
+        """From what :meth:`to_bytes` gave.
+
+        Raises:
+            CheckpointError: it is something else.
+        """
+        try:
+            state = torch.load(io.BytesIO(data), weights_only=True)
+        except Exception as error:  # a foreign pickle can raise anything
+            raise checkpoint.CheckpointError(
+                f"these {len(data):,} bytes are no tagger: take what to_bytes gave, all of it"
+            ) from error
+        return cls.from_state(state, "the data")
 
     def _state(self) -> dict[str, Any]:
         weights = checkpoint.plain(self.model.state_dict())

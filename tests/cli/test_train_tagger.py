@@ -213,6 +213,8 @@ def test_every_fault_at_once(tagger, run) -> None:
         (("mode=predict",), "checkpoint=None: mode=predict needs the path of a tagger.pt or best"),
         (("mode=predict",), "predict.input=None: mode=predict needs a file"),
         (("mode=tag",), "mode=tag: use one of train, evaluate, predict"),
+        (("mode=predict", "predict.input=no"), "no: there is no such file"),
+        (("mode=predict", "predict.input=data"), "data: is no ordinary file, and it is read more"),
         (
             ("mode=predict", "predict.input=data/eng.train", "predict.output=no/x"),
             "no/x: there is no such folder to write it to",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(data[:-500])
     with pytest.raises(CheckpointError, match="is cut short, damaged or no checkpoint"):
         Trained.load(tmp_path / "cut.pt")
+    for broken in (b"", b"abc", trained.to_bytes()[:-500]):
+        with pytest.raises(CheckpointError, match=r"bytes are no tagger: take what to_bytes gave"):
+            Trained.from_bytes(broken)
     checkpoint.write(tmp_path / "lm.pt", {"model": {}, "averaging": None, "constants": {}})
     with pytest.raises(CheckpointError) as error:
         Trained.load(tmp_path / "lm.pt")
@@ -122,6 +126,19 @@ def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     with pytest.raises(FileNotFoundError):
         files.write(tmp_path / "no" / "a", "x")
+
+
+def test_write_into_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.write(pipe, "é\n")
+        assert os.read(reader, 100) == "é\n".encode()
+    finally:
+        os.close(reader)
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()
 
 
 def test_card(trained: Trained, corpora: Corpora) -> None:
