@@ -19,6 +19,7 @@ from onmt.utils.misc import sequence_mask
 from torch import Tensor, nn
 
 from opennmt_sd import ops
+from opennmt_sd.onmt.plain import is_plain
 
 
 class SourceAttention:
@@ -76,7 +77,7 @@ class SourceAttention:
 
 def _stepwise(linear: nn.Module) -> Callable[[Tensor], Tensor]:
     """A layer for one step after the other: if it is torch's own, with one gradient for all."""
-    if type(linear) is not nn.Linear:  # LoRA's, for one, does more than its weight says
+    if not is_plain(linear):
         return linear
     return functools.partial(ops.masked_linear_step, ops.prepare(linear.weight, linear.bias))
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.onmt.plain import is_plain
 
 
 def mark_kept(output: Tensor, keep: Keep | None) -> None:
@@ -32,7 +33,6 @@ class StructuredLossCompute(LossCompute):
         """Make a loss of stock's one of ours, where it is one that ours can compute."""
         fits = (
             type(loss) is LossCompute
-            and type(loss.generator) is nn.Linear
             and type(loss.criterion) is nn.CrossEntropyLoss
             and loss.lm_generator is None
             and loss.lm_prior_model is None
@@ -53,7 +53,8 @@ class StructuredLossCompute(LossCompute):
         alive = (target != self.padding_idx).t()  # [T, B]
         sizes = alive.sum(1).cpu()  # rows that count, at each step
         grow = bool((sizes[1:] > sizes[:-1]).any())
-        if grow or not sizes.all() or alive.shape != output.shape[1::-1] or self.lambda_align:
+        fits = alive.shape == output.shape[1::-1] and sizes.all() and not grow
+        if not fits or self.lambda_align or not is_plain(self.generator):
             return super().forward(batch, output, attns, trunc_start, trunc_size)
 
         kept = getattr(output, "kept", None)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor
 
 from opennmt_sd.onmt.checkpoint import read
@@ -237,6 +238,21 @@ def test_gradients_of_the_loss(models: Any, double_loss: None, options: dict[str
         for side in ("encoder", "decoder"):
             table = got[f"{side}.embeddings.make_embedding.emb_luts.0.weight"]
             assert not table[1].any(), "the padding word learns nothing"
+
+
+@pytest.mark.parametrize(
+    "layer", ["generator", "decoder.attn.linear_in", "decoder.attn.linear_out"]
+)
+def test_pruned_layers(models: Any, double_loss: None, layer: str) -> None:
+    """Pruning makes a weight by a hook, at each call of its layer."""
+    pair = models()
+    for model, _ in pair:
+        torch.manual_seed(4)
+        linear = model.get_submodule(layer)
+        torch.nn.utils.prune.random_unstructured(linear, "weight", 0.5)
+        with torch.no_grad():
+            linear.weight_orig.mul_(1.5)  # as an update would
+    assert f"{layer}.weight_orig" in compare_losses(pair, batch())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
