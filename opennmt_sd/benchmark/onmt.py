@@ -7,6 +7,7 @@ random: what an update costs does not depend on them. Making batches is no part 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import random
@@ -262,21 +263,26 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
         RedGateError: a case computes something wrong; nothing more is measured.
     """
     for case in CASES if cases is None else cases:
-        turns = works(case)
-        error = check(case, turns)
-        memory = {v: peak_mb("onmt", case.name, v, torch.get_num_threads())
-                  for v in ("torch", "ours")}  # fmt: skip
-        ms = alternate({name: work.step for name, work in turns.items()}, repeats)
-        yield _row(
-            case, "step", ms, error, draw_ms=draw_ms(case) if case.p else None,
-            units_per_s=case.words / ms["ours"] * 1e3,
-            torch_units_per_s=case.words / ms["torch"] * 1e3,
-            peak_mb=memory["ours"], torch_peak_mb=memory["torch"],
-        )  # fmt: skip
-        watches = {name: Stopwatch(work) for name, work in turns.items()}
-        alternate({name: watch.update for name, watch in watches.items()}, -(-repeats // 3))
-        for phase in PHASES:
-            yield _row(case, phase, {n: watch.ms(phase) for n, watch in watches.items()}, error)
+        yield from _measured(case, repeats)
+        gc.collect()  # models and trainers know each other: gigabytes would wait for the collector
+
+
+def _measured(case: Case, repeats: int) -> Iterator[Row]:
+    turns = works(case)
+    error = check(case, turns)
+    memory = {v: peak_mb("onmt", case.name, v, torch.get_num_threads())
+              for v in ("torch", "ours")}  # fmt: skip
+    ms = alternate({name: work.step for name, work in turns.items()}, repeats)
+    yield _row(
+        case, "step", ms, error, draw_ms=draw_ms(case) if case.p else None,
+        units_per_s=case.words / ms["ours"] * 1e3,
+        torch_units_per_s=case.words / ms["torch"] * 1e3,
+        peak_mb=memory["ours"], torch_peak_mb=memory["torch"],
+    )  # fmt: skip
+    watches = {name: Stopwatch(work) for name, work in turns.items()}
+    alternate({name: watch.update for name, watch in watches.items()}, -(-repeats // 3))
+    for phase in PHASES:
+        yield _row(case, phase, {n: watch.ms(phase) for n, watch in watches.items()}, error)
 
 
 def _row(case: Case, phase: str, ms: Mapping[str, float], error: float, **more: Any) -> Row:
