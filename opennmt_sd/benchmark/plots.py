@@ -153,6 +153,7 @@ def _bars(axes: Any, rows: Sequence[Row]) -> None:
         axes.text(row.speedup_vs_torch, i - 0.2, f" {row.speedup_vs_torch:.2f}x", va="center",
                   fontsize=8)  # fmt: skip
     axes.axvline(1, color="k", linewidth=0.6)
+    axes.margins(x=0.1)  # room for the figure behind the longest bar
     axes.set_yticks(list(places), names)
     axes.invert_yaxis()
     axes.set_xlabel("speed-up")

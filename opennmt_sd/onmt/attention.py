@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.onmt.plain import is_plain
+from opennmt_sd.onmt.targets import SortedTargets
 
 
 class SourceAttention:
@@ -73,6 +74,41 @@ class SourceAttention:
             return torch.bmm(self.enc_out[:n], query.unsqueeze(2)).squeeze(2)
         asks = self.linear_query(query)
         return self.v(torch.tanh(asks.unsqueeze(1) + self.keys[:n])).squeeze(2)
+
+
+def attend_all(
+    attn: GlobalAttention,
+    targets: SortedTargets,
+    rows: Tensor,
+    enc_out: Tensor,
+    src_len: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """``attn(queries, enc_out, src_len=src_len)`` where all queries are there at once.
+
+    Args:
+        attn: stock's module.
+        targets: which rows are there.
+        rows: the queries, packed ``[R, H]``.
+        enc_out, src_len: as in :class:`SourceAttention`.
+
+    Returns:
+        The attended states, packed ``[R, H]``, and the weights ``[B, T, S]``.
+    """
+    sizes, asks = targets.sizes, rows
+    linears = [attn.linear_out, *([attn.linear_in] if attn.attn_type == "general" else [])]
+    if attn.attn_type == "mlp" or attn.attn_func != "softmax" or not all(map(is_plain, linears)):
+        out, weights = attn(targets.unpack(rows), enc_out, src_len=src_len)
+        return targets.pack(out), weights
+    if attn.attn_type == "general":
+        asks = ops.masked_linear(rows, None, attn.linear_in.weight, batch_sizes=sizes)
+    scores = targets.unpack(asks) @ enc_out.transpose(1, 2)  # [B, T, S]
+    if src_len is not None:
+        padding = sequence_mask(src_len, max_len=enc_out.shape[1])  # True past the end
+        scores = scores.masked_fill(padding.unsqueeze(1), -torch.inf)
+    weights = torch.softmax(scores, -1)
+    both = torch.cat([targets.pack(weights @ enc_out), rows], 1)  # [R, 2 H]
+    out = ops.masked_linear(both, None, attn.linear_out.weight, batch_sizes=sizes)
+    return torch.tanh(out), weights
 
 
 def _stepwise(linear: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -13,10 +13,12 @@ import torch
 from onmt.decoders.decoder import InputFeedRNNDecoder, RNNDecoderBase, StdRNNDecoder
 from onmt.modules import Embeddings
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
+from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
-from opennmt_sd.onmt.attention import SourceAttention
+from opennmt_sd.onmt.attention import SourceAttention, attend_all
 from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.onmt.planned import Planned
@@ -54,12 +56,15 @@ class StructuredRNNDecoder(Planned, RNNDecoderBase):
 class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
     """Without input feed: one LSTM over the whole target, attention over all its outputs.
 
-    One forward for training and evaluation, in stock's order of calls. (Stock's own fails on a
-    context gate: it views an LSTM output that is not contiguous.)
+    In training nothing is computed past the end of a target, and the output there is zero.
+    Evaluation is in stock's order of calls. (Stock's own fails on a context gate: it views an LSTM
+    output that is not contiguous.)
     """
 
     def _build_rnn(self, rnn_type: str, **kwargs: Any) -> torch.nn.Module:
-        return convert(super()._build_rnn(rnn_type, **kwargs))
+        rnn: Any = convert(super()._build_rnn(rnn_type, **kwargs))
+        rnn.exact = False  # of packed rows alone, which are there in training only
+        return rnn
 
     def apply_plan(self) -> None:
         self.rnn.generator = self.generator
@@ -70,18 +75,38 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
     ) -> tuple[tuple[Tensor, Tensor], Tensor, dict[str, Tensor]]:
         emb = self.embeddings(tgt)  # [B, T, E], raw
-        B, T, E = emb.shape
-        keep = self.draw("tgt_embedding", T, B, E)
-        rnn_out, state = self.rnn(emb, self.state["hidden"], input_keep=keep)  # [B, T, H]
+        if self.training:
+            return self._train_forward_pass(tgt, emb, enc_out, src_len)
+        rnn_out, state = self.rnn(emb, self.state["hidden"])  # [B, T, H]
         dec_out, attns = rnn_out, {}
         if self.attentional:
             dec_out, attns["std"] = self.attn(rnn_out, enc_out, src_len=src_len)
         if self.context_gate is not None:
-            dropped = _apply(keep, emb.transpose(0, 1)).transpose(0, 1)
-            rows = (dropped.reshape(B * T, E), rnn_out.flatten(0, 1), dec_out.flatten(0, 1))
-            dec_out = self.context_gate(*rows).view(B, T, -1)
-        keep = self.draw_output(T, B)
-        return state, _apply(keep, dec_out.transpose(0, 1)).transpose(0, 1), attns
+            rows = (x.flatten(0, 1) for x in (emb, rnn_out, dec_out))
+            dec_out = self.context_gate(*rows).view(rnn_out.shape)
+        return state, dec_out, attns
+
+    def _train_forward_pass(
+        self, tgt: Tensor, emb: Tensor, enc_out: Tensor, src_len: Tensor | None
+    ) -> tuple[tuple[Tensor, Tensor], Tensor, dict[str, Tensor]]:
+        B, T, E = emb.shape
+        targets = SortedTargets(tgt, self.embeddings.word_padding_idx)
+        rows, sizes = targets.pack(emb), targets.sizes  # [R, E]
+        keep = self.draw("tgt_embedding", T, B, E)
+        h, c = (targets.sort(state, 1) for state in self.state["hidden"])
+        if ops.has_kernels(emb):
+            packed, (h, c) = self.rnn(PackedSequence(rows, sizes), (h, c), input_keep=keep)
+            rnn_out = packed.data  # [R, H]
+        else:  # torch would take packed rows step by step
+            rnn_out, (h, c) = self.rnn(targets.sort(emb), (h, c), input_keep=keep)
+            rnn_out = targets.pack(targets.unsort(rnn_out))
+        out, attns = rnn_out, {}
+        if self.attentional:
+            out, attns["std"] = attend_all(self.attn, targets, rnn_out, enc_out, src_len)
+        if self.context_gate is not None:
+            out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
+        out = targets.unpack(_apply(self.draw_output(T, B), out, sizes))
+        return (targets.unsort(h, 1), targets.unsort(c, 1)), out, attns
 
 
 class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
@@ -144,8 +169,10 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
 
         final_h, final_c = (targets.unsort(state, 1) for state in stack.final())
         # Attention is time first here, as stock's.
-        weights = {name: targets.unpack(steps).transpose(0, 1) for name, steps in attns.items()}
-        return (final_h, final_c), targets.unpack(outs), weights
+        weights = {
+            name: targets.unpack(torch.cat(steps)).transpose(0, 1) for name, steps in attns.items()
+        }
+        return (final_h, final_c), targets.unpack(torch.cat(outs)), weights
 
 
 class _Dropper:

@@ -52,10 +52,9 @@ class SortedTargets:
         """Rows ``[R, .]`` step by step: T of ``[n, .]``."""
         return rows.split(self.sizes.tolist())
 
-    def unpack(self, steps: Sequence[Tensor]) -> Tensor:
-        """T of ``[n, .]`` to ``[B, T, .]``, zero past the end of a target."""
+    def unpack(self, rows: Tensor) -> Tensor:
+        """Rows ``[R, .]`` to ``[B, T, .]``, zero past the end of a target."""
         if self._order is None:
-            return torch.stack(list(steps), 1)
-        rows = torch.cat(list(steps))  # [R, .]
+            return rows.view(self.T, self.B, -1).transpose(0, 1)
         padded = rows.new_zeros(self.B * self.T, rows.shape[1])
         return padded.index_copy(0, self._rows, rows).view(self.B, self.T, -1)

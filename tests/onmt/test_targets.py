@@ -44,7 +44,7 @@ def test_there_and_back(lengths: list[int]) -> None:
     x = torch.arange(1.0, B * 5 * 2 + 1).view(B, 5, 2)
     rows = targets.pack(x)
     assert len(rows) == targets.sizes.sum()
-    again = targets.unpack(targets.steps(rows))
+    again = targets.unpack(rows)
     for b, n in enumerate(lengths):
         assert torch.equal(again[b, :n], x[b, :n])
     outside = again != x
@@ -64,4 +64,4 @@ def test_without_a_padding_word_all_steps_count() -> None:
     targets = SortedTargets(words(5, 2), None)
     assert targets.sizes.tolist() == [2] * 5
     x = torch.randn(2, 5, 3)
-    assert torch.equal(targets.unpack(targets.steps(targets.pack(x))), x)
+    assert torch.equal(targets.unpack(targets.pack(x)), x)
