@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from opennmt_sd.ops.stash import Stash
+
 Forward = Callable[[Tensor, "Tensor | None", Tensor], tuple[Tensor, Tensor]]
 Backward = Callable[
     [Tensor, "Tensor | None", Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]
@@ -56,6 +58,11 @@ def attend_bp(
     return d_scores, torch.bmm(d_scores.unsqueeze(1), memory).squeeze(1)
 
 
+def first(memory: Tensor, lengths: Tensor | None, n: int) -> tuple[Tensor, Tensor | None]:
+    """The first n memories, and their lengths: those of the sequences that go on."""
+    return memory[:n], None if lengths is None else lengths[:n]
+
+
 class PreparedMemory:
     """A memory for one forward and backward pass, read step by step.
 
@@ -80,30 +87,14 @@ class _Steps:
     def __init__(self, memory: Tensor, lengths: Tensor | None, fp: Forward, bp: Backward) -> None:
         self.memory, self.lengths, self.fp, self.bp = memory, lengths, fp, bp
         self.count = 0  # of the steps that ran forward
-        self.ran: dict[int, tuple[Tensor, ...]] = {}  # weights, d_scores, d_context, query
-        self.task = -1
-
-    def stash(self, step: int, *given: Tensor) -> None:
-        # A backward pass that never asks for the memory leaves its gradients here; the next one
-        # must not count them.
-        task = torch._C._current_graph_task_id()
-        if task != self.task:
-            self.ran.clear()
-            self.task = task
-        self.ran[step] = given
+        self.ran = Stash[tuple[Tensor, ...]]()  # weights, d_scores, d_context, query
 
     def memory_grad(self) -> Tensor:
         """Over all steps that ran backward in this pass, ``[B, S, D]``."""
-        ran = [given for _, given in sorted(self.ran.items())]
-        self.ran.clear()
-        weights, d_scores, d_context, query = zip(*ran)
+        weights, d_scores, d_context, query = zip(*(given for _, given in self.ran.take()))
         B = len(self.memory)
         left = torch.stack([_whole(x, B) for x in (*weights, *d_scores)], 2)  # [B, S, 2 T]
         return left @ torch.stack([_whole(x, B) for x in (*d_context, *query)], 1)  # [B, 2 T, D]
-
-    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """The first n memories, and their lengths."""
-        return self.memory[:n], None if self.lengths is None else self.lengths[:n]
 
 
 def _whole(rows: Tensor, B: int) -> Tensor:
@@ -132,7 +123,7 @@ class _Attend(Function):
     def forward(
         ctx: Any, query: Tensor, token: Tensor, steps: _Steps  # noqa: ARG004 - orders backward
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        context, weights = steps.fp(*steps.first(len(query)), query)
+        context, weights = steps.fp(*first(steps.memory, steps.lengths, len(query)), query)
         ctx.steps = steps
         if ctx.needs_input_grad[1]:
             ctx.step = steps.count
@@ -148,11 +139,11 @@ class _Attend(Function):
         steps, token = ctx.steps, None
         if d_context is None:
             d_context = torch.zeros_like(query)
-        d_scores, d_query = steps.bp(
-            *steps.first(len(query)), weights.detach(), d_context, d_weights
-        )
+        memory, lengths = first(steps.memory, steps.lengths, len(query))
+        d_scores, d_query = steps.bp(memory, lengths, weights.detach(), d_context, d_weights)
         if ctx.needs_input_grad[1]:
-            steps.stash(ctx.step, weights.detach(), d_scores, d_context, query.detach())
+            given = weights.detach(), d_scores, d_context, query.detach()
+            steps.ran.put(ctx.step, given)
             token = query.new_zeros(())
         return d_query if ctx.needs_input_grad[0] else None, token, None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from opennmt_sd.dropout import Keep
 from opennmt_sd.eager import eager
-from opennmt_sd.ops.attention import attend_fp
+from opennmt_sd.ops.attention import attend_fp, first
 
 
 def masked_linear(
@@ -116,9 +116,7 @@ class PreparedMemory:
     lengths: Tensor | None
 
     def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        n = len(query)
-        lengths = None if self.lengths is None else self.lengths[:n]
-        return attend_fp(self.memory[:n], lengths, query)
+        return attend_fp(*first(self.memory, self.lengths, len(query)), query)
 
 
 def prepare_memory(memory: Tensor, lengths: Tensor | None) -> PreparedMemory:

@@ -22,6 +22,7 @@ from torch.autograd import Function
 from opennmt_sd.dropout import Keep, KeepSets
 from opennmt_sd.eager import eager
 from opennmt_sd.ops.attention import PreparedMemory, attend_bp, attend_fp
+from opennmt_sd.ops.stash import Stash
 
 # ------------------------------------------------------------ the three phases, over all rows
 
@@ -329,17 +330,7 @@ class _Steps:
     def __init__(self, weight: Tensor) -> None:
         self.packed = weight.t().contiguous()  # [D, N]
         self.inputs: list[tuple[Tensor, Tensor | None, float]] = []  # x or x[:, K], K, scale
-        self.grads: dict[int, Tensor] = {}  # step to dy, during one backward pass
-        self.task = -1
-
-    def stash(self, step: int, dy: Tensor) -> None:
-        # A backward pass that never asks for the weight leaves its gradients here; the next one
-        # must not count them.
-        task = torch._C._current_graph_task_id()
-        if task != self.task:
-            self.grads.clear()
-            self.task = task
-        self.grads[step] = dy
+        self.grads = Stash[Tensor]()  # dy
 
     def weight_grad(self) -> tuple[Tensor, Tensor]:
         """WG and the bias gradient over all steps that ran backward in this pass."""
@@ -347,7 +338,7 @@ class _Steps:
         dw = torch.zeros(packed.shape, dtype=_sum_dtype(packed), device=packed.device)  # [D, N]
         db = dw.new_zeros(packed.shape[1])
         dense: list[tuple[Tensor, Tensor]] = []
-        for step, dy in sorted(self.grads.items()):
+        for step, dy in self.grads.take():
             x, K, scale = self.inputs[step]
             db += dy.sum(0)
             if K is None:
@@ -357,7 +348,6 @@ class _Steps:
         if dense:
             x, dy = (torch.cat(parts) for parts in zip(*dense))
             dw += x.t() @ dy
-        self.grads.clear()
         return dw.t().to(packed.dtype).contiguous(), db.to(packed.dtype)
 
 
@@ -401,7 +391,7 @@ class _MaskedLinearStep(Function):
         _refuse_double_backward()
         dx = token = None
         if ctx.needs_input_grad[1]:
-            ctx.steps.stash(ctx.step, dy)
+            ctx.steps.grads.put(ctx.step, dy)
             token = dy.new_zeros(())
         if ctx.needs_input_grad[0]:
             packed, keep = ctx.steps.packed, ctx.keep

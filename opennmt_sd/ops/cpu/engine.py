@@ -17,6 +17,7 @@ from opennmt_sd.dropout import Keep, KeepMask, KeepSets
 from opennmt_sd.ops.attention import PreparedMemory
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.library import register
+from opennmt_sd.ops.stash import Stash
 
 SETS = "Tensor? idx, Tensor? count, float scale"
 
@@ -400,6 +401,9 @@ steps_wg = register(
 )
 
 
+_Step = tuple[Tensor, Tensor, "Keep | None", int]  # x, dy, keep, t
+
+
 class _Steps:
     """What the steps of one prepared weight leave behind for its one gradient."""
 
@@ -407,25 +411,14 @@ class _Steps:
         self.packed = kernels.prepare(weight)
         self.N, self.D = weight.shape
         self.count = 0  # of the steps that ran forward
-        self.ran: dict[int, tuple[Tensor, Tensor, Keep | None, int]] = {}  # x, dy, keep, t
-        self.task = -1
-
-    def stash(self, step: int, x: Tensor, dy: Tensor, keep: Keep | None, t: int) -> None:
-        # A backward pass that never asks for the weight leaves its gradients here; the next one
-        # must not count them.
-        task = torch._C._current_graph_task_id()
-        if task != self.task:
-            self.ran.clear()
-            self.task = task
-        self.ran[step] = x.detach(), dy, keep, t  # x with its graph would be a cycle
+        self.ran = Stash[_Step]()
 
     def weight_grad(self) -> tuple[Tensor, Tensor]:
         """WG and the bias gradient over all steps that ran backward in this pass."""
-        groups: dict[float | None, list[tuple[Tensor, Tensor, Keep | None, int]]] = {}
-        for _, given in sorted(self.ran.items()):
+        groups: dict[float | None, list[_Step]] = {}
+        for _, given in self.ran.take():
             keep = given[2]
             groups.setdefault(keep.scale if isinstance(keep, KeepSets) else None, []).append(given)
-        self.ran.clear()
         parts = [_weight_grad(steps, scale) for scale, steps in groups.items()]  # mostly one
         dw = parts[0]
         for part in parts[1:]:
@@ -434,9 +427,7 @@ class _Steps:
         return dw, torch.stack([dy.sum(0) for dy in dys]).sum(0)
 
 
-def _weight_grad(
-    steps: list[tuple[Tensor, Tensor, Keep | None, int]], scale: float | None
-) -> Tensor:
+def _weight_grad(steps: list[_Step], scale: float | None) -> Tensor:
     """WG over steps that share one scale; None: over steps without keep sets."""
     dys = [dy for _, dy, _, _ in steps]
     if scale is None:
@@ -493,7 +484,8 @@ class _MaskedLinearStep(Function):
         steps, keep, t = ctx.steps, ctx.keep, ctx.t
         dx = token = None
         if ctx.needs_input_grad[1]:
-            steps.stash(ctx.step, *ctx.saved_tensors, dy, keep, t)
+            (x,) = ctx.saved_tensors
+            steps.ran.put(ctx.step, (x.detach(), dy, keep, t))  # x with its graph is a cycle
             token = dy.new_zeros(())
         if ctx.needs_input_grad[0]:
             if isinstance(keep, KeepSets):
