@@ -34,7 +34,7 @@ class SourceAttention:
 
     def __init__(self, attn: GlobalAttention, enc_out: Tensor, src_len: Tensor | None) -> None:
         self.kind = attn.attn_type
-        self.dot_product = self.kind != "mlp" and attn.attn_func == "softmax"
+        self.dot_product = _is_dot_product(attn)
         self.out = _stepwise(attn.linear_out)
         if self.kind == "general":
             self.linear_in = _stepwise(attn.linear_in)
@@ -42,9 +42,7 @@ class SourceAttention:
             self.memory = ops.prepare_memory(enc_out, src_len)
             return
         self.enc_out, self.normalise = enc_out, _NORMALISE[attn.attn_func]
-        self.padding = None
-        if src_len is not None:
-            self.padding = sequence_mask(src_len, max_len=enc_out.shape[1])  # True past the end
+        self.padding = _padding(enc_out, src_len)
         if self.kind == "mlp":
             self.keys = attn.linear_context(enc_out)  # [B, S, H]
             self.linear_query = _stepwise(attn.linear_query)
@@ -96,19 +94,28 @@ def attend_all(
     """
     sizes, asks = targets.sizes, rows
     linears = [attn.linear_out, *([attn.linear_in] if attn.attn_type == "general" else [])]
-    if attn.attn_type == "mlp" or attn.attn_func != "softmax" or not all(map(is_plain, linears)):
+    if not _is_dot_product(attn) or not all(map(is_plain, linears)):
         out, weights = attn(targets.unpack(rows), enc_out, src_len=src_len)
         return targets.pack(out), weights
     if attn.attn_type == "general":
         asks = ops.masked_linear(rows, None, attn.linear_in.weight, batch_sizes=sizes)
     scores = targets.unpack(asks) @ enc_out.transpose(1, 2)  # [B, T, S]
-    if src_len is not None:
-        padding = sequence_mask(src_len, max_len=enc_out.shape[1])  # True past the end
+    padding = _padding(enc_out, src_len)
+    if padding is not None:
         scores = scores.masked_fill(padding.unsqueeze(1), -torch.inf)
     weights = torch.softmax(scores, -1)
     both = torch.cat([targets.pack(weights @ enc_out), rows], 1)  # [R, 2 H]
     out = ops.masked_linear(both, None, attn.linear_out.weight, batch_sizes=sizes)
     return torch.tanh(out), weights
+
+
+def _is_dot_product(attn: GlobalAttention) -> bool:
+    return attn.attn_type != "mlp" and attn.attn_func == "softmax"
+
+
+def _padding(enc_out: Tensor, src_len: Tensor | None) -> Tensor | None:
+    """bool ``[B, S]``, True past a source's end; None for no padding."""
+    return None if src_len is None else sequence_mask(src_len, max_len=enc_out.shape[1])
 
 
 def _stepwise(linear: nn.Module) -> Callable[[Tensor], Tensor]:
