@@ -85,16 +85,21 @@ def _tags(
 
 def _is_tagged(path: Path) -> bool:
     """Whether all of it is rows, two at least, with a tag in the last column."""
-    count = 0
     try:
-        for _, _, cells in conll.rows(path):
-            if cells and cells != [conll.DOCSTART]:
-                if len(cells) < 2 or not conll.TAG.fullmatch(cells[-1]):
-                    return False
-                count += 1
+        return _tagged_rows(path) > 1
     except conll.ConllError:
         return False
-    return count > 1
+
+
+def _tagged_rows(path: Path) -> int:
+    """How many rows there are, all with a tag in the last column; 0 where one has none."""
+    count = 0
+    for _, _, cells in conll.rows(path):
+        if cells and cells != [conll.DOCSTART]:
+            if len(cells) < 2 or not conll.TAG.fullmatch(cells[-1]):
+                return 0
+            count += 1
+    return count
 
 
 def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
@@ -102,13 +107,7 @@ def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
 
     Tags that fit no scheme are no obstacle: only words are needed, and conlleval reads any tags.
     """
-    columns = 0
-    for _, _, cells in conll.rows(path):
-        if cells and cells != [conll.DOCSTART]:
-            columns = len(cells)
-            if columns == 1 or not conll.TAG.fullmatch(cells[-1]):
-                return None, "iob2"
-    if not columns:
+    if not _tagged_rows(path):
         return None, "iob2"
     try:
         corpus = conll.read(path)
