@@ -85,11 +85,13 @@ def _growth(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
                       color=(0.1, 0.2, 0.5, shade), label=f"p {p:g}")  # fmt: skip
             axes.axhline(1 / (1 - p), color=(0.1, 0.2, 0.5, shade), linestyle="--", linewidth=0.6)
     for axes, title in ((gain, "against torch, all phases"), (own, "against ours at p 0")):
-        axes.set(title=f"{title} (dashed: 1/(1-p))", xlabel="width H", xscale="log", yscale="log")
+        axes.set(title=title, xlabel="width H", xscale="log", yscale="log")
         axes.set_xticks(widths, [str(H) for H in widths])
         _plain_ticks(axes, rows)
-        axes.legend(fontsize=7)
-    gain.set_ylabel("speed-up")
+        axes.set_ylim(bottom=0.9)
+    gain.set_ylabel("speed-up (dashed: 1/(1-p))")
+    lines, names = gain.get_legend_handles_labels()
+    own.legend(lines[::-1], names[::-1], fontsize=7, loc="upper right")  # there it covers no line
 
     for phase, colour in COLOURS.items():
         of = [row for row in rows if row.phase == phase]
@@ -101,7 +103,7 @@ def _growth(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
     limit = [min(ceilings.gflops, ceilings.gbs * i) for i in intensity]
     roof.plot(intensity, limit, "k-", linewidth=1)
     roof.axhline(0.8 * ceilings.gflops, color="k", linestyle=":", linewidth=0.8)
-    roof.set(title="roofline (small dots: high p; dotted: 0.8 of the peak)", xscale="log",
+    roof.set(title="roofline (small: high p; dotted: 0.8 of peak)", xscale="log",
              yscale="log", xlabel="kept FLOPs a byte that must move",
              ylabel="kept GFLOP/s")  # fmt: skip
     roof.legend(fontsize=7)
