@@ -172,6 +172,16 @@ def test_one_seed_gives_the_same_sets(pattern: DropoutPattern) -> None:
 
 
 @every_case
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_a_mask_keeps_what_the_sets_keep(pattern: DropoutPattern, p: float) -> None:
+    pattern = dataclasses.replace(pattern, p=p)
+    mask, sets = pattern.draw_mask(7, 3, 50, seeded(5)), pattern.draw(7, 3, 50, seeded(5))
+    assert type(mask) is KeepMask
+    assert torch.equal(mask.mask(), sets.mask())
+    assert mask.scale == sets.scale
+
+
+@every_case
 def test_a_generator_of_its_own(pattern: DropoutPattern) -> None:
     state = torch.get_rng_state()
     first = pattern.draw(4, 2, 50, seeded(5))

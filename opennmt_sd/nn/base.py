@@ -8,6 +8,8 @@ import torch
 
 from opennmt_sd.dropout import DropoutPattern
 
+NOTHING = DropoutPattern(0.0)
+
 
 class PatternAttribute:
     """An attribute that takes a pattern, a bare rate or None, and gives a pattern.
@@ -22,7 +24,7 @@ class PatternAttribute:
     def __get__(self, module: Any, owner: type | None = None) -> Any:
         if module is None:
             return self
-        return module.__dict__.get(f"_pattern_{self.name}", DropoutPattern(0.0))
+        return module.__dict__.get(f"_pattern_{self.name}", NOTHING)
 
     def __set__(self, module: Any, value: DropoutPattern | float | None) -> None:
         if not isinstance(value, DropoutPattern):

@@ -172,26 +172,41 @@ class StructuredLSTM(Structured, nn.LSTM):
         finals: list[State] = []
         for k, directions in enumerate(weights):
             pattern = self.dropout if k else self.input_dropout
-            keep = self._draw(pattern, T, B, x.shape[-1]) if k or input_keep is None else input_keep
+            given = None if k else input_keep
             count = len(directions)
             state = hx[0][k * count : (k + 1) * count], hx[1][k * count : (k + 1) * count]
-            x, final = self._layer(x, keep, state, directions, sizes, T, B)
+            if self._compacts(x, pattern, given, sizes, B):
+                keep = self._draw(pattern, T, B, x.shape[-1]) if given is None else given
+                x, final = self._layer(x, keep, state, directions, sizes, T, B)
+            else:  # nothing that a smaller product would serve: torch's own layer, one call
+                if given is not None:
+                    x = given.apply(x, sizes)
+                elif self.training and pattern.active:
+                    x = pattern.draw_mask(T, B, x.shape[-1], self.generator).apply(x, sizes)
+                flat = [w for direction in directions for w in direction]
+                x, final = self._torch_lstm(x, state, flat, 1, sizes)
             finals.append(final)
         h, c = (torch.cat(states) for states in zip(*finals))
         return x, (h, c)
+
+    def _compacts(
+        self, x: Tensor, pattern: DropoutPattern, given: Keep | None, sizes: Tensor | None, B: int
+    ) -> bool:
+        """Whether a layer that drops x runs on our ops, and not on torch's layer."""
+        if (self.training and self.recurrent_dropout.active) or ops.forced() is not None:
+            return True
+        if self._packed_kernels(x, sizes):
+            return True
+        if isinstance(given, KeepSets):
+            share = 1 - sum(given.counts) / max(1, given.steps * given.width)
+        else:
+            share = pattern.p if given is None and pattern.structured and self.training else 0.0
+        return ops.worth_compacting(x, 4 * self.hidden_size, B, share)
 
     def _layer(
         self, x: Tensor, keep: Keep | None, hx: State, directions: list[list[Tensor]],
         sizes: Tensor | None, T: int, B: int,
     ) -> tuple[Tensor, State]:  # fmt: skip
-        recurrent = self.training and self.recurrent_dropout.active
-        compacts = isinstance(keep, KeepSets) and ops.worth_compacting(x, 4 * self.hidden_size)
-        ours = recurrent or compacts or self._packed_kernels(x, sizes)
-        if not ours and ops.forced() is None:
-            # Nothing here that a smaller product would serve: torch's own layer, one call.
-            x = x if keep is None else keep.apply(x, sizes)
-            return self._torch_lstm(x, hx, [w for d in directions for w in d], 1, sizes)
-
         if x.device.type != "cpu":
             _tell_of_loop(x.device.type)
         outputs, hs, cs = [], [], []
@@ -211,8 +226,9 @@ class StructuredLSTM(Structured, nn.LSTM):
 
     @staticmethod
     def _packed_kernels(x: Tensor, sizes: Tensor | None) -> bool:
-        """Whether x is packed and has native kernels: torch runs packed rows step by step."""
-        return sizes is not None and ops.has_kernels(x)
+        """Whether x is packed, of several sequences, and has native kernels: torch runs packed
+        rows step by step."""
+        return sizes is not None and int(sizes[0]) > 1 and ops.has_kernels(x)
 
     def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:
         if not (self.training and pattern.active):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -58,12 +58,16 @@ class Drawn(defaultdict[float, list[Keep]]):
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """Records what is drawn, so that a test can apply the same sets by hand."""
-    drawn, real = Drawn(), DropoutPattern.draw
+    drawn = Drawn()
 
-    def draw(pattern: DropoutPattern, *size: int, **kwargs: object) -> Keep:
-        keep = real(pattern, *size, **kwargs)
-        drawn[pattern.p].append(keep)
-        return keep
+    def recorded(real: Callable[..., Keep]) -> Callable[..., Keep]:
+        def draw(pattern: DropoutPattern, *size: int, **kwargs: object) -> Keep:
+            keep = real(pattern, *size, **kwargs)
+            drawn[pattern.p].append(keep)
+            return keep
 
-    monkeypatch.setattr(DropoutPattern, "draw", draw)
+        return draw
+
+    for name in ("draw", "draw_mask"):
+        monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
     return drawn

@@ -236,13 +236,16 @@ def test_engines_agree(build: Build, option: str, encoder: str, case: str, engin
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[Keep]]:
     """Every draw, by its rate, so that a test can apply the same sets by hand."""
     drawn: dict[float, list[Keep]] = defaultdict(list)
-    real = DropoutPattern.draw
 
-    def draw(pattern: DropoutPattern, *size: Any, **kwargs: Any) -> Keep:
-        drawn[pattern.p].append(real(pattern, *size, **kwargs))
-        return drawn[pattern.p][-1]
+    def recorded(real: Callable[..., Keep]) -> Callable[..., Keep]:
+        def draw(pattern: DropoutPattern, *size: Any, **kwargs: Any) -> Keep:
+            drawn[pattern.p].append(real(pattern, *size, **kwargs))
+            return drawn[pattern.p][-1]
 
-    monkeypatch.setattr(DropoutPattern, "draw", draw)
+        return draw
+
+    for name in ("draw", "draw_mask"):
+        monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
     return drawn
 
 
