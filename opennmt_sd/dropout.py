@@ -112,12 +112,14 @@ class DropoutPattern:
     def draw_mask(
         self, T: int, B: int, D: int, generator: torch.Generator | None = None
     ) -> KeepMask:
-        """What :meth:`draw` would keep, as a mask: for an input that is masked and then multiplied
-        densely. Quicker than sets; of a structured pattern it is ``[S, 1, D]``."""
-        shape = (T if self.time == "random" else 1, 1 if self.structured else B, D)
+        """What :meth:`draw` would keep, as a mask whatever the pattern: quicker than sets where the
+        input is masked and then multiplied densely."""
+        S = T if self.time == "random" else 1
         if not self.active:
-            return KeepMask(torch.ones(shape, dtype=torch.bool), 1.0)
-        return KeepMask(draw_mask(draw_seed(generator), shape, self.p), self.scale)
+            return KeepMask(torch.ones((S, B, D), dtype=torch.bool), 1.0)
+        shape = (S, 1 if self.structured else B, D)
+        mask = draw_mask(draw_seed(generator), shape, self.p)
+        return KeepMask(mask.expand(S, B, D), self.scale)
 
 
 class Keep:
@@ -301,7 +303,7 @@ class KeepMask(Keep):
     """The kept units of each step and sample: the dense form, for ``space="random"``.
 
     Args:
-        dense: boolean ``[S, B, D]``, True is kept; ``[S, 1, D]``: for all samples.
+        dense: boolean ``[S, B, D]``, True is kept.
         scale: what kept values are multiplied by.
 
     Raises:

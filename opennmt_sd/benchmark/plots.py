@@ -88,7 +88,7 @@ def _growth(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
         axes.set(title=title, xlabel="width H", xscale="log", yscale="log")
         axes.set_xticks(widths, [str(H) for H in widths])
         _plain_ticks(axes, rows)
-        axes.set_ylim(bottom=0.9)
+        axes.set_ylim(bottom=min(0.9, axes.get_ylim()[0]))
     gain.set_ylabel("speed-up (dashed: 1/(1-p))")
     lines, names = gain.get_legend_handles_labels()
     own.legend(lines[::-1], names[::-1], fontsize=7, loc="upper right")  # there it covers no line

@@ -175,7 +175,7 @@ class StructuredLSTM(Structured, nn.LSTM):
             given = None if k else input_keep
             count = len(directions)
             state = hx[0][k * count : (k + 1) * count], hx[1][k * count : (k + 1) * count]
-            if self._compacts(x, pattern, given, sizes, B):
+            if self._ours(x, pattern, given, sizes):
                 keep = self._draw(pattern, T, B, x.shape[-1]) if given is None else given
                 x, final = self._layer(x, keep, state, directions, sizes, T, B)
             else:  # nothing that a smaller product would serve: torch's own layer, one call
@@ -189,19 +189,16 @@ class StructuredLSTM(Structured, nn.LSTM):
         h, c = (torch.cat(states) for states in zip(*finals))
         return x, (h, c)
 
-    def _compacts(
-        self, x: Tensor, pattern: DropoutPattern, given: Keep | None, sizes: Tensor | None, B: int
+    def _ours(
+        self, x: Tensor, pattern: DropoutPattern, given: Keep | None, sizes: Tensor | None
     ) -> bool:
-        """Whether a layer that drops x runs on our ops, and not on torch's layer."""
+        """Whether a layer on x runs on our ops, and not as torch's own on a masked input."""
         if (self.training and self.recurrent_dropout.active) or ops.forced() is not None:
             return True
-        if self._packed_kernels(x, sizes):
-            return True
-        if isinstance(given, KeepSets):
-            share = 1 - sum(given.counts) / max(1, given.steps * given.width)
-        else:
-            share = pattern.p if given is None and pattern.structured and self.training else 0.0
-        return ops.worth_compacting(x, 4 * self.hidden_size, B, share)
+        drawn = self.training and pattern.active and pattern.structured
+        sets = isinstance(given, KeepSets) if given is not None else drawn
+        compacts = sets and ops.worth_compacting(x, 4 * self.hidden_size)
+        return compacts or self._packed_kernels(x, sizes)
 
     def _layer(
         self, x: Tensor, keep: Keep | None, hx: State, directions: list[list[Tensor]],
@@ -226,9 +223,8 @@ class StructuredLSTM(Structured, nn.LSTM):
 
     @staticmethod
     def _packed_kernels(x: Tensor, sizes: Tensor | None) -> bool:
-        """Whether x is packed, of several sequences, and has native kernels: torch runs packed
-        rows step by step."""
-        return sizes is not None and int(sizes[0]) > 1 and ops.has_kernels(x)
+        """Whether x is packed and has native kernels: torch runs packed rows step by step."""
+        return sizes is not None and ops.has_kernels(x)
 
     def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:
         if not (self.training and pattern.active):

@@ -76,24 +76,16 @@ def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
 SMALL = 16_000_000
 
 
-# The rows of a step share what it costs to take the weight apart: so many at least, and so many
-# of them times the rate (measured: 4 rows pay at p .3, 8 at .1).
-ROWS, ROWS_LEFT_OUT = 4, 0.8
-
-
-def worth_compacting(x: torch.Tensor, N: int, B: int, p: float) -> bool:
+def worth_compacting(x: torch.Tensor, N: int) -> bool:
     """Whether to leave units out where torch has a dense layer that does the same.
 
     Args:
         x: the rows of a product, ``[.., D]``.
         N: the outputs of its weight ``[N, D]``.
-        B: the rows of a step.
-        p: the share of units that is left out.
     """
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
-    pays = x.numel() * N >= SMALL and B >= ROWS and B * p >= ROWS_LEFT_OUT
-    return pays and engine_for(x.device, x.dtype) == "cpu"
+    return x.numel() * N >= SMALL and engine_for(x.device, x.dtype) == "cpu"
 
 
 def has_kernels(x: torch.Tensor) -> bool:

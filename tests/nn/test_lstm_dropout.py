@@ -291,36 +291,18 @@ def test_structured_training_multiplies_less(engine: str, rates: dict[str, float
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
-@pytest.mark.parametrize(
-    ("T", "B", "p", "pays"),
-    [
-        (20, 40, 0.5, True), (2, 40, 0.5, False), (800, 1, 0.5, False), (200, 4, 0.5, True),
-        (200, 4, 0.1, False), (20, 40, 0.1, True),
-    ],
-    ids=["large", "small", "one row a step", "a few rows", "a few rows, low rate", "low rate"],
-)  # fmt: skip
-def test_the_automatic_choice_compacts_where_it_pays(
-    T: int, B: int, p: float, pays: bool, given: bool
-) -> None:
-    """A small layer, one with few rows a step, or one without native kernels, is torch's own on a
-    masked input."""
-    D, H = 200, 32
-    lstm = StructuredLSTM(D, H, input_dropout=p)
-    keep = DropoutPattern(p).draw(T, B, D) if given else None
+@pytest.mark.parametrize(("T", "pays"), [(20, True), (2, False)], ids=["large", "small"])
+def test_the_automatic_choice_compacts_where_it_pays(T: int, pays: bool, given: bool) -> None:
+    """A small layer, or one without native kernels, is torch's own on a masked input."""
+    B, D, H = 40, 200, 32
+    lstm = StructuredLSTM(D, H, input_dropout=0.5)
+    keep = DropoutPattern(0.5).draw(T, B, D) if given else None
     calls = []
     with pytest.MonkeyPatch.context() as patch:
         real = ops.lstm_layer
         patch.setattr(ops, "lstm_layer", lambda *a, **k: calls.append(1) or real(*a, **k))
         lstm(torch.randn(T, B, D), input_keep=keep)
     assert bool(calls) is (pays and ops.engine_for() == "cpu")
-
-
-def test_one_packed_sequence_is_torchs() -> None:
-    lstm = StructuredLSTM(D, 8, input_dropout=0.5)
-    x = pack_padded_sequence(torch.randn(5, 1, D), torch.tensor([5]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "lstm_layer", None)  # not to be called
-        lstm(x)
 
 
 def test_packed_results_keep_their_order() -> None:
