@@ -85,7 +85,7 @@ def worth_compacting(x: torch.Tensor, N: int) -> bool:
     """
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
-    return x.numel() * N >= SMALL and engine_for(x.device, x.dtype) == "cpu"
+    return x.numel() * N >= SMALL and has_kernels(x)
 
 
 def has_kernels(x: torch.Tensor) -> bool:
