@@ -98,15 +98,13 @@ class DropoutPattern:
         Returns:
             :class:`KeepSets` for a structured pattern, :class:`KeepMask` for a random one.
         """
-        S = T if self.time == "random" else 1
+        if not self.structured:
+            return self._mask(T, B, D, generator)
+        S = self._steps(T)
         if not self.active:
-            ones = torch.ones((S, D) if self.structured else (S, B, D), dtype=torch.bool)
-            return KeepSets.from_mask(ones, 1.0) if self.structured else KeepMask(ones, 1.0)
-        seed = draw_seed(generator)
-        if self.structured:
-            idx, count = draw_sets(seed, S, D, self.p)
-            return KeepSets._trusted(idx, count, self.scale)
-        return KeepMask(draw_mask(seed, (S, B, D), self.p), self.scale)
+            return KeepSets.from_mask(torch.ones((S, D), dtype=torch.bool), 1.0)
+        idx, count = draw_sets(draw_seed(generator), S, D, self.p)
+        return KeepSets._trusted(idx, count, self.scale)
 
     @traceable
     def draw_mask(
@@ -114,12 +112,19 @@ class DropoutPattern:
     ) -> KeepMask:
         """What :meth:`draw` would keep, as a mask whatever the pattern: quicker than sets where the
         input is masked and then multiplied densely."""
-        S = T if self.time == "random" else 1
+        return self._mask(T, B, D, generator)
+
+    def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
+        S = self._steps(T)
         if not self.active:
             return KeepMask(torch.ones((S, B, D), dtype=torch.bool), 1.0)
         shape = (S, 1 if self.structured else B, D)
         mask = draw_mask(draw_seed(generator), shape, self.p)
         return KeepMask(mask.expand(S, B, D), self.scale)
+
+    def _steps(self, T: int) -> int:
+        """S: how many steps a draw holds."""
+        return T if self.time == "random" else 1
 
 
 class Keep:
