@@ -7,11 +7,15 @@ import resource
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+
+from opennmt_sd import DropoutPattern
+from opennmt_sd.dropout import Keep
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -55,3 +59,21 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limited
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[Keep]]:
+    """Every draw since the test began, by its rate, so that a test can apply the same by hand."""
+    drawn: dict[float, list[Keep]] = defaultdict(list)
+
+    def recorded(real: Callable[..., Keep]) -> Callable[..., Keep]:
+        def draw(pattern: DropoutPattern, *size: int, **kwargs: object) -> Keep:
+            keep = real(pattern, *size, **kwargs)
+            drawn[pattern.p].append(keep)
+            return keep
+
+        return draw
+
+    for name in ("draw", "draw_mask"):
+        monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
+    return drawn

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from opennmt_sd import DropoutPattern, ops
-from opennmt_sd.dropout import Keep
+from opennmt_sd import ops
 from opennmt_sd.ops.cpu import native
 from opennmt_sd.ops.engines import ENGINES
 
@@ -46,28 +44,3 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The automatic choice, and each engine forced."""
     with ops.use(there(request.param)):
         yield request.param
-
-
-class Drawn(defaultdict[float, list[Keep]]):
-    """Every draw since the test began, by the rate of its pattern."""
-
-    def __init__(self) -> None:
-        super().__init__(list)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    """Records what is drawn, so that a test can apply the same sets by hand."""
-    drawn = Drawn()
-
-    def recorded(real: Callable[..., Keep]) -> Callable[..., Keep]:
-        def draw(pattern: DropoutPattern, *size: int, **kwargs: object) -> Keep:
-            keep = real(pattern, *size, **kwargs)
-            drawn[pattern.p].append(keep)
-            return keep
-
-        return draw
-
-    for name in ("draw", "draw_mask"):
-        monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
-    return drawn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -230,23 +229,6 @@ def test_engines_agree(build: Build, option: str, encoder: str, case: str, engin
 
 
 # ---------------------------------------------------------------- everything dropped: by hand
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[Keep]]:
-    """Every draw, by its rate, so that a test can apply the same sets by hand."""
-    drawn: dict[float, list[Keep]] = defaultdict(list)
-
-    def recorded(real: Callable[..., Keep]) -> Callable[..., Keep]:
-        def draw(pattern: DropoutPattern, *size: Any, **kwargs: Any) -> Keep:
-            drawn[pattern.p].append(real(pattern, *size, **kwargs))
-            return drawn[pattern.p][-1]
-
-        return draw
-
-    for name in ("draw", "draw_mask"):
-        monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
-    return drawn
 
 
 class Player(nn.Module):
