@@ -51,18 +51,18 @@ if(NOT OPENNMT_SD_CAN_BUILD)
   return()
 endif()
 
-nanobind_add_module(_native NB_STATIC opennmt_sd/ops/cpu/native.cpp)
+nanobind_add_module(_native NB_STATIC opennmt_sd/ops/cpu/native/module.cpp)
 target_compile_definitions(
   _native PRIVATE "OPENNMT_SD_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
 
-# One source of kernels, once for each instruction set; native.cpp picks one at run time.
+# One source of kernels, once for each instruction set; module.cpp picks one at run time.
 # Without OpenMP they run one thread. torch brings the OpenMP runtime of GCC, and shares it.
 find_package(OpenMP QUIET COMPONENTS CXX)
 foreach(isa_and_flag "avx512=-march=x86-64-v4" "avx2=-march=x86-64-v3" "baseline=-march=x86-64")
   string(REPLACE "=-march" ";-march" isa_and_flag "${isa_and_flag}")
   list(GET isa_and_flag 0 isa)
   list(GET isa_and_flag 1 flag)
-  add_library(_kernels_${isa} OBJECT opennmt_sd/ops/cpu/kernels.cpp)
+  add_library(_kernels_${isa} OBJECT opennmt_sd/ops/cpu/native/kernels.cpp)
   set_target_properties(_kernels_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_definitions(_kernels_${isa} PRIVATE SD_ISA=isa_${isa})
   # contract: a * b + c is one instruction. uninitialized: false alarms in GCC 12's own headers.

@@ -6,7 +6,7 @@
 #
 #   scripts/check_sanitizers.sh [ISA..]      default: avx512 avx2 baseline
 #
-# Scratch memory is poisoned around and between uses, and filled with NaN (native.cpp).
+# Scratch memory is poisoned around and between uses, and filled with NaN (scratch.h).
 # PYTHON: a Python with the package and its test tools, default .venv/bin/python. TESTS: what to
 # run, default tests/ops tests/nn. Needs g++ 11; about 6 minutes, most of it tests.
 set -euo pipefail
@@ -23,7 +23,7 @@ flags=(-std=c++17 -g1 -O1 -fPIC -fvisibility=hidden -fno-strict-aliasing -fopenm
   -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
   -I"$nanobind/include" -I"$nanobind/ext/robin_map/include"
   -I"$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')")
-sources=opennmt_sd/ops/cpu
+sources=opennmt_sd/ops/cpu/native
 objects=()
 compile() { # object source flag..
   objects+=("$build/$1.o")
@@ -36,7 +36,7 @@ compile() { # object source flag..
 }
 # nanobind's own code as it is: what Python does with it is not what is looked at.
 compile nanobind "$nanobind/src/nb_combined.cpp" -DNDEBUG -fno-sanitize=all
-compile native $sources/native.cpp '-DOPENNMT_SD_COMPILER="GNU with sanitizers"'
+compile native $sources/module.cpp '-DOPENNMT_SD_COMPILER="GNU with sanitizers"'
 while read -r isa march; do
   compile "$isa" $sources/kernels.cpp -DSD_ISA=isa_"$isa" -march="$march" -ffp-contract=fast \
     -Wno-uninitialized

@@ -1,0 +1,169 @@
+// The dot tile, and its phase: BP.
+#pragma once
+#include "pack.h"
+
+namespace {
+
+constexpr int VECTORS = SD_BYTES == 64 ? 6 : 3; // of a dot tile: L * VECTORS sums
+constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on: dy stays in L1
+
+// partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
+// vectors of rows. The lanes of partial[v] are [row of the vector][unit].
+template <class T, int V>
+SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
+                   int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
+    Vec<T> sum[L<T>][V] = {};
+    const T *w[L<T>], *next[L<T>];
+    for (int u = 0; u < L<T>; u++) w[u] = unit[u], next[u] = ahead[u];
+    for (int64_t s = 0; s < strips; s++) {
+        for (int u = 0; u < L<T>; u++)
+            for (int i = 0; i < int(NR<T> * sizeof(T)); i += 64)
+                __builtin_prefetch((const char *)next[u] + i, 0, 3);
+#pragma GCC unroll 1
+        for (int q = 0; q < NR<T>; q += L<T>) {
+            Vec<T> x[L<T>];
+#pragma GCC unroll 4
+            for (int u = 0; u < L<T>; u++) x[u] = spread(w[u] + q);
+#pragma GCC unroll 6
+            for (int v = 0; v < V; v++) {
+                Vec<T> y = load(rows + v * VL<T>);
+#pragma GCC unroll 4
+                for (int u = 0; u < L<T>; u++) sum[u][v] += x[u] * y;
+            }
+            rows += ld;
+        }
+        for (int u = 0; u < L<T>; u++) w[u] += stride, next[u] += stride;
+    }
+#pragma GCC unroll 6
+    for (int v = 0; v < V; v++) {
+        Vec<T> x[L<T>];
+        for (int u = 0; u < L<T>; u++) x[u] = sum[u][v];
+        transpose(x);
+        Vec<T> total = x[0] + x[1];
+        for (int u = 2; u < L<T>; u += 2) total += x[u] + x[u + 1];
+        if (!first) total += load(partial + v * VL<T>);
+        store(partial + v * VL<T>, total);
+    }
+}
+
+// Kept units K, in tiles of L, over one block of strips, for all rows. weight begins with unit d0.
+// partial is [tiles, vectors, VL]; rows are packed (pack_rows) with `padded` rows.
+template <class T>
+void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
+               int64_t count, const T *rows, int64_t padded, int64_t vectors, T *partial,
+               bool first, Pieces &later) {
+    const Split parts(vectors, VECTORS);
+    for (int64_t j = 0; j < count; j += L<T>, partial += vectors * VL<T>) {
+        const T *unit[L<T>], *ahead[L<T>];
+        for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
+            unit[u] = weight + (K[least(j + u, count - 1)] - d0) * NR<T>;
+            ahead[u] = weight + (K[least(j + L<T> + u, count - 1)] - d0) * NR<T>;
+        }
+        later.next();
+        for (int64_t i = 0; i < parts.parts; i++) {
+            const int64_t v0 = parts.at(i), m = parts.at(i + 1) - v0;
+            with_number<VECTORS>(int(m), [&](auto V) {
+                dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * VL<T>, padded * L<T>,
+                                partial + v0 * VL<T>, first);
+            });
+        }
+    }
+}
+
+// What dot_tiles has summed for row r and the kept unit j.
+template <class T> SD_INLINE T dot_sum(const T *partial, int64_t vectors, int64_t r, int64_t j) {
+    return partial[j / L<T> * vectors * VL<T> + r * L<T> + j % L<T>];
+}
+
+// The first of the ascending units K that is not below d.
+SD_INLINE int64_t first_from(const int32_t *K, int64_t count, int64_t d) {
+    int64_t lo = 0;
+    while (count > 0) {
+        const int64_t half = count / 2;
+        if (K[lo + half] < d) lo += half + 1, count -= half + 1;
+        else count = half;
+    }
+    return lo;
+}
+
+// Each thread has its own units, so that none waits for another: one part of them, or several, so
+// that a block of a part's weight leaves room in the L2 cache. Where units would be too few, a
+// thread also has its own segments, and packs again what others pack.
+struct Grid {
+    static constexpr int64_t MOST = 384, LEAST = 128; // units of a part
+    int units, segs;
+    Grid(int threads, int64_t D) : units(threads) {
+        while (units > 1 && (threads % units || D / units < LEAST)) units--;
+        segs = threads / units;
+        units *= int(ceil_div(D > 0 ? ceil_div(D, units) : 1, MOST));
+    }
+};
+
+template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
+    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>), block = BLOCK / NR<T>;
+    const Grid grid(a.threads, D);
+    const int64_t widest = ceil_div(D, grid.units);
+    Offsets<T> at(a, G, (grid.units + 1) * L<T>);
+    int64_t most = 0;
+    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
+    most = round_up(most, G);
+    const int cells = grid.units * grid.segs;
+    Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
+        rows_of(a.threads * BLOCK * most);
+    Scratch<const void *> pieces_of(a.threads * most);
+    const T scale = T(a.keep.scale);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    for (int cell = thread(); cell < cells; cell += threads()) {
+        const int i = cell % grid.units, k = cell / grid.units;
+        const int64_t d0 = D * i / grid.units, d1 = D * (i + 1) / grid.units;
+        const int begin = a.nsegs * k / grid.segs, end = a.nsegs * (k + 1) / grid.segs;
+        T *rows = rows_of.p + thread() * BLOCK * most, *own = weights.p + thread() * BLOCK * widest;
+        const void **pieces = pieces_of.p + thread() * most;
+        // Of this thread's units in a segment: where they begin in K, how many, and their sums.
+        struct Mine {
+            int64_t from, count;
+            T *partial;
+        };
+        auto mine = [&](int s) -> Mine {
+            const int32_t *K = a.keep.of(a.segs[s].set);
+            const int64_t count = a.keep.count[a.segs[s].set], from = first_from(K, count, d0);
+            const int64_t padded = round_up(a.segs[s].rows, G);
+            return {from, first_from(K, count, d1) - from,
+                    partials.p + at.at.p[s] + (from / L<T> + i) * L<T> * padded};
+        };
+        for (int64_t s0 = 0; s0 < strips; s0 += block) {
+            const int64_t count = least(block, strips - s0), n0 = s0 * NR<T>;
+            const int64_t columns = least(N - n0, BLOCK), width = a.packed ? D : d1 - d0;
+            for (int64_t q = 0; !a.packed && q < count; q++)
+                pack_strip(a.weight + d0, N, D, width, s0 + q, own + q * width * NR<T>);
+            const T *weight = a.packed ? a.packed + s0 * D * NR<T> : own;
+            for (int s = begin; s < end; s++) {
+                const Segment &seg = a.segs[s];
+                const Mine m = mine(s);
+                if (!m.count) continue;
+                const int64_t vectors = ceil_div(seg.rows, G);
+                pack_rows(dy + seg.row * N + n0, N, seg.rows, columns, count, rows, vectors * G);
+                int next = 0; // of the segment that comes next, its rows
+                for (; s + 1 < end && next < a.segs[s + 1].rows; next++)
+                    pieces[next] = dy + (a.segs[s + 1].row + next) * N + n0;
+                Pieces later{pieces, pieces + next, int64_t(columns * sizeof(T))};
+                dot_tiles(weight, a.packed ? 0 : d0, width * NR<T>, count,
+                          a.keep.of(seg.set) + m.from, m.count, rows, vectors * G, vectors,
+                          m.partial, s0 == 0, later);
+            }
+        }
+        for (int s = begin; s < end; s++) {
+            const Segment &seg = a.segs[s];
+            const Mine m = mine(s);
+            const int32_t *K = a.keep.of(seg.set) + m.from;
+            for (int r = 0; r < seg.rows; r++) {
+                T *to = dx + (seg.row + r) * D;
+                if (d1 > d0) memset(to + d0, 0, (d1 - d0) * sizeof(T));
+                for (int64_t j = 0; strips && j < m.count; j++)
+                    to[K[j]] = scale * dot_sum(m.partial, ceil_div(seg.rows, G), r, j);
+            }
+        }
+    }
+}
+
+} // namespace

@@ -1,0 +1,32 @@
+// Random masks.
+#pragma once
+#include "base.h"
+
+namespace {
+
+// Philox4x32-10, as opennmt_sd/draw.py has it: word w of block i is element w * blocks + i.
+void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
+    constexpr int CHUNK = 64; // blocks at a time, in registers and L1
+    const int64_t blocks = ceil_div(n, 4);
+    for (int64_t i0 = 0; i0 < blocks; i0 += CHUNK) {
+        uint32_t x[4][CHUNK];
+        for (int i = 0; i < CHUNK; i++) {
+            const uint64_t counter = uint64_t(i0 + i);
+            x[0][i] = uint32_t(counter), x[1][i] = uint32_t(counter >> 32), x[2][i] = x[3][i] = 0;
+        }
+        uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+        for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (int i = 0; i < CHUNK; i++) {
+                const uint64_t a = uint64_t(x[0][i]) * 0xD2511F53u;
+                const uint64_t c = uint64_t(x[2][i]) * 0xCD9E8D57u;
+                x[0][i] = uint32_t(c >> 32) ^ x[1][i] ^ k0, x[1][i] = uint32_t(c);
+                x[2][i] = uint32_t(a >> 32) ^ x[3][i] ^ k1, x[3][i] = uint32_t(a);
+            }
+        for (int w = 0; w < 4; w++) {
+            const int64_t at = w * blocks + i0, m = least(least(CHUNK, blocks - i0), n - at);
+            for (int64_t i = 0; i < m; i++) mask[at + i] = x[w][i] >= threshold;
+        }
+    }
+}
+
+} // namespace

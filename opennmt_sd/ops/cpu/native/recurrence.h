@@ -1,0 +1,259 @@
+// The LSTM recurrence, forward and backward, over all steps.
+#pragma once
+#include "dot.h"
+#include "outer.h"
+
+namespace {
+
+// A panel is VL hidden units: four vectors of columns (i, f, g, o), two strips.
+template <class T> struct Panels {
+    int64_t H, count, stride; // stride: elements of a panel
+    explicit Panels(int64_t H) : H(H), count(ceil_div(H, VL<T>)), stride(2 * H * NR<T>) {}
+    int64_t begin(int part, int parts) const { return count * part / parts; }
+    int units(int64_t p) const { return int(least(VL<T>, H - p * VL<T>)); }
+
+    void pack_one(const T *weight, int64_t p, T *out) const {
+        for (int g = 0; g < 4; g++)
+            pack(weight + (g * H + p * VL<T>)*H, H, H, units(p),
+                 out + g / 2 * H * NR<T> + g % 2 * VL<T>, NR<T>);
+    }
+};
+
+// The steps in order, and the rows before them.
+template <class T> struct Walk {
+    const Recurrence<T> &a;
+    int64_t at(int64_t i) const { return a.reverse ? a.T_ - 1 - i : i; }
+    int64_t set(int64_t t) const { return a.S == 1 ? 0 : t; }
+    // The cell state that enters row b of step t.
+    const T *cell_before(int64_t t, int64_t b) const {
+        int64_t s = a.reverse ? t + 1 : t - 1;
+        bool given = s < 0 || s >= a.T_ || b >= a.sizes[s];
+        return given ? a.c0 + b * a.H : a.cells + (a.first[s] + b) * a.H;
+    }
+    bool keeps(int64_t t, int64_t b, int64_t unit) const {
+        return !a.mask || a.mask[t * a.mask_step + b * a.H + unit];
+    }
+};
+
+// n units of one row, from gates before the activation to activated ones, c and h.
+template <class T>
+SD_INLINE Vec<T> gates_forward(Vec<T> i, Vec<T> f, Vec<T> g, Vec<T> o, const T *c_before, T *gates,
+                               T *c, T *h, int64_t H, int n) {
+    i = sigmoid(i), f = sigmoid(f), g = tanh_of(g), o = sigmoid(o);
+    Vec<T> cell = f * load_part(c_before, n) + i * g;
+    Vec<T> hidden = o * tanh_of(cell);
+    store_part(gates, i, n);
+    store_part(gates + H, f, n);
+    store_part(gates + 2 * H, g, n);
+    store_part(gates + 3 * H, o, n);
+    store_part(c, cell, n);
+    store_part(h, hidden, n);
+    return hidden;
+}
+
+// sums [M, 4 VL], one half: h [K, M].T @ strip [K, NR].
+template <class T, int M, int FETCH>
+SD_APART void state_tile(const T *h, int64_t B, const T *strip, const int32_t *K, int64_t count, T *sums,
+                Ahead<T> ahead) {
+    Vec<T> sum[M][2] = {};
+    outer<T, M, true, true, FETCH>(h, B, strip, K, count, sum, ahead);
+#pragma GCC unroll 12
+    for (int r = 0; r < M; r++) {
+        store(sums + r * 4 * VL<T>, sum[r][0]);
+        store(sums + r * 4 * VL<T> + VL<T>, sum[r][1]);
+    }
+}
+
+template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hidden) {
+    const int64_t H = a.H, B = a.B;
+    const Panels<T> panels(H);
+    const Walk<T> walk{a};
+    const T scale = T(a.keep.scale);
+    // The state, transposed [units, B]: the one that enters a step, and the one that leaves it.
+    const int64_t units_padded = round_up(H, VL<T>);
+    Scratch<T> packed(panels.count * panels.stride), state(2 * units_padded * B);
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+        const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
+        // Sequences [b0, b1) start at step t, with the units of this thread.
+        auto start = [&](T *to, int64_t t, int64_t b0, int64_t b1) {
+            for (int64_t u = p0 * VL<T>; u < least(p1 * VL<T>, H); u++)
+                for (int64_t b = b0; b < b1; b++)
+                    to[u * B + b] = walk.keeps(t, b, u) ? a.h0[b * H + u] : T(0);
+        };
+        for (int64_t p = p0; p < p1; p++)
+            panels.pack_one(a.weight, p, packed.p + p * panels.stride);
+        if (a.T_ > 0) start(state.p, walk.at(0), 0, a.sizes[walk.at(0)]);
+#pragma omp barrier
+        for (int64_t i = 0; i < a.T_; i++) {
+            const int64_t t = walk.at(i), n = a.sizes[t];
+            const int64_t later = i + 1 < a.T_ ? walk.at(i + 1) : -1;
+            const int32_t *K = a.keep.of(walk.set(t));
+            const int64_t count = a.keep.count[walk.set(t)];
+            const T *enters = state.p + (i % 2) * units_padded * B;
+            T *leaves = state.p + (1 - i % 2) * units_padded * B;
+            const Split tiles(n, ROWS);
+            for (int64_t p = p0; p < p1; p++) {
+                const T *panel = packed.p + p * panels.stride;
+                // What this thread reads next: the next panel, or the first one of the next step.
+                Ahead<T> ahead;
+                if (p + 1 < p1) ahead = {panel + panels.stride, K};
+                else if (later >= 0)
+                    ahead = {packed.p + p0 * panels.stride, a.keep.of(walk.set(later))};
+                const int64_t u0 = p * VL<T>;
+                const int units = panels.units(p);
+                for (int64_t k = 0; k < tiles.parts; k++) {
+                    const int64_t r0 = tiles.at(k), m = tiles.at(k + 1) - r0;
+                    T sums[ROWS * 4 * VL<T>] __attribute__((aligned(64)));
+                    for (int64_t b = r0; b < r0 + m; b++) { // what the gates will need
+                        const int64_t row = a.first[t] + b, bytes = units * sizeof(T);
+                        for (int g = 0; g < 4; g++) {
+                            fetch(gates_x + row * 4 * H + g * H + u0, bytes);
+                            if (a.gates != gates_x) fetch<1>(a.gates + row * 4 * H + g * H + u0, bytes);
+                        }
+                        fetch(walk.cell_before(t, b) + u0, bytes);
+                        fetch<1>(a.cells + row * H + u0, bytes);
+                        fetch<1>(hidden + row * H + u0, bytes);
+                    }
+                    with_number<ROWS>(int(m), [&](auto M) {
+                        for (int half = 0; half < 2; half++) {
+                            const T *strip = panel + half * H * NR<T>;
+                            T *to = sums + half * NR<T>;
+                            // The lines of the panel ahead, spread over this panel's passes.
+                            const int64_t pass = 2 * k + half;
+                            const bool all = tiles.parts == 1; // two passes: two lines in each
+                            Ahead<T> lines = ahead;
+                            lines.strip += (all ? half : pass / 2) * H * NR<T> +
+                                           (all ? 0 : pass % 2) * VL<T>;
+                            if (!ahead.idx || pass >= 4)
+                                state_tile<T, M.value, 0>(enters + r0, B, strip, K, count, to, {});
+                            else if (all)
+                                state_tile<T, M.value, 2>(enters + r0, B, strip, K, count, to, lines);
+                            else
+                                state_tile<T, M.value, 1>(enters + r0, B, strip, K, count, to, lines);
+                        }
+                    });
+                    Vec<T> left[ROWS];
+                    for (int64_t b = r0; b < r0 + m; b++) {
+                        const int64_t row = a.first[t] + b;
+                        Vec<T> x[4];
+                        for (int g = 0; g < 4; g++)
+                            x[g] = load(sums + ((b - r0) * 4 + g) * VL<T>) * scale +
+                                   load_part(gates_x + (row * 4 + g) * H + u0, units);
+                        Vec<T> h = gates_forward(
+                            x[0], x[1], x[2], x[3], walk.cell_before(t, b) + u0,
+                            a.gates + row * 4 * H + u0, a.cells + row * H + u0,
+                            hidden + row * H + u0, H, units);
+                        if (a.mask && later >= 0)
+                            for (int u = 0; u < units; u++)
+                                if (!walk.keeps(later, b, u0 + u)) h[u] = T(0);
+                        left[b - r0] = h;
+                    }
+                    if (later < 0) continue;
+                    for (int64_t b = 0; b < m; b += L<T>) {
+                        const int64_t b0 = least(b, m - L<T>); // the last ones may overlap
+                        if (b0 < 0) { // fewer rows than L
+                            for (int u = 0; u < units; u++)
+                                for (int64_t j = 0; j < m; j++)
+                                    leaves[(u0 + u) * B + r0 + j] = left[j][u];
+                            continue;
+                        }
+                        Vec<T> h[L<T>];
+                        for (int j = 0; j < L<T>; j++) h[j] = left[b0 + j];
+                        transpose(h);
+                        for (int j = 0; j < L<T>; j++)
+                            store_groups(leaves + (u0 + j) * B + r0 + b0, L<T> * B, h[j]);
+                    }
+                }
+            }
+            if (later >= 0) start(leaves, later, n, a.sizes[later]);
+#pragma omp barrier
+        }
+    }
+}
+
+// n units of one row, backwards: out and d_gates are the gradients before the activation; dc comes
+// in for c and goes out for c_before.
+template <class T>
+SD_INLINE void gates_backward(const T *gates, const T *c, const T *c_before, Vec<T> dh, T *dc,
+                              T *d_gates, Vec<T> (&out)[4], int64_t H, int n) {
+    Vec<T> i = load_part(gates, n), f = load_part(gates + H, n);
+    Vec<T> g = load_part(gates + 2 * H, n), o = load_part(gates + 3 * H, n);
+    Vec<T> tc = tanh_of(load_part(c, n));
+    Vec<T> cell = load_part(dc, n) + dh * o * (T(1) - tc * tc);
+    out[0] = cell * g * i * (T(1) - i);
+    out[1] = cell * load_part(c_before, n) * f * (T(1) - f);
+    out[2] = cell * i * (T(1) - g * g);
+    out[3] = dh * tc * o * (T(1) - o);
+    store_part(dc, cell * f, n);
+    for (int k = 0; k < 4; k++) store_part(d_gates + k * H, out[k], n);
+}
+
+template <class T>
+void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc) {
+    const int64_t H = a.H, B = a.B, padded = round_up(B, G);
+    const Panels<T> panels(H);
+    const Walk<T> walk{a};
+    const T scale = T(a.keep.scale);
+    const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
+    const int64_t columns = strips * NR<T>;
+    // d_gates of one step, as pack_rows would give them, in the order of the panels' columns; two
+    // of them, so that threads wait for each other once a step.
+    Scratch<T> packed(panels.count * panels.stride), both(2 * columns * padded),
+        partials((H + (a.threads + 1) * L<T>)*padded);
+    Scratch<const void *> pieces_of(a.threads * 6 * B);
+    memset(both.p, 0, 2 * columns * padded * sizeof(T));
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+    {
+        const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
+        const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
+        const void **pieces = pieces_of.p + thread() * 6 * B;
+        for (int64_t p = p0; p < p1; p++)
+            panels.pack_one(a.weight, p, packed.p + p * panels.stride);
+        for (int64_t i = a.T_ - 1; i >= 0; i--) {
+            const int64_t t = walk.at(i), n = a.sizes[t];
+            T *rows = both.p + i % 2 * columns * padded;
+            for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
+                for (int64_t p = p0; p < p1; p++) {
+                    const int64_t u0 = p * VL<T>, row = a.first[t] + b;
+                    const int units = panels.units(p);
+                    Vec<T> d = load_part(dh + b * H + u0, units) +
+                               load_part(d_hidden + row * H + u0, units);
+                    Vec<T> out[4];
+                    gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
+                                   walk.cell_before(t, b) + u0, d, dc + b * H + u0,
+                                   d_gates + row * 4 * H + u0, out, H, units);
+                    store_part(dh + b * H + u0, Vec<T>{}, units); // dropped units get nothing more
+                    for (int g = 0; g < 4; g++)
+                        store_groups(rows + ((p * 4 + g) * G * padded + b) * L<T>, padded * L<T>,
+                                     out[g]);
+                }
+            }
+#pragma omp barrier
+            const int32_t *all = a.keep.of(walk.set(t));
+            const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
+            const int64_t count = first_from(all, kept, end) - from, vectors = ceil_div(n, G);
+            const int32_t *K = all + from;
+            T *partial = partials.p + (from / L<T> + thread()) * L<T> * padded;
+            const void **last = pieces; // of what the gates of the next step will read
+            for (int64_t b = 0; i > 0 && end > mine && b < a.sizes[walk.at(i - 1)]; b++) {
+                const int64_t row = a.first[walk.at(i - 1)] + b;
+                for (int g = 0; g < 4; g++) *last++ = a.gates + (row * 4 + g) * H + mine;
+                *last++ = a.cells + row * H + mine;
+                *last++ = d_hidden + row * H + mine;
+            }
+            Pieces later{pieces, last, int64_t((end - mine) * sizeof(T))};
+            for (int64_t s0 = 0; s0 < strips; s0 += block)
+                dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K,
+                          count, rows + s0 * NR<T> * padded, padded, vectors, partial, s0 == 0,
+                          later);
+            for (int64_t b = 0; b < n; b++)
+                for (int64_t j = 0; j < count; j++) {
+                    T d = scale * dot_sum(partial, vectors, b, j);
+                    dh[b * H + K[j]] = walk.keeps(t, b, K[j]) ? d : T(0);
+                }
+        }
+    }
+}
+
+} // namespace
