@@ -8,7 +8,7 @@ constexpr int VECTORS = SD_BYTES == 64 ? 6 : 3; // of a dot tile: L * VECTORS su
 constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on: dy stays in L1
 
 // partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
-// vectors of rows. The lanes of partial[v] are [row of the vector][unit].
+// groups of rows, `ld` elements apart. The lanes of partial[v] are [row of the group][unit].
 template <class T, int V>
 SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
                    int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
@@ -26,11 +26,11 @@ SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], i
             for (int u = 0; u < L<T>; u++) x[u] = spread(w[u] + q);
 #pragma GCC unroll 6
             for (int v = 0; v < V; v++) {
-                Vec<T> y = load(rows + v * VL<T>);
+                Vec<T> y = load(rows + v * ld);
 #pragma GCC unroll 4
                 for (int u = 0; u < L<T>; u++) sum[u][v] += x[u] * y;
             }
-            rows += ld;
+            rows += VL<T>;
         }
         for (int u = 0; u < L<T>; u++) w[u] += stride, next[u] += stride;
     }
@@ -46,14 +46,14 @@ SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], i
     }
 }
 
-// Kept units K, in tiles of L, over one block of strips, for all rows. weight begins with unit d0.
-// partial is [tiles, vectors, VL]; rows are packed (pack_rows) with `padded` rows.
+// Kept units K, in tiles of L, over one block of strips, for all groups of rows (group_rows), `ld`
+// elements apart. weight begins with unit d0. partial is [tiles, groups, VL].
 template <class T>
 void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
-               int64_t count, const T *rows, int64_t padded, int64_t vectors, T *partial,
-               bool first, Pieces &later) {
-    const Split parts(vectors, VECTORS);
-    for (int64_t j = 0; j < count; j += L<T>, partial += vectors * VL<T>) {
+               int64_t count, const T *rows, int64_t ld, int64_t groups, T *partial, bool first,
+               Pieces &later) {
+    const Split parts(groups, VECTORS);
+    for (int64_t j = 0; j < count; j += L<T>, partial += groups * VL<T>) {
         const T *unit[L<T>], *ahead[L<T>];
         for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
             unit[u] = weight + (K[least(j + u, count - 1)] - d0) * NR<T>;
@@ -63,16 +63,22 @@ void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, cons
         for (int64_t i = 0; i < parts.parts; i++) {
             const int64_t v0 = parts.at(i), m = parts.at(i + 1) - v0;
             with_number<VECTORS>(int(m), [&](auto V) {
-                dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * VL<T>, padded * L<T>,
+                dot<T, V.value>(unit, ahead, stride, strips, rows + v0 * ld, ld,
                                 partial + v0 * VL<T>, first);
             });
         }
     }
 }
 
-// What dot_tiles has summed for row r and the kept unit j.
-template <class T> SD_INLINE T dot_sum(const T *partial, int64_t vectors, int64_t r, int64_t j) {
-    return partial[j / L<T> * vectors * VL<T> + r * L<T> + j % L<T>];
+// to[K[j]] = scale * what dot_tiles has summed for row r and the kept unit j.
+template <class T>
+void scatter(const T *partial, int64_t groups, int64_t r, T scale, const int32_t *K, int64_t count,
+             T *to) {
+    const T *tile = partial + r * L<T>;
+    int64_t j = 0;
+    for (; j + L<T> <= count; j += L<T>, tile += groups * VL<T>)
+        for (int u = 0; u < L<T>; u++) to[K[j + u]] = scale * tile[u];
+    for (int u = 0; j + u < count; u++) to[K[j + u]] = scale * tile[u];
 }
 
 // The first of the ascending units K that is not below d.
@@ -99,8 +105,11 @@ struct Grid {
     }
 };
 
-template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
-    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>), block = BLOCK / NR<T>;
+template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
+    const int64_t D = a.D, N = a.N, block = BLOCK / NR<T>;
+    const Columns<T> columns{N, a.H};
+    const int64_t strips = columns.strips(), group = strips * NR<T> * G; // elements
+    const bool grouped = a.H;
     const Grid grid(a.threads, D);
     const int64_t widest = ceil_div(D, grid.units);
     Offsets<T> at(a, G, (grid.units + 1) * L<T>);
@@ -109,7 +118,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
     most = round_up(most, G);
     const int cells = grid.units * grid.segs;
     Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
-        rows_of(a.threads * BLOCK * most);
+        rows_of(grouped ? 0 : a.threads * BLOCK * most);
     Scratch<const void *> pieces_of(a.threads * most);
     const T scale = T(a.keep.scale);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
@@ -133,22 +142,30 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
         };
         for (int64_t s0 = 0; s0 < strips; s0 += block) {
             const int64_t count = least(block, strips - s0), n0 = s0 * NR<T>;
-            const int64_t columns = least(N - n0, BLOCK), width = a.packed ? D : d1 - d0;
+            const int64_t width = a.packed ? D : d1 - d0;
             for (int64_t q = 0; !a.packed && q < count; q++)
-                pack_strip(a.weight + d0, N, D, width, s0 + q, own + q * width * NR<T>);
+                pack_strip(a.weight + d0, D, width, columns, s0 + q, own + q * width * NR<T>);
             const T *weight = a.packed ? a.packed + s0 * D * NR<T> : own;
             for (int s = begin; s < end; s++) {
                 const Segment &seg = a.segs[s];
                 const Mine m = mine(s);
                 if (!m.count) continue;
-                const int64_t vectors = ceil_div(seg.rows, G);
-                pack_rows(dy + seg.row * N + n0, N, seg.rows, columns, count, rows, vectors * G);
+                const int64_t n = least(N - n0, BLOCK);
+                const T *from = dy + seg.row / G * group + n0 * G;
+                int64_t ld = group;
+                if (!grouped) {
+                    group_rows(dy + seg.row * N + n0, N, seg.rows, n, count, rows);
+                    from = rows, ld = count * NR<T> * G;
+                }
                 int next = 0; // of the segment that comes next, its rows
-                for (; s + 1 < end && next < a.segs[s + 1].rows; next++)
-                    pieces[next] = dy + (a.segs[s + 1].row + next) * N + n0;
-                Pieces later{pieces, pieces + next, int64_t(columns * sizeof(T))};
+                for (; s + 1 < end && next < a.segs[s + 1].rows; next++) {
+                    const int64_t row = a.segs[s + 1].row + next;
+                    pieces[next] = grouped ? dy + row / G * group + n0 * G + row % G * count * NR<T>
+                                           : dy + row * N + n0;
+                }
+                Pieces later{pieces, pieces + next, int64_t(n * sizeof(T))};
                 dot_tiles(weight, a.packed ? 0 : d0, width * NR<T>, count,
-                          a.keep.of(seg.set) + m.from, m.count, rows, vectors * G, vectors,
+                          a.keep.of(seg.set) + m.from, m.count, from, ld, ceil_div(seg.rows, G),
                           m.partial, s0 == 0, later);
             }
         }
@@ -157,10 +174,10 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *dx) {
             const Mine m = mine(s);
             const int32_t *K = a.keep.of(seg.set) + m.from;
             for (int r = 0; r < seg.rows; r++) {
-                T *to = dx + (seg.row + r) * D;
+                T *to = dx[seg.row + r];
+                if (!to) continue;
                 if (d1 > d0) memset(to + d0, 0, (d1 - d0) * sizeof(T));
-                for (int64_t j = 0; strips && j < m.count; j++)
-                    to[K[j]] = scale * dot_sum(m.partial, ceil_div(seg.rows, G), r, j);
+                if (strips) scatter(m.partial, ceil_div(seg.rows, G), r, scale, K, m.count, to);
             }
         }
     }

@@ -12,7 +12,6 @@
 // Nothing here may have external linkage but the table at the end: the linker could otherwise pick
 // this instruction set's copy of a shared function for every machine. So no std:: either.
 #include "attention.h"
-#include "column_sums.h"
 #include "likelihood.h"
 #include "peak.h"
 #include "philox.h"
@@ -22,8 +21,8 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> TABLE = {
-    fp<T>,       bp<T>,       wg<T>,  prepare<T>,   packed_size<T>, lstm_fp<T>,     lstm_bp<T>,
-    gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,   column_sums<T>,
+    VL<T>,   G,          L<T>,       fp<T>,       bp<T>,  wg<T>,        prepare<T>,   packed_size<T>,
+    lstm_fp<T>, lstm_bp<T>, ungroup<T>, gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,
 };
 
 } // namespace

@@ -30,6 +30,7 @@ template <class T> struct Linear {
     int nsegs;
     Sets keep;
     int64_t R, D, N;
+    int64_t H; // 0; or, for bp and wg: N is 4H, and dy lies as lstm_bp leaves the gates' gradients
     int threads;
 };
 
@@ -38,6 +39,7 @@ template <class T> struct Recurrence {
     const T *h0, *c0; // [B, H]
     const int32_t *sizes;  // [T] rows alive at each step, never growing
     const int64_t *first;  // [T] first row of each step
+    const int64_t *group;  // [T] first group of rows of each step, for lstm_bp
     Sets keep;             // of h: S is T or 1
     int64_t S;
     const uint8_t *mask; // [T or 1, B, H], or null: a mask of each sample's own
@@ -58,20 +60,28 @@ template <class T> struct Attention {
 };
 
 template <class T> struct Kernels {
+    // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows in
+    // groups of G (past the last row: anything), H padded to a multiple of VL, and of each VL
+    // units all i, then all f, g and o.
+    int64_t VL, G, L;
     // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y);
-    // dx [R, D] = scale * dy @ weight[:, K], zero outside K
-    void (*bp)(const Linear<T> &, const T *dy, T *dx);
-    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]
-    void (*wg)(const Linear<T> &, const T *const *dy, T *dw);
+    // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows are
+    // those of the groups
+    void (*bp)(const Linear<T> &, const T *dy, T *const *dx);
+    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null, is
+    // their sum
+    void (*wg)(const Linear<T> &, const T *const *dy, T *dw, T *db);
     // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
     void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
     int64_t (*packed_size)(int64_t N, int64_t D);
     // hidden [R, H] from the input's part of the gates [R, 4H], which may be a.gates
     void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
-    // d_gates [R, 4H] before the activation. dh, dc [B, H]: gradients of the final state in, of the
-    // first state out
+    // d_gates, grouped, before the activation. dh, dc [B, H]: gradients of the final state in, of
+    // the first state out
     void (*lstm_bp)(const Recurrence<T> &, const T *d_hidden, T *d_gates, T *dh, T *dc);
+    // grouped d_gates to rows [R, 4H]
+    void (*ungroup)(const Recurrence<T> &, const T *d_gates, T *out);
     // The pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
     // activated ones, the new c and h
     void (*gates_fp)(const T *gates, const T *c, int64_t B, int64_t H, int threads, T *active,
@@ -90,8 +100,6 @@ template <class T> struct Kernels {
     // d_scores [B, S] and d_query [B, D] from the gradients of context and weights (or null)
     void (*attend_bp)(const Attention<T> &, const T *weights, const T *d_context,
                       const T *d_weights, T *d_scores, T *d_query);
-    // out [N] = the sum of rows [R, N]
-    void (*column_sums)(const T *rows, int64_t R, int64_t N, int threads, T *out);
 };
 
 struct Isa {

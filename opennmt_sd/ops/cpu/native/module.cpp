@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -125,9 +126,10 @@ static std::vector<Segment> segments(const std::vector<int32_t> &sizes, int64_t 
 
 static int team(int threads) { return forked ? 1 : std::max(threads, 1); }
 
-template <class T> static std::vector<const T *> rows_of(Address p, int64_t R, int64_t width) {
-    std::vector<const T *> rows(p ? R : 0);
-    for (size_t r = 0; r < rows.size(); r++) rows[r] = (const T *)p + r * width;
+// Null where p is. T may be const.
+template <class T> static std::vector<T *> rows_of(Address p, int64_t R, int64_t width) {
+    std::vector<T *> rows(R);
+    for (int64_t r = 0; p && r < R; r++) rows[r] = (T *)p + r * width;
     return rows;
 }
 
@@ -141,14 +143,14 @@ static void linear(const std::string &phase, Address x, Address weight, bool pac
     const Keep keep(idx, count, S, D, scale);
     const auto segs = segments(sizes, keep.S);
     const int64_t R = std::accumulate(sizes.begin(), sizes.end(), int64_t(0));
-    const auto rows = rows_of<T>(x, R, D);
+    const auto rows = rows_of<const T>(x, R, D);
     const T *w = (const T *)weight;
     use_huge_pages(out, sizeof(T) * (phase == "wg" ? N * D : R * (phase == "bp" ? D : N)));
     const Linear<T> a{rows.data(), packed ? nullptr : w, packed ? w : nullptr, (const T *)bias,
-                      segs.data(), int(segs.size()), keep.sets, R, D, N, team(threads)};
+                      segs.data(), int(segs.size()), keep.sets, R, D, N, 0, team(threads)};
     if (phase == "fp") kernels<T>().fp(a, (T *)out);
-    else if (phase == "bp") kernels<T>().bp(a, (const T *)dy, (T *)out);
-    else kernels<T>().wg(a, rows_of<T>(dy, R, N).data(), (T *)out);
+    else if (phase == "bp") kernels<T>().bp(a, (const T *)dy, rows_of<T>(out, R, D).data());
+    else kernels<T>().wg(a, rows_of<const T>(dy, R, N).data(), (T *)out, nullptr);
 }
 
 template <class T> static int64_t packed_size(int64_t N, int64_t D) {
@@ -178,8 +180,8 @@ static void steps_wg(const std::vector<Address> &xs, const std::vector<Address> 
         }
     use_huge_pages(dw, sizeof(T) * N * D);
     const Linear<T> a{x.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
-                      keep.sets, int64_t(x.size()), D, N, team(threads)};
-    kernels<T>().wg(a, dy.data(), (T *)dw);
+                      keep.sets, int64_t(x.size()), D, N, 0, team(threads)};
+    kernels<T>().wg(a, dy.data(), (T *)dw, nullptr);
 }
 
 template <class T>
@@ -243,7 +245,7 @@ static void attend_bp(Address memory, Address lengths, int64_t B, int64_t S, int
 
 struct Steps {
     std::vector<int32_t> sizes;
-    std::vector<int64_t> first;
+    std::vector<int64_t> first; // row of each step
     int64_t R = 0;
     explicit Steps(const std::vector<int32_t> &sizes_) : sizes(sizes_) {
         if (!std::is_sorted(sizes.rbegin(), sizes.rend()) || (!sizes.empty() && sizes.back() < 0))
@@ -257,13 +259,57 @@ struct Steps {
     }
 };
 
+// Gradients of gates as lstm_bp leaves them: see Kernels.
+template <class T> class Grouped {
+    const Kernels<T> &k = kernels<T>();
+    const Steps &steps;
+    const int64_t size; // elements of a group
+
+  public:
+    std::vector<int32_t> sizes; // of the steps, filled up to whole groups
+    std::vector<int64_t> group; // the first one of each step
+
+    Grouped(const Steps &steps_, int64_t H)
+        : steps(steps_), size((H + k.VL - 1) / k.VL * k.VL * 4 * k.G) {
+        int64_t groups = 0;
+        for (int32_t n : steps.sizes) {
+            group.push_back(groups);
+            groups += (n + k.G - 1) / k.G;
+            sizes.push_back(int32_t((groups - group.back()) * k.G));
+        }
+        d_gates = std::make_unique<Block<T>>(groups * size);
+    }
+    T *data() const { return d_gates->p; }
+    // The first elements of all rows.
+    std::vector<const T *> rows() const {
+        std::vector<const T *> out;
+        out.reserve(steps.R);
+        for (size_t t = 0; t < steps.sizes.size(); t++)
+            for (int64_t b = 0; b < steps.sizes[t]; b++)
+                out.push_back(data() + (group[t] + b / k.G) * size + b % k.G * k.L);
+        return out;
+    }
+    // Rows of `width` at p, null for those that only fill a group.
+    std::vector<T *> filled(Address p, int64_t width) const {
+        std::vector<T *> out;
+        for (size_t t = 0; t < sizes.size(); t++)
+            for (int64_t b = 0; b < sizes[t]; b++)
+                out.push_back(b < steps.sizes[t] ? (T *)p + (steps.first[t] + b) * width : nullptr);
+        return out;
+    }
+
+  private:
+    std::unique_ptr<Block<T>> d_gates;
+};
+
 template <class T>
 static Recurrence<T> recurrence(const Steps &steps, const Keep &keep, Address weight, Address h0,
                                 Address c0, Address mask, int64_t mask_step, int64_t B, int64_t H,
-                                bool reverse, Address gates, Address cells, int threads) {
+                                bool reverse, Address gates, Address cells, int threads,
+                                const int64_t *group = nullptr) {
     return {(const T *)weight, (const T *)h0, (const T *)c0, steps.sizes.data(), steps.first.data(),
-            keep.sets, keep.S, (const uint8_t *)mask, mask_step, int64_t(steps.sizes.size()), B, H,
-            reverse, team(threads), (T *)gates, (T *)cells};
+            group, keep.sets, keep.S, (const uint8_t *)mask, mask_step,
+            int64_t(steps.sizes.size()), B, H, reverse, team(threads), (T *)gates, (T *)cells};
 }
 
 template <class T>
@@ -288,19 +334,22 @@ static void lstm_bp(Address weight, Address c0, Address idx, Address count, int6
     nb::gil_scoped_release release;
     const Steps steps(sizes);
     const Keep keep(idx, count, S, H, scale);
+    const Grouped<T> grouped(steps, H);
+    const auto a = recurrence<T>(steps, keep, weight, 0, c0, mask, mask_step, B, H, reverse, gates,
+                                 cells, threads, grouped.group.data());
+    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.data(), (T *)dh, (T *)dc);
     use_huge_pages(d_gates, sizeof(T) * steps.R * 4 * H);
-    kernels<T>().lstm_bp(recurrence<T>(steps, keep, weight, 0, c0, mask, mask_step, B, H, reverse,
-                                       gates, cells, threads),
-                         (const T *)d_hidden, (T *)d_gates, (T *)dh, (T *)dc);
+    kernels<T>().ungroup(a, grouped.data(), (T *)d_gates);
 }
 
-// dw of weight_hh: WG over the states that entered each step. `masked` is room for these states
-// where samples have masks of their own.
+// dw of weight_hh: WG over the states that entered each step.
 template <class T>
 static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, Address h0,
-                          const uint8_t *mask, int64_t mask_step, T *masked,
-                          const std::vector<const T *> &dy, Address dw, int64_t H, bool reverse,
+                          const uint8_t *mask, int64_t mask_step, const std::vector<const T *> &dy,
+                          bool grouped, Address dw, Address db, int64_t H, bool reverse,
                           int threads) {
+    Block<T> own(mask ? steps.R * H : 0); // the states, where samples have masks of their own
+    T *masked = own.p;
     const auto segs = segments(steps.sizes, keep.S);
     std::vector<const T *> rows;
     rows.reserve(steps.R);
@@ -317,9 +366,9 @@ static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, 
             rows.push_back(row);
         }
     const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
-                      keep.sets, steps.R, H, 4 * H, team(threads)};
+                      keep.sets, steps.R, H, 4 * H, grouped ? H : 0, team(threads)};
     use_huge_pages(dw, sizeof(T) * 4 * H * H);
-    kernels<T>().wg(a, dy.data(), (T *)dw);
+    kernels<T>().wg(a, dy.data(), (T *)dw, (T *)db);
 }
 
 template <class T>
@@ -329,9 +378,8 @@ static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Add
     nb::gil_scoped_release release;
     const Steps steps(sizes);
     const Keep keep(idx, count, S, H, scale);
-    Block<T> masked(mask ? steps.R * H : 0);
-    recurrence_wg<T>(steps, keep, hidden, h0, (const uint8_t *)mask, mask_step, masked.p,
-                     rows_of<T>(d_gates, steps.R, 4 * H), dw, H, reverse, threads);
+    recurrence_wg<T>(steps, keep, hidden, h0, (const uint8_t *)mask, mask_step,
+                     rows_of<const T>(d_gates, steps.R, 4 * H), false, dw, 0, H, reverse, threads);
 }
 
 // ---------------------------------------------------------------- a layer: both at once
@@ -355,10 +403,10 @@ static void layer_fp(Address x, Address weight_ih, Address bias, Address weight_
     const Steps steps(sizes);
     const Keep x_keep = keep_of(x_sets, D), h_keep = keep_of(h_sets, H);
     const auto segs = segments(sizes, x_keep.S);
-    const auto rows = rows_of<T>(x, steps.R, D);
+    const auto rows = rows_of<const T>(x, steps.R, D);
     use_huge_pages(gates, sizeof(T) * steps.R * 4 * H);
     kernels<T>().fp({rows.data(), (const T *)weight_ih, nullptr, (const T *)bias, segs.data(),
-                     int(segs.size()), x_keep.sets, steps.R, D, 4 * H, team(threads)},
+                     int(segs.size()), x_keep.sets, steps.R, D, 4 * H, 0, team(threads)},
                     (T *)gates);
     kernels<T>().lstm_fp(recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H,
                                        reverse, gates, cells, threads),
@@ -377,24 +425,31 @@ static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0
     nb::gil_scoped_release release;
     const Steps steps(sizes);
     const Keep x_keep = keep_of(x_sets, D), h_keep = keep_of(h_sets, H);
-    Block<T> d_gates(steps.R * 4 * H), masked(mask && dw_hh ? steps.R * H : 0);
+    const Grouped<T> grouped(steps, H);
     const auto a = recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H, reverse,
-                                 gates, cells, threads);
-    kernels<T>().lstm_bp(a, (const T *)d_hidden, d_gates.p, (T *)dh, (T *)dc);
-    const auto dy = rows_of<T>(Address(d_gates.p), steps.R, 4 * H);
+                                 gates, cells, threads, grouped.group.data());
+    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.data(), (T *)dh, (T *)dc);
+    const auto dy = grouped.rows();
+    // The gradient of the bias comes with a weight's, also where nobody asks for one.
+    Block<T> unasked(db && !dw_ih && !dw_hh ? 4 * H * D : 0);
+    if (unasked.p) dw_ih = Address(unasked.p);
     if (dw_hh)
-        recurrence_wg<T>(steps, h_keep, hidden, h0, (const uint8_t *)mask, mask_step, masked.p, dy,
-                         dw_hh, H, reverse, threads);
-    const auto segs = segments(sizes, x_keep.S);
-    const auto rows = rows_of<T>(x, steps.R, D);
-    const Linear<T> input{rows.data(), (const T *)weight_ih, nullptr, nullptr, segs.data(),
-                          int(segs.size()), x_keep.sets, steps.R, D, 4 * H, team(threads)};
+        recurrence_wg<T>(steps, h_keep, hidden, h0, (const uint8_t *)mask, mask_step, dy, true,
+                         dw_hh, dw_ih ? 0 : db, H, reverse, threads);
+    auto input = [&](const std::vector<const T *> &rows, const std::vector<Segment> &segs) {
+        return Linear<T>{rows.data(), (const T *)weight_ih, nullptr, nullptr, segs.data(),
+                         int(segs.size()), x_keep.sets, steps.R, D, 4 * H, H, team(threads)};
+    };
     if (dw_ih) {
+        const auto rows = rows_of<const T>(x, steps.R, D);
+        const auto segs = segments(sizes, x_keep.S);
         use_huge_pages(dw_ih, sizeof(T) * 4 * H * D);
-        kernels<T>().wg(input, dy.data(), (T *)dw_ih);
+        kernels<T>().wg(input(rows, segs), dy.data(), (T *)dw_ih, (T *)db);
     }
-    if (dx) kernels<T>().bp(input, d_gates.p, (T *)dx);
-    if (db) kernels<T>().column_sums(d_gates.p, steps.R, 4 * H, team(threads), (T *)db);
+    if (dx) {
+        const auto segs = segments(grouped.sizes, x_keep.S);
+        kernels<T>().bp(input({}, segs), grouped.data(), grouped.filled(dx, D).data());
+    }
 }
 
 // ---------------------------------------------------------------- draws (opennmt_sd/draw.py)

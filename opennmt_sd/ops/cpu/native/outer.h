@@ -91,7 +91,7 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             const T *strip = a.packed + n * D * NR<T>;
             if (!a.packed) {
                 T *own = strip_of.p + thread() * D * NR<T>;
-                pack_strip(a.weight, N, D, D, n, own);
+                pack_strip(a.weight, D, D, Columns<T>{N, 0}, n, own);
                 strip = own;
             }
             const int left = int(least(NR<T>, N - n0));
@@ -141,9 +141,17 @@ SD_APART void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int
     }
 }
 
+// n columns from c on of a row: one after the other, or grouped with other rows (group_rows).
+template <class T> SD_INLINE Vec<T> columns_of(const T *row, int64_t c, int n, bool grouped) {
+    return grouped ? load_groups(row + c * G, VL<T>) : load_part(row + c, n);
+}
+
 // Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it out.
-template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw) {
-    const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
+template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db) {
+    const int64_t D = a.D;
+    const Columns<T> columns{a.N, a.H};
+    const int64_t strips = columns.strips();
+    const bool grouped = a.H;
     Offsets<T> at(a, 1, 0);
     int most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
@@ -166,18 +174,25 @@ template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw) {
         for (int64_t n = strips * thread() / threads(); n < strips * (thread() + 1) / threads();
              n++) {
             const int64_t n0 = n * NR<T>;
-            const int left = int(least(NR<T>, N - n0)), first = left < VL<T> ? left : VL<T>;
+            const int left[2] = {columns.count(2 * n), columns.count(2 * n + 1)};
+            Vec<T> sum[2] = {}; // of dy
             memset(strip, 0, D * NR<T> * sizeof(T));
             for (int s = 0; s < a.nsegs; s++) {
                 const Segment &seg = a.segs[s];
                 for (int r = 0; r < seg.rows; r++) { // next to each other, not N apart
-                    const T *from = dy[seg.row + r] + n0;
-                    store(dys + r * NR<T>, load_part(from, first));
-                    store(dys + r * NR<T> + VL<T>,
-                          left > VL<T> ? load_part(from + VL<T>, left - VL<T>) : Vec<T>{});
+                    for (int v = 0; v < 2; v++) {
+                        Vec<T> y = {};
+                        if (left[v])
+                            y = columns_of(dy[seg.row + r], n0 + v * VL<T>, left[v], grouped);
+                        store(dys + r * NR<T> + v * VL<T>, y);
+                        sum[v] += y;
+                    }
                 }
-                for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r++)
-                    fetch(dy[a.segs[s + 1].row + r] + n0, left * sizeof(T));
+                for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r += grouped ? G : 1) {
+                    const T *next = dy[a.segs[s + 1].row + r];
+                    if (grouped) fetch(next + n0 * G, NR<T> * G * sizeof(T));
+                    else fetch(next + n0, (left[0] + left[1]) * sizeof(T));
+                }
                 const int32_t *K = a.keep.of(seg.set);
                 const Split tiles(a.keep.count[seg.set], ROWS);
                 for (int64_t i = 0; i < tiles.parts; i++) {
@@ -189,9 +204,12 @@ template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw) {
                 }
             }
             const T scale = T(a.keep.scale);
-            unpack(strip, NR<T>, scale, dw + n0 * D, D, left);
-            if (left > VL<T>)
-                unpack(strip + VL<T>, NR<T>, scale, dw + (n0 + VL<T>) * D, D, left - VL<T>);
+            for (int v = 0; v < 2; v++) {
+                if (!left[v]) continue;
+                const int64_t first = columns.first(2 * n + v);
+                unpack(strip + v * VL<T>, NR<T>, scale, dw + first * D, D, left[v]);
+                if (db) store_part(db + first, sum[v], left[v]);
+            }
         }
     }
 }

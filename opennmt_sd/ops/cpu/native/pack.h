@@ -39,29 +39,45 @@ template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D
         for (int c = 0; c < least(n, VL<T>); c++) w[c * D + d] = scale * in[d * ld + c];
 }
 
+// The columns of a product in vectors of VL, two a strip: N as they come; or, with H, the gates of
+// H units in panels, each of VL units: their i, f, g and o.
+template <class T> struct Columns {
+    int64_t N, H;
+    int64_t strips() const { return H ? 2 * ceil_div(H, VL<T>) : ceil_div(N, NR<T>); }
+    // Of vector v: its first column, and how many there are.
+    int64_t first(int64_t v) const { return H ? v % 4 * H + v / 4 * VL<T> : v * VL<T>; }
+    int count(int64_t v) const {
+        const int64_t left = H ? H - v / 4 * VL<T> : N - v * VL<T>;
+        return left < 0 ? 0 : int(least(VL<T>, left));
+    }
+};
+
 // Strip s of weight [N, ldw], its inputs [0, D), to out [D, NR].
 template <class T>
-void pack_strip(const T *w, int64_t N, int64_t ldw, int64_t D, int64_t s, T *out) {
-    for (int64_t n0 = s * NR<T>; n0 < (s + 1) * NR<T>; n0 += VL<T>, out += VL<T>)
-        pack(w + least(n0, N) * ldw, ldw, D, N - n0, out, NR<T>);
+void pack_strip(const T *w, int64_t ldw, int64_t D, Columns<T> columns, int64_t s, T *out) {
+    for (int64_t v = 2 * s; v < 2 * s + 2; v++, out += VL<T>) {
+        const int n = columns.count(v);
+        pack(w + (n ? columns.first(v) : 0) * ldw, ldw, D, n, out, NR<T>);
+    }
 }
 
-// Rows [rows, ld] to out [strips * NR / L, padded, L]: the vectors of a dot tile.
+// Rows [rows, ld] to groups of G rows, out [groups, strips * NR / L, G, L]: the vectors of a dot
+// tile.
 template <class T>
-void pack_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *out, int64_t padded) {
-    int64_t whole = n / L<T>, all = strips * NR<T> / L<T>;
-    for (int64_t r = 0; r < padded; r++) {
-        T *to = out + r * L<T>;
+void group_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *out) {
+    const int64_t whole = n / L<T>, all = strips * NR<T> / L<T>;
+    for (int64_t r = 0; r < round_up(rows, G); r++) {
+        T *to = out + r / G * all * VL<T> + r % G * L<T>;
         int64_t q = 0;
         if (r < rows) {
-            for (; q < whole; q++) memcpy(to + q * padded * L<T>, x + r * ld + q * L<T>, 16);
+            for (; q < whole; q++) memcpy(to + q * VL<T>, x + r * ld + q * L<T>, 16);
             if (n % L<T>) {
                 for (int i = 0; i < L<T>; i++)
-                    to[q * padded * L<T> + i] = i < n % L<T> ? x[r * ld + q * L<T> + i] : T(0);
+                    to[q * VL<T> + i] = i < n % L<T> ? x[r * ld + q * L<T> + i] : T(0);
                 q++;
             }
         }
-        for (; q < all; q++) memset(to + q * padded * L<T>, 0, 16);
+        for (; q < all; q++) memset(to + q * VL<T>, 0, 16);
     }
 }
 

@@ -5,7 +5,7 @@
 
 namespace {
 
-// A panel is VL hidden units: four vectors of columns (i, f, g, o), two strips.
+// A panel (Columns) is VL hidden units: four vectors of columns, two strips.
 template <class T> struct Panels {
     int64_t H, count, stride; // stride: elements of a panel
     explicit Panels(int64_t H) : H(H), count(ceil_div(H, VL<T>)), stride(2 * H * NR<T>) {}
@@ -13,9 +13,8 @@ template <class T> struct Panels {
     int units(int64_t p) const { return int(least(VL<T>, H - p * VL<T>)); }
 
     void pack_one(const T *weight, int64_t p, T *out) const {
-        for (int g = 0; g < 4; g++)
-            pack(weight + (g * H + p * VL<T>)*H, H, H, units(p),
-                 out + g / 2 * H * NR<T> + g % 2 * VL<T>, NR<T>);
+        for (int64_t s = 0; s < 2; s++)
+            pack_strip(weight, H, H, Columns<T>{4 * H, H}, 2 * p + s, out + s * H * NR<T>);
     }
 };
 
@@ -172,11 +171,11 @@ template <class T> void lstm_fp(const Recurrence<T> &a, const T *gates_x, T *hid
     }
 }
 
-// n units of one row, backwards: out and d_gates are the gradients before the activation; dc comes
-// in for c and goes out for c_before.
+// n units of one row, backwards: out are the gradients before the activation; dc comes in for c and
+// goes out for c_before.
 template <class T>
 SD_INLINE void gates_backward(const T *gates, const T *c, const T *c_before, Vec<T> dh, T *dc,
-                              T *d_gates, Vec<T> (&out)[4], int64_t H, int n) {
+                              Vec<T> (&out)[4], int64_t H, int n) {
     Vec<T> i = load_part(gates, n), f = load_part(gates + H, n);
     Vec<T> g = load_part(gates + 2 * H, n), o = load_part(gates + 3 * H, n);
     Vec<T> tc = tanh_of(load_part(c, n));
@@ -186,34 +185,31 @@ SD_INLINE void gates_backward(const T *gates, const T *c, const T *c_before, Vec
     out[2] = cell * i * (T(1) - g * g);
     out[3] = dh * tc * o * (T(1) - o);
     store_part(dc, cell * f, n);
-    for (int k = 0; k < 4; k++) store_part(d_gates + k * H, out[k], n);
 }
 
 template <class T>
 void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc) {
-    const int64_t H = a.H, B = a.B, padded = round_up(B, G);
+    const int64_t H = a.H, B = a.B;
     const Panels<T> panels(H);
     const Walk<T> walk{a};
     const T scale = T(a.keep.scale);
     const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
-    const int64_t columns = strips * NR<T>;
-    // d_gates of one step, as pack_rows would give them, in the order of the panels' columns; two
-    // of them, so that threads wait for each other once a step.
-    Scratch<T> packed(panels.count * panels.stride), both(2 * columns * padded),
-        partials((H + (a.threads + 1) * L<T>)*padded);
-    Scratch<const void *> pieces_of(a.threads * 6 * B);
-    memset(both.p, 0, 2 * columns * padded * sizeof(T));
+    const int64_t group = strips * NR<T> * G; // elements
+    Scratch<T> packed(panels.count * panels.stride),
+        partials((H + (a.threads + 1) * L<T>)*round_up(B, G));
+    Scratch<const void *> pieces_of(a.threads * 10 * B);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
         const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
-        const void **pieces = pieces_of.p + thread() * 6 * B;
+        const void **pieces = pieces_of.p + thread() * 10 * B;
         for (int64_t p = p0; p < p1; p++)
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
         for (int64_t i = a.T_ - 1; i >= 0; i--) {
-            const int64_t t = walk.at(i), n = a.sizes[t];
-            T *rows = both.p + i % 2 * columns * padded;
+            const int64_t t = walk.at(i), n = a.sizes[t], groups = ceil_div(n, G);
+            T *rows = d_gates + a.group[t] * group;
             for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
+                T *to = rows + b / G * group + b % G * L<T>;
                 for (int64_t p = p0; p < p1; p++) {
                     const int64_t u0 = p * VL<T>, row = a.first[t] + b;
                     const int units = panels.units(p);
@@ -221,20 +217,18 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
                                load_part(d_hidden + row * H + u0, units);
                     Vec<T> out[4];
                     gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
-                                   walk.cell_before(t, b) + u0, d, dc + b * H + u0,
-                                   d_gates + row * 4 * H + u0, out, H, units);
+                                   walk.cell_before(t, b) + u0, d, dc + b * H + u0, out, H, units);
                     store_part(dh + b * H + u0, Vec<T>{}, units); // dropped units get nothing more
                     for (int g = 0; g < 4; g++)
-                        store_groups(rows + ((p * 4 + g) * G * padded + b) * L<T>, padded * L<T>,
-                                     out[g]);
+                        store_groups(to + (p * 4 + g) * VL<T> * G, VL<T>, out[g]);
                 }
             }
 #pragma omp barrier
             const int32_t *all = a.keep.of(walk.set(t));
             const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
-            const int64_t count = first_from(all, kept, end) - from, vectors = ceil_div(n, G);
+            const int64_t count = first_from(all, kept, end) - from;
             const int32_t *K = all + from;
-            T *partial = partials.p + (from / L<T> + thread()) * L<T> * padded;
+            T *partial = partials.p + (from / L<T> + thread()) * groups * VL<T>;
             const void **last = pieces; // of what the gates of the next step will read
             for (int64_t b = 0; i > 0 && end > mine && b < a.sizes[walk.at(i - 1)]; b++) {
                 const int64_t row = a.first[walk.at(i - 1)] + b;
@@ -245,15 +239,29 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             Pieces later{pieces, last, int64_t((end - mine) * sizeof(T))};
             for (int64_t s0 = 0; s0 < strips; s0 += block)
                 dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K,
-                          count, rows + s0 * NR<T> * padded, padded, vectors, partial, s0 == 0,
-                          later);
-            for (int64_t b = 0; b < n; b++)
-                for (int64_t j = 0; j < count; j++) {
-                    T d = scale * dot_sum(partial, vectors, b, j);
-                    dh[b * H + K[j]] = walk.keeps(t, b, K[j]) ? d : T(0);
-                }
+                          count, rows + s0 * NR<T> * G, group, groups, partial, s0 == 0, later);
+            for (int64_t b = 0; b < n; b++) {
+                scatter(partial, groups, b, scale, K, count, dh + b * H);
+                for (int64_t u = mine; a.mask && u < end; u++)
+                    if (!walk.keeps(t, b, u)) dh[b * H + u] = T(0);
+            }
         }
     }
+}
+
+// Gradients of gates as lstm_bp leaves them, to rows [R, 4H].
+template <class T> void ungroup(const Recurrence<T> &a, const T *d_gates, T *out) {
+    const Columns<T> columns{4 * a.H, a.H};
+    const int64_t group = columns.strips() * NR<T> * G;
+#pragma omp parallel for num_threads(a.threads) if (a.threads > 1) schedule(static)
+    for (int64_t t = 0; t < a.T_; t++)
+        for (int64_t b = 0; b < a.sizes[t]; b++) {
+            const T *row = d_gates + (a.group[t] + b / G) * group + b % G * L<T>;
+            T *to = out + (a.first[t] + b) * 4 * a.H;
+            for (int64_t v = 0; v < 2 * columns.strips(); v++)
+                store_part(to + columns.first(v), load_groups(row + v * VL<T> * G, VL<T>),
+                           columns.count(v));
+        }
 }
 
 } // namespace

@@ -8,7 +8,7 @@ template <class T>
 void prepare(const T *weight, int64_t N, int64_t D, T *packed, int nthreads) {
 #pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
     for (int64_t s = 0; s < ceil_div(N, NR<T>); s++)
-        pack_strip(weight, N, D, D, s, packed + s * D * NR<T>);
+        pack_strip(weight, D, D, Columns<T>{N, 0}, s, packed + s * D * NR<T>);
 }
 template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N, NR<T>) * D; }
 
@@ -35,8 +35,8 @@ void gates_bp(const T *active, const T *c, const T *c_new, const T *dh, int64_t 
             const int n = int(least(VL<T>, H - u));
             Vec<T> out[4];
             gates_backward(active + b * 4 * H + u, c_new + b * H + u, c + b * H + u,
-                           load_part(dh + b * H + u, n), dc + b * H + u, d_gates + b * 4 * H + u,
-                           out, H, n);
+                           load_part(dh + b * H + u, n), dc + b * H + u, out, H, n);
+            for (int g = 0; g < 4; g++) store_part(d_gates + (b * 4 + g) * H + u, out[g], n);
         }
 }
 
