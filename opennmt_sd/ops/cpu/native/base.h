@@ -65,6 +65,16 @@ template <class T> struct Scratch {
     Scratch(const Scratch &) = delete;
 };
 
+// Scratch memory for each thread, n elements, apart from each other: threads that write to one line
+// take it from each other's cache, which costs some 200 ns where they share no cache.
+template <class T> struct Own {
+    const int64_t size;
+    Scratch<T> all;
+    Own(int threads, int64_t n)
+        : size((round_up(n * sizeof(T), 128) + 128) / sizeof(T)), all(threads * size) {}
+    T *get() const { return all.p + thread() * size; }
+};
+
 // f(Number<n>()) for the n that is known at run time, 1 to MAX.
 template <int N> struct Number {
     static constexpr int value = N;

@@ -117,17 +117,18 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     most = round_up(most, G);
     const int cells = grid.units * grid.segs;
-    Scratch<T> weights(a.packed ? 0 : a.threads * BLOCK * widest), partials(at.total),
-        rows_of(grouped ? 0 : a.threads * BLOCK * most);
-    Scratch<const void *> pieces_of(a.threads * most);
+    Scratch<T> partials(at.total);
+    const Own<T> weights(a.threads, a.packed ? 0 : BLOCK * widest);
+    const Own<T> rows_of(a.threads, grouped ? 0 : BLOCK * most);
+    const Own<const void *> pieces_of(a.threads, most);
     const T scale = T(a.keep.scale);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     for (int cell = thread(); cell < cells; cell += threads()) {
         const int i = cell % grid.units, k = cell / grid.units;
         const int64_t d0 = D * i / grid.units, d1 = D * (i + 1) / grid.units;
         const int begin = a.nsegs * k / grid.segs, end = a.nsegs * (k + 1) / grid.segs;
-        T *rows = rows_of.p + thread() * BLOCK * most, *own = weights.p + thread() * BLOCK * widest;
-        const void **pieces = pieces_of.p + thread() * most;
+        T *rows = rows_of.get(), *own = weights.get();
+        const void **pieces = pieces_of.get();
         // Of this thread's units in a segment: where they begin in K, how many, and their sums.
         struct Mine {
             int64_t from, count;

@@ -41,6 +41,21 @@ void gather(const T *const *x, int rows, const int32_t *K, int64_t count, T *xg)
             for (int64_t j = j0; j < least(j0 + CHUNK, count); j++) xg[j * rows + r] = x[r][K[j]];
 }
 
+// The same for WG: tile of units after tile, in each [rows, units]. line: room for count.
+template <class T>
+void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, T *line, T *xg) {
+    const Split tiles(count, ROWS);
+    for (int r = 0; r < rows; r++) {
+        for (int64_t j = 0; j < count; j++) line[j] = x[r][K[j]];
+        for (int64_t i = 0; i < tiles.parts; i++) {
+            const int64_t j0 = tiles.at(i), units = tiles.at(i + 1) - j0;
+            T *to = xg + j0 * rows + r * units;
+            for (int64_t j = 0; j < units; j += VL<T>)
+                store_part(to + j, load_part(line + j0 + j, int(units - j)), int(units - j));
+        }
+    }
+}
+
 // Where each segment's part of a buffer begins: rows (padded) times kept units (and some more).
 template <class T> struct Offsets {
     Scratch<int64_t> at;
@@ -76,7 +91,8 @@ template <class T> void fp(const Linear<T> &a, T *y) {
     const int64_t D = a.D, N = a.N, strips = ceil_div(N, NR<T>);
     const T scale = T(a.keep.scale);
     Offsets<T> at(a, 1, 0);
-    Scratch<T> xg(at.total), strip_of(a.packed ? 0 : int64_t(a.threads) * D * NR<T>);
+    Scratch<T> xg(at.total);
+    const Own<T> strip_of(a.threads, a.packed ? 0 : D * NR<T>);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
 #pragma omp for schedule(static)
@@ -90,7 +106,7 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             const int64_t n0 = n * NR<T>;
             const T *strip = a.packed + n * D * NR<T>;
             if (!a.packed) {
-                T *own = strip_of.p + thread() * D * NR<T>;
+                T *own = strip_of.get();
                 pack_strip(a.weight, D, D, Columns<T>{N, 0}, n, own);
                 strip = own;
             }
@@ -155,22 +171,17 @@ template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db)
     Offsets<T> at(a, 1, 0);
     int most = 0;
     for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
-    Scratch<T> xg(at.total), strip_of(int64_t(a.threads) * D * NR<T>),
-        dy_of(int64_t(a.threads) * most * NR<T>);
+    Scratch<T> xg(at.total);
+    const Own<T> strip_of(a.threads, D * NR<T>), dy_of(a.threads, most * NR<T>), line(a.threads, D);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
 #pragma omp for schedule(static)
-        for (int s = 0; s < a.nsegs; s++) { // tile after tile, in each [rows, M]
+        for (int s = 0; s < a.nsegs; s++) {
             const Segment &seg = a.segs[s];
-            const int32_t *K = a.keep.of(seg.set);
-            const Split tiles(a.keep.count[seg.set], ROWS);
-            T *to = xg.p + at.at.p[s];
-            for (int64_t i = 0; i < tiles.parts; i++)
-                for (int r = 0; r < seg.rows; r++)
-                    for (int64_t j = tiles.at(i); j < tiles.at(i + 1); j++)
-                        *to++ = a.x[seg.row + r][K[j]];
+            gather_tiles(a.x + seg.row, seg.rows, a.keep.of(seg.set), a.keep.count[seg.set],
+                         line.get(), xg.p + at.at.p[s]);
         }
-        T *strip = strip_of.p + thread() * D * NR<T>, *dys = dy_of.p + thread() * most * NR<T>;
+        T *strip = strip_of.get(), *dys = dy_of.get();
         for (int64_t n = strips * thread() / threads(); n < strips * (thread() + 1) / threads();
              n++) {
             const int64_t n0 = n * NR<T>;

@@ -194,31 +194,39 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     const Walk<T> walk{a};
     const T scale = T(a.keep.scale);
     const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
-    const int64_t group = strips * NR<T> * G; // elements
-    Scratch<T> packed(panels.count * panels.stride),
-        partials((H + (a.threads + 1) * L<T>)*round_up(B, G));
-    Scratch<const void *> pieces_of(a.threads * 10 * B);
+    const int64_t group = strips * NR<T> * G, padded = round_up(B, G); // group: its elements
+    // Of dh and dc each thread has its units in lines of its own, and so of sums.
+    Scratch<T> packed(panels.count * panels.stride), states(panels.count * VL<T> * 2 * B),
+        partials(panels.count * VL<T> * padded);
+    const Own<const void *> pieces_of(a.threads, 6 * B);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
         const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
-        const void **pieces = pieces_of.p + thread() * 10 * B;
+        const int64_t width = (p1 - p0) * VL<T>;
+        T *own_dh = states.p + mine * 2 * B, *own_dc = own_dh + B * width;
+        T *partial = partials.p + mine * padded;
+        const void **pieces = pieces_of.get();
         for (int64_t p = p0; p < p1; p++)
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
+        for (int64_t b = 0; b < B && mine < end; b++) {
+            memcpy(own_dh + b * width, dh + b * H + mine, (end - mine) * sizeof(T));
+            memcpy(own_dc + b * width, dc + b * H + mine, (end - mine) * sizeof(T));
+        }
         for (int64_t i = a.T_ - 1; i >= 0; i--) {
             const int64_t t = walk.at(i), n = a.sizes[t], groups = ceil_div(n, G);
             T *rows = d_gates + a.group[t] * group;
             for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
                 T *to = rows + b / G * group + b % G * L<T>;
                 for (int64_t p = p0; p < p1; p++) {
-                    const int64_t u0 = p * VL<T>, row = a.first[t] + b;
+                    const int64_t u0 = p * VL<T>, row = a.first[t] + b, at = b * width + u0 - mine;
                     const int units = panels.units(p);
-                    Vec<T> d = load_part(dh + b * H + u0, units) +
+                    Vec<T> d = load_part(own_dh + at, units) +
                                load_part(d_hidden + row * H + u0, units);
                     Vec<T> out[4];
                     gates_backward(a.gates + row * 4 * H + u0, a.cells + row * H + u0,
-                                   walk.cell_before(t, b) + u0, d, dc + b * H + u0, out, H, units);
-                    store_part(dh + b * H + u0, Vec<T>{}, units); // dropped units get nothing more
+                                   walk.cell_before(t, b) + u0, d, own_dc + at, out, H, units);
+                    store(own_dh + at, Vec<T>{}); // dropped units get nothing more
                     for (int g = 0; g < 4; g++)
                         store_groups(to + (p * 4 + g) * VL<T> * G, VL<T>, out[g]);
                 }
@@ -228,7 +236,6 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
             const int64_t count = first_from(all, kept, end) - from;
             const int32_t *K = all + from;
-            T *partial = partials.p + (from / L<T> + thread()) * groups * VL<T>;
             const void **last = pieces; // of what the gates of the next step will read
             for (int64_t b = 0; i > 0 && end > mine && b < a.sizes[walk.at(i - 1)]; b++) {
                 const int64_t row = a.first[walk.at(i - 1)] + b;
@@ -241,10 +248,15 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
                 dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K,
                           count, rows + s0 * NR<T> * G, group, groups, partial, s0 == 0, later);
             for (int64_t b = 0; b < n; b++) {
-                scatter(partial, groups, b, scale, K, count, dh + b * H);
+                T *to = own_dh + b * width - mine;
+                scatter(partial, groups, b, scale, K, count, to);
                 for (int64_t u = mine; a.mask && u < end; u++)
-                    if (!walk.keeps(t, b, u)) dh[b * H + u] = T(0);
+                    if (!walk.keeps(t, b, u)) to[u] = T(0);
             }
+        }
+        for (int64_t b = 0; b < B && mine < end; b++) {
+            memcpy(dh + b * H + mine, own_dh + b * width, (end - mine) * sizeof(T));
+            memcpy(dc + b * H + mine, own_dc + b * width, (end - mine) * sizeof(T));
         }
     }
 }
