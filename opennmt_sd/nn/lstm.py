@@ -186,6 +186,8 @@ class StructuredLSTM(Structured, nn.LSTM):
                 flat = [w for direction in directions for w in direction]
                 x, final = self._torch_lstm(x, state, flat, 1, sizes)
             finals.append(final)
+        if len(finals) == 1:  # even of one tensor, cat would make a copy
+            return x, finals[0]
         h, c = (torch.cat(states) for states in zip(*finals))
         return x, (h, c)
 
