@@ -151,6 +151,24 @@ def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> 
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+@pytest.mark.parametrize("trained", [(), ("weight_ih",), ("weight_hh",), ("x",)])
+def test_the_gradient_for_the_bias_without_inputs(trained: tuple[str, ...]) -> None:
+    """Layers that take nothing in still have a bias to learn."""
+    given = {"x": torch.zeros(3, 2, 0), "weight_ih": torch.zeros(20, 0),
+             "bias": torch.zeros(20), "weight_hh": torch.randn(20, 5)}  # fmt: skip
+    for name in ("bias", *trained):
+        given[name].requires_grad_()
+    grads = []
+    for engine in ("naive", "cpu"):
+        with ops.use(engine):
+            y, _, _ = ops.lstm_layer(
+                given["x"], None, given["weight_ih"], given["bias"], given["weight_hh"],
+                torch.zeros(2, 5), torch.zeros(2, 5),
+            )  # fmt: skip
+            grads += torch.autograd.grad(y.sum(), given["bias"])
+    torch.testing.assert_close(*grads)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_multiply_adds_are_counted(threads: int) -> None:
     """What the benchmark takes for the machine's limit: all threads', and in proportion."""

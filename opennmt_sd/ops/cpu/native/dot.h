@@ -151,11 +151,10 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
                 const Segment &seg = a.segs[s];
                 const Mine m = mine(s);
                 if (!m.count) continue;
-                const int64_t n = least(N - n0, BLOCK);
                 const T *from = dy + seg.row / G * group + n0 * G;
                 int64_t ld = group;
                 if (!grouped) {
-                    group_rows(dy + seg.row * N + n0, N, seg.rows, n, count, rows);
+                    group_rows(dy + seg.row * N + n0, N, seg.rows, least(N - n0, BLOCK), count, rows);
                     from = rows, ld = count * NR<T> * G;
                 }
                 int next = 0; // of the segment that comes next, its rows
@@ -164,7 +163,7 @@ template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
                     pieces[next] = grouped ? dy + row / G * group + n0 * G + row % G * count * NR<T>
                                            : dy + row * N + n0;
                 }
-                Pieces later{pieces, pieces + next, int64_t(n * sizeof(T))};
+                Pieces later{pieces, pieces + next, int64_t(count * NR<T> * sizeof(T))};
                 dot_tiles(weight, a.packed ? 0 : d0, width * NR<T>, count,
                           a.keep.of(seg.set) + m.from, m.count, from, ld, ceil_div(seg.rows, G),
                           m.partial, s0 == 0, later);

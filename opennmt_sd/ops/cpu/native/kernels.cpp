@@ -21,8 +21,10 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> TABLE = {
-    VL<T>,   G,          L<T>,       fp<T>,       bp<T>,  wg<T>,        prepare<T>,   packed_size<T>,
-    lstm_fp<T>, lstm_bp<T>, ungroup<T>, gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,
+    VL<T>, G, L<T>,
+    fp<T>, bp<T>, wg<T>, prepare<T>, packed_size<T>,
+    lstm_fp<T>, lstm_bp<T>, ungroup<T>,
+    gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,
 };
 
 } // namespace

@@ -22,14 +22,14 @@ struct Sets {
 
 // Rows [R, D] that need not lie next to each other.
 template <class T> struct Linear {
-    const T *const *x;   // [R] rows of [D]
+    const T *const *x;   // [R] rows of [D]; not for bp
     const T *weight;     // [N, D], or null:
     const T *packed;     // the weight as `prepare` packs it
     const T *bias;       // [N] or null
-    const Segment *segs; // they cover the R rows
+    const Segment *segs; // they cover the rows
     int nsegs;
     Sets keep;
-    int64_t R, D, N;
+    int64_t D, N;
     int64_t H; // 0; or, for bp and wg: N is 4H, and dy lies as lstm_bp leaves the gates' gradients
     int threads;
 };
@@ -39,7 +39,7 @@ template <class T> struct Recurrence {
     const T *h0, *c0; // [B, H]
     const int32_t *sizes;  // [T] rows alive at each step, never growing
     const int64_t *first;  // [T] first row of each step
-    const int64_t *group;  // [T] first group of rows of each step, for lstm_bp
+    const int64_t *group;  // [T] first group of rows of each step, for lstm_bp and ungroup
     Sets keep;             // of h: S is T or 1
     int64_t S;
     const uint8_t *mask; // [T or 1, B, H], or null: a mask of each sample's own
@@ -61,13 +61,13 @@ template <class T> struct Attention {
 
 template <class T> struct Kernels {
     // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows in
-    // groups of G (past the last row: anything), H padded to a multiple of VL, and of each VL
+    // groups of G (the last one filled up with zeros), H padded to a multiple of VL, and of each VL
     // units all i, then all f, g and o.
     int64_t VL, G, L;
     // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y);
     // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows are
-    // those of the groups
+    // those of the groups, with the ones that fill them
     void (*bp)(const Linear<T> &, const T *dy, T *const *dx);
     // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null, is
     // their sum

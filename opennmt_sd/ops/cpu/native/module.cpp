@@ -147,7 +147,7 @@ static void linear(const std::string &phase, Address x, Address weight, bool pac
     const T *w = (const T *)weight;
     use_huge_pages(out, sizeof(T) * (phase == "wg" ? N * D : R * (phase == "bp" ? D : N)));
     const Linear<T> a{rows.data(), packed ? nullptr : w, packed ? w : nullptr, (const T *)bias,
-                      segs.data(), int(segs.size()), keep.sets, R, D, N, 0, team(threads)};
+                      segs.data(), int(segs.size()), keep.sets, D, N, 0, team(threads)};
     if (phase == "fp") kernels<T>().fp(a, (T *)out);
     else if (phase == "bp") kernels<T>().bp(a, (const T *)dy, rows_of<T>(out, R, D).data());
     else kernels<T>().wg(a, rows_of<const T>(dy, R, N).data(), (T *)out, nullptr);
@@ -180,7 +180,7 @@ static void steps_wg(const std::vector<Address> &xs, const std::vector<Address> 
         }
     use_huge_pages(dw, sizeof(T) * N * D);
     const Linear<T> a{x.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
-                      keep.sets, int64_t(x.size()), D, N, 0, team(threads)};
+                      keep.sets, D, N, 0, team(threads)};
     kernels<T>().wg(a, dy.data(), (T *)dw, nullptr);
 }
 
@@ -366,7 +366,7 @@ static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, 
             rows.push_back(row);
         }
     const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
-                      keep.sets, steps.R, H, 4 * H, grouped ? H : 0, team(threads)};
+                      keep.sets, H, 4 * H, grouped ? H : 0, team(threads)};
     use_huge_pages(dw, sizeof(T) * 4 * H * H);
     kernels<T>().wg(a, dy.data(), (T *)dw, (T *)db);
 }
@@ -406,7 +406,7 @@ static void layer_fp(Address x, Address weight_ih, Address bias, Address weight_
     const auto rows = rows_of<const T>(x, steps.R, D);
     use_huge_pages(gates, sizeof(T) * steps.R * 4 * H);
     kernels<T>().fp({rows.data(), (const T *)weight_ih, nullptr, (const T *)bias, segs.data(),
-                     int(segs.size()), x_keep.sets, steps.R, D, 4 * H, 0, team(threads)},
+                     int(segs.size()), x_keep.sets, D, 4 * H, 0, team(threads)},
                     (T *)gates);
     kernels<T>().lstm_fp(recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H,
                                        reverse, gates, cells, threads),
@@ -430,26 +430,27 @@ static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0
                                  gates, cells, threads, grouped.group.data());
     kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.data(), (T *)dh, (T *)dc);
     const auto dy = grouped.rows();
-    // The gradient of the bias comes with a weight's, also where nobody asks for one.
-    Block<T> unasked(db && !dw_ih && !dw_hh ? 4 * H * D : 0);
-    if (unasked.p) dw_ih = Address(unasked.p);
     if (dw_hh)
         recurrence_wg<T>(steps, h_keep, hidden, h0, (const uint8_t *)mask, mask_step, dy, true,
-                         dw_hh, dw_ih ? 0 : db, H, reverse, threads);
-    auto input = [&](const std::vector<const T *> &rows, const std::vector<Segment> &segs) {
-        return Linear<T>{rows.data(), (const T *)weight_ih, nullptr, nullptr, segs.data(),
-                         int(segs.size()), x_keep.sets, steps.R, D, 4 * H, H, team(threads)};
+                         dw_hh, 0, H, reverse, threads);
+    auto input = [&](const T *const *rows, const std::vector<Segment> &segs, const Keep &keep) {
+        return Linear<T>{rows, (const T *)weight_ih, nullptr, nullptr, segs.data(),
+                         int(segs.size()), keep.sets, keep.sets.D, 4 * H, H, team(threads)};
     };
     if (dw_ih) {
-        const auto rows = rows_of<const T>(x, steps.R, D);
-        const auto segs = segments(sizes, x_keep.S);
         use_huge_pages(dw_ih, sizeof(T) * 4 * H * D);
-        kernels<T>().wg(input(rows, segs), dy.data(), (T *)dw_ih, (T *)db);
+        const auto rows = rows_of<const T>(x, steps.R, D);
+        kernels<T>().wg(input(rows.data(), segments(sizes, x_keep.S), x_keep), dy.data(),
+                        (T *)dw_ih, (T *)db);
+    } else if (db) { // alone: as with a weight that has no inputs
+        const auto rows = rows_of<const T>(0, steps.R, 0);
+        const Keep none(0, 0, 1, 0, 1);
+        kernels<T>().wg(input(rows.data(), segments(sizes, 1), none), dy.data(), (T *)nullptr,
+                        (T *)db);
     }
-    if (dx) {
-        const auto segs = segments(grouped.sizes, x_keep.S);
-        kernels<T>().bp(input({}, segs), grouped.data(), grouped.filled(dx, D).data());
-    }
+    if (dx)
+        kernels<T>().bp(input(nullptr, segments(grouped.sizes, x_keep.S), x_keep), grouped.data(),
+                        grouped.filled(dx, D).data());
 }
 
 // ---------------------------------------------------------------- draws (opennmt_sd/draw.py)

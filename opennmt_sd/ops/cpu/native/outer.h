@@ -199,10 +199,11 @@ template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db)
                         sum[v] += y;
                     }
                 }
-                for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r += grouped ? G : 1) {
-                    const T *next = dy[a.segs[s + 1].row + r];
-                    if (grouped) fetch(next + n0 * G, NR<T> * G * sizeof(T));
-                    else fetch(next + n0, (left[0] + left[1]) * sizeof(T));
+                for (int r = 0; s + 1 < a.nsegs && r < a.segs[s + 1].rows; r++) {
+                    const T *const *next = dy + a.segs[s + 1].row + r;
+                    if (!grouped) fetch(*next + n0, (left[0] + left[1]) * sizeof(T));
+                    else if (!r || *next != next[-1] + L<T>) // a group of rows at once
+                        fetch(*next + n0 * G, NR<T> * G * sizeof(T));
                 }
                 const int32_t *K = a.keep.of(seg.set);
                 const Split tiles(a.keep.count[seg.set], ROWS);

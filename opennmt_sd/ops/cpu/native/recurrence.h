@@ -194,18 +194,20 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     const Walk<T> walk{a};
     const T scale = T(a.keep.scale);
     const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
-    const int64_t group = strips * NR<T> * G, padded = round_up(B, G); // group: its elements
-    // Of dh and dc each thread has its units in lines of its own, and so of sums.
-    Scratch<T> packed(panels.count * panels.stride), states(panels.count * VL<T> * 2 * B),
-        partials(panels.count * VL<T> * padded);
+    const int64_t group = strips * NR<T> * G; // elements
+    // Each thread keeps dh, dc and sums of its own units, not in rows that it shares with others
+    // (see Own): 16 rows of any vector are whole lines.
+    const int64_t lines = round_up(B, 16);
+    Scratch<T> packed(panels.count * panels.stride), states(panels.count * VL<T> * 2 * lines),
+        partials(panels.count * VL<T> * lines);
     const Own<const void *> pieces_of(a.threads, 6 * B);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
         const int64_t p0 = panels.begin(thread(), threads()), p1 = panels.begin(thread() + 1, threads());
         const int64_t mine = p0 * VL<T>, end = least(p1 * VL<T>, H); // units
         const int64_t width = (p1 - p0) * VL<T>;
-        T *own_dh = states.p + mine * 2 * B, *own_dc = own_dh + B * width;
-        T *partial = partials.p + mine * padded;
+        T *own_dh = states.p + mine * 2 * lines, *own_dc = own_dh + B * width;
+        T *partial = partials.p + mine * lines;
         const void **pieces = pieces_of.get();
         for (int64_t p = p0; p < p1; p++)
             panels.pack_one(a.weight, p, packed.p + p * panels.stride);
@@ -231,6 +233,9 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
                         store_groups(to + (p * 4 + g) * VL<T> * G, VL<T>, out[g]);
                 }
             }
+            for (int64_t b = n; b < groups * G; b++)
+                for (int64_t v = p0 * 4; v < p1 * 4; v++)
+                    store_groups(rows + b / G * group + v * VL<T> * G + b % G * L<T>, VL<T>, Vec<T>{});
 #pragma omp barrier
             const int32_t *all = a.keep.of(walk.set(t));
             const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
