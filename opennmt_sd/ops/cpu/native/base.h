@@ -75,6 +75,26 @@ template <class T> struct Own {
     T *get() const { return all.p + thread() * size; }
 };
 
+// Where each segment's part of a buffer begins: rows (padded) times kept units (and some more).
+template <class T> struct Offsets {
+    Scratch<int64_t> at;
+    int64_t total = 0;
+    Offsets(const Linear<T> &a, int pad_rows, int64_t more_units) : at(a.nsegs) {
+        for (int s = 0; s < a.nsegs; s++) {
+            at.p[s] = total;
+            total += round_up(a.segs[s].rows, pad_rows) *
+                     (a.keep.count[a.segs[s].set] + more_units);
+        }
+    }
+};
+
+// Rows of the largest segment.
+template <class T> int64_t most_rows(const Linear<T> &a) {
+    int64_t most = 0;
+    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
+    return most;
+}
+
 // f(Number<n>()) for the n that is known at run time, 1 to MAX.
 template <int N> struct Number {
     static constexpr int value = N;

@@ -108,14 +108,12 @@ struct Grid {
 template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
     const int64_t D = a.D, N = a.N, block = BLOCK / NR<T>;
     const Columns<T> columns{N, a.H};
-    const int64_t strips = columns.strips(), group = strips * NR<T> * G; // elements
+    const int64_t strips = columns.strips(), group = columns.group();
     const bool grouped = a.H;
     const Grid grid(a.threads, D);
     const int64_t widest = ceil_div(D, grid.units);
     Offsets<T> at(a, G, (grid.units + 1) * L<T>);
-    int64_t most = 0;
-    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
-    most = round_up(most, G);
+    const int64_t most = round_up(most_rows(a), G);
     const int cells = grid.units * grid.segs;
     Scratch<T> partials(at.total);
     const Own<T> weights(a.threads, a.packed ? 0 : BLOCK * widest);

@@ -21,7 +21,7 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> TABLE = {
-    VL<T>, G, L<T>,
+    G, L<T>, group_size<T>,
     fp<T>, bp<T>, wg<T>, prepare<T>, packed_size<T>,
     lstm_fp<T>, lstm_bp<T>, ungroup<T>,
     gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,

@@ -63,7 +63,8 @@ template <class T> struct Kernels {
     // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows in
     // groups of G (the last one filled up with zeros), H padded to a multiple of VL, and of each VL
     // units all i, then all f, g and o.
-    int64_t VL, G, L;
+    int64_t G, L;
+    int64_t (*group_size)(int64_t H); // elements of a group
     // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y);
     // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows are

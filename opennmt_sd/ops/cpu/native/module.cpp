@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -268,25 +267,18 @@ template <class T> class Grouped {
   public:
     std::vector<int32_t> sizes; // of the steps, filled up to whole groups
     std::vector<int64_t> group; // the first one of each step
+    const Block<T> d_gates;
 
     Grouped(const Steps &steps_, int64_t H)
-        : steps(steps_), size((H + k.VL - 1) / k.VL * k.VL * 4 * k.G) {
-        int64_t groups = 0;
-        for (int32_t n : steps.sizes) {
-            group.push_back(groups);
-            groups += (n + k.G - 1) / k.G;
-            sizes.push_back(int32_t((groups - group.back()) * k.G));
-        }
-        d_gates = std::make_unique<Block<T>>(groups * size);
-    }
-    T *data() const { return d_gates->p; }
+        : steps(steps_), size(k.group_size(H)), d_gates(place() * size) {}
+
     // The first elements of all rows.
     std::vector<const T *> rows() const {
         std::vector<const T *> out;
         out.reserve(steps.R);
         for (size_t t = 0; t < steps.sizes.size(); t++)
             for (int64_t b = 0; b < steps.sizes[t]; b++)
-                out.push_back(data() + (group[t] + b / k.G) * size + b % k.G * k.L);
+                out.push_back(d_gates.p + (group[t] + b / k.G) * size + b % k.G * k.L);
         return out;
     }
     // Rows of `width` at p, null for those that only fill a group.
@@ -299,7 +291,16 @@ template <class T> class Grouped {
     }
 
   private:
-    std::unique_ptr<Block<T>> d_gates;
+    // Sets sizes and group; the number of groups.
+    int64_t place() {
+        int64_t groups = 0;
+        for (int32_t n : steps.sizes) {
+            group.push_back(groups);
+            groups += (n + k.G - 1) / k.G;
+            sizes.push_back(int32_t((groups - group.back()) * k.G));
+        }
+        return groups;
+    }
 };
 
 template <class T>
@@ -337,16 +338,16 @@ static void lstm_bp(Address weight, Address c0, Address idx, Address count, int6
     const Grouped<T> grouped(steps, H);
     const auto a = recurrence<T>(steps, keep, weight, 0, c0, mask, mask_step, B, H, reverse, gates,
                                  cells, threads, grouped.group.data());
-    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.data(), (T *)dh, (T *)dc);
+    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.d_gates.p, (T *)dh, (T *)dc);
     use_huge_pages(d_gates, sizeof(T) * steps.R * 4 * H);
-    kernels<T>().ungroup(a, grouped.data(), (T *)d_gates);
+    kernels<T>().ungroup(a, grouped.d_gates.p, (T *)d_gates);
 }
 
 // dw of weight_hh: WG over the states that entered each step.
 template <class T>
 static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, Address h0,
                           const uint8_t *mask, int64_t mask_step, const std::vector<const T *> &dy,
-                          bool grouped, Address dw, Address db, int64_t H, bool reverse,
+                          bool grouped, Address dw, int64_t H, bool reverse,
                           int threads) {
     Block<T> own(mask ? steps.R * H : 0); // the states, where samples have masks of their own
     T *masked = own.p;
@@ -368,7 +369,7 @@ static void recurrence_wg(const Steps &steps, const Keep &keep, Address hidden, 
     const Linear<T> a{rows.data(), nullptr, nullptr, nullptr, segs.data(), int(segs.size()),
                       keep.sets, H, 4 * H, grouped ? H : 0, team(threads)};
     use_huge_pages(dw, sizeof(T) * 4 * H * H);
-    kernels<T>().wg(a, dy.data(), (T *)dw, (T *)db);
+    kernels<T>().wg(a, dy.data(), (T *)dw, nullptr);
 }
 
 template <class T>
@@ -379,7 +380,7 @@ static void lstm_wg(Address hidden, Address h0, Address d_gates, Address dw, Add
     const Steps steps(sizes);
     const Keep keep(idx, count, S, H, scale);
     recurrence_wg<T>(steps, keep, hidden, h0, (const uint8_t *)mask, mask_step,
-                     rows_of<const T>(d_gates, steps.R, 4 * H), false, dw, 0, H, reverse, threads);
+                     rows_of<const T>(d_gates, steps.R, 4 * H), false, dw, H, reverse, threads);
 }
 
 // ---------------------------------------------------------------- a layer: both at once
@@ -428,11 +429,11 @@ static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0
     const Grouped<T> grouped(steps, H);
     const auto a = recurrence<T>(steps, h_keep, weight_hh, h0, c0, mask, mask_step, B, H, reverse,
                                  gates, cells, threads, grouped.group.data());
-    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.data(), (T *)dh, (T *)dc);
+    kernels<T>().lstm_bp(a, (const T *)d_hidden, grouped.d_gates.p, (T *)dh, (T *)dc);
     const auto dy = grouped.rows();
     if (dw_hh)
         recurrence_wg<T>(steps, h_keep, hidden, h0, (const uint8_t *)mask, mask_step, dy, true,
-                         dw_hh, 0, H, reverse, threads);
+                         dw_hh, H, reverse, threads);
     auto input = [&](const T *const *rows, const std::vector<Segment> &segs, const Keep &keep) {
         return Linear<T>{rows, (const T *)weight_ih, nullptr, nullptr, segs.data(),
                          int(segs.size()), keep.sets, keep.sets.D, 4 * H, H, team(threads)};
@@ -449,7 +450,7 @@ static void layer_bp(Address x, Address weight_ih, Address weight_hh, Address h0
                         (T *)db);
     }
     if (dx)
-        kernels<T>().bp(input(nullptr, segments(grouped.sizes, x_keep.S), x_keep), grouped.data(),
+        kernels<T>().bp(input(nullptr, segments(grouped.sizes, x_keep.S), x_keep), grouped.d_gates.p,
                         grouped.filled(dx, D).data());
 }
 

@@ -56,19 +56,6 @@ void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, 
     }
 }
 
-// Where each segment's part of a buffer begins: rows (padded) times kept units (and some more).
-template <class T> struct Offsets {
-    Scratch<int64_t> at;
-    int64_t total = 0;
-    Offsets(const Linear<T> &a, int pad_rows, int64_t more_units) : at(a.nsegs) {
-        for (int s = 0; s < a.nsegs; s++) {
-            at.p[s] = total;
-            total += round_up(a.segs[s].rows, pad_rows) *
-                     (a.keep.count[a.segs[s].set] + more_units);
-        }
-    }
-};
-
 template <class T, int M, int FETCH>
 SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count,
                       T scale, Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left, Ahead<T> ahead) {
@@ -157,11 +144,6 @@ SD_APART void wg_tile(const T *a, const T *dy, int64_t rows, T *strip, const int
     }
 }
 
-// n columns from c on of a row: one after the other, or grouped with other rows (group_rows).
-template <class T> SD_INLINE Vec<T> columns_of(const T *row, int64_t c, int n, bool grouped) {
-    return grouped ? load_groups(row + c * G, VL<T>) : load_part(row + c, n);
-}
-
 // Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it out.
 template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db) {
     const int64_t D = a.D;
@@ -169,10 +151,8 @@ template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db)
     const int64_t strips = columns.strips();
     const bool grouped = a.H;
     Offsets<T> at(a, 1, 0);
-    int most = 0;
-    for (int s = 0; s < a.nsegs; s++) most = a.segs[s].rows > most ? a.segs[s].rows : most;
     Scratch<T> xg(at.total);
-    const Own<T> strip_of(a.threads, D * NR<T>), dy_of(a.threads, most * NR<T>), line(a.threads, D);
+    const Own<T> strip_of(a.threads, D * NR<T>), dy_of(a.threads, most_rows(a) * NR<T>), line(a.threads, D);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
 #pragma omp for schedule(static)

@@ -44,6 +44,7 @@ template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D
 template <class T> struct Columns {
     int64_t N, H;
     int64_t strips() const { return H ? 2 * ceil_div(H, VL<T>) : ceil_div(N, NR<T>); }
+    int64_t group() const { return strips() * NR<T> * G; } // elements of a group of rows
     // Of vector v: its first column, and how many there are.
     int64_t first(int64_t v) const { return H ? v % 4 * H + v / 4 * VL<T> : v * VL<T>; }
     int count(int64_t v) const {
@@ -61,13 +62,18 @@ void pack_strip(const T *w, int64_t ldw, int64_t D, Columns<T> columns, int64_t 
     }
 }
 
+// Where a row begins among groups of G rows, of `group` elements each.
+template <class T> SD_INLINE int64_t in_groups(int64_t row, int64_t group) {
+    return row / G * group + row % G * L<T>;
+}
+
 // Rows [rows, ld] to groups of G rows, out [groups, strips * NR / L, G, L]: the vectors of a dot
 // tile.
 template <class T>
 void group_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *out) {
     const int64_t whole = n / L<T>, all = strips * NR<T> / L<T>;
     for (int64_t r = 0; r < round_up(rows, G); r++) {
-        T *to = out + r / G * all * VL<T> + r % G * L<T>;
+        T *to = out + in_groups<T>(r, all * VL<T>);
         int64_t q = 0;
         if (r < rows) {
             for (; q < whole; q++) memcpy(to + q * VL<T>, x + r * ld + q * L<T>, 16);
@@ -79,6 +85,11 @@ void group_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *
         }
         for (; q < all; q++) memset(to + q * VL<T>, 0, 16);
     }
+}
+
+// n columns from c on of a row: one after the other, or grouped with other rows.
+template <class T> SD_INLINE Vec<T> columns_of(const T *row, int64_t c, int n, bool grouped) {
+    return grouped ? load_groups(row + c * G, VL<T>) : load_part(row + c, n);
 }
 
 } // namespace

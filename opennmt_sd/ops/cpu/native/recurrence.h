@@ -193,8 +193,8 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     const Panels<T> panels(H);
     const Walk<T> walk{a};
     const T scale = T(a.keep.scale);
-    const int64_t strips = 2 * panels.count, block = BLOCK / NR<T>;
-    const int64_t group = strips * NR<T> * G; // elements
+    const Columns<T> columns{4 * H, H};
+    const int64_t strips = columns.strips(), group = columns.group(), block = BLOCK / NR<T>;
     // Each thread keeps dh, dc and sums of its own units, not in rows that it shares with others
     // (see Own): 16 rows of any vector are whole lines.
     const int64_t lines = round_up(B, 16);
@@ -219,7 +219,7 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             const int64_t t = walk.at(i), n = a.sizes[t], groups = ceil_div(n, G);
             T *rows = d_gates + a.group[t] * group;
             for (int64_t b = 0; b < n; b++) { // along the rows, as the hardware fetches ahead
-                T *to = rows + b / G * group + b % G * L<T>;
+                T *to = rows + in_groups<T>(b, group);
                 for (int64_t p = p0; p < p1; p++) {
                     const int64_t u0 = p * VL<T>, row = a.first[t] + b, at = b * width + u0 - mine;
                     const int units = panels.units(p);
@@ -235,7 +235,7 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
             }
             for (int64_t b = n; b < groups * G; b++)
                 for (int64_t v = p0 * 4; v < p1 * 4; v++)
-                    store_groups(rows + b / G * group + v * VL<T> * G + b % G * L<T>, VL<T>, Vec<T>{});
+                    store_groups(rows + in_groups<T>(b, group) + v * VL<T> * G, VL<T>, Vec<T>{});
 #pragma omp barrier
             const int32_t *all = a.keep.of(walk.set(t));
             const int64_t kept = a.keep.count[walk.set(t)], from = first_from(all, kept, mine);
@@ -266,18 +266,21 @@ void lstm_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc
     }
 }
 
+template <class T> int64_t group_size(int64_t H) { return Columns<T>{4 * H, H}.group(); }
+
 // Gradients of gates as lstm_bp leaves them, to rows [R, 4H].
 template <class T> void ungroup(const Recurrence<T> &a, const T *d_gates, T *out) {
     const Columns<T> columns{4 * a.H, a.H};
-    const int64_t group = columns.strips() * NR<T> * G;
+    const int64_t group = columns.group();
 #pragma omp parallel for num_threads(a.threads) if (a.threads > 1) schedule(static)
     for (int64_t t = 0; t < a.T_; t++)
         for (int64_t b = 0; b < a.sizes[t]; b++) {
-            const T *row = d_gates + (a.group[t] + b / G) * group + b % G * L<T>;
+            const T *row = d_gates + a.group[t] * group + in_groups<T>(b, group);
             T *to = out + (a.first[t] + b) * 4 * a.H;
-            for (int64_t v = 0; v < 2 * columns.strips(); v++)
-                store_part(to + columns.first(v), load_groups(row + v * VL<T> * G, VL<T>),
-                           columns.count(v));
+            for (int64_t v = 0; v < 2 * columns.strips(); v++) {
+                const int n = columns.count(v);
+                store_part(to + columns.first(v), columns_of(row, v * VL<T>, n, true), n);
+            }
         }
 }
 
