@@ -9,14 +9,13 @@ model is built, since they import onmt in turn.
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from opennmt_sd.onmt.checkpoint import allow_namespace
+from opennmt_sd.onmt.compat import wrap
 from opennmt_sd.onmt.names import (
     DECODERS,
     ENCODERS,
@@ -49,36 +48,12 @@ def register_plugin() -> None:
     allow_namespace()
     _register_types()
     opts, builder = import_module("onmt.opts"), import_module("onmt.model_builder")
-    _wrap(opts, "model_opts", _with_options)
-    _wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
-    _wrap(builder, "build_model", _with_plan)
-    _wrap(builder, "load_test_model", _with_translation_check)
+    wrap(opts, "model_opts", _with_options)
+    wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
+    wrap(builder, "build_model", _with_plan)
+    wrap(builder, "load_test_model", _with_translation_check)
     decoders = import_module("onmt.decoders.decoder")
-    _wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
-
-
-def _wrap(owner: Any, name: str, wrapper: Callable[[_Function], _Function]) -> None:
-    """Replace a function or class method, once, also where another onmt module has taken it by
-    name already.
-
-    Raises:
-        RuntimeError: another wrapper of ours is there; it would be the only one.
-    """
-    stock, found = getattr(owner, name), inspect.getattr_static(owner, name)
-    there = getattr(stock, "_wrapped_by_opennmt_sd", None)
-    if there is wrapper:
-        return
-    if there is not None:
-        raise RuntimeError(
-            f"{name} is wrapped by {there.__name__} already: write {wrapper.__name__} into it"
-        )
-    of_class = isinstance(found, classmethod)
-    ours = wrapper(found.__func__ if of_class else stock)
-    ours._wrapped_by_opennmt_sd = wrapper  # type: ignore[attr-defined]
-    setattr(owner, name, classmethod(ours) if of_class else ours)
-    for key, module in list(sys.modules.items()):
-        if key.startswith("onmt.") and vars(module).get(name) is stock:
-            setattr(module, name, ours)
+    wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
 
 
 def _register_types() -> None:
@@ -160,8 +135,8 @@ def _with_plan(build_model: _Function) -> _Function:
             return build_model(model_opt, opt, vocabs, checkpoint, device_id)
         check_training(model_opt, opt)
         # Only now: their modules are half imported when this plugin is.
-        _wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
-        _wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_our_optimizer)
+        wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
+        wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_our_optimizer)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)

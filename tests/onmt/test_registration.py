@@ -130,7 +130,7 @@ def test_a_loss_of_somebody_elses_stays_theirs(parse: Callable[..., Namespace]) 
 
 def test_a_function_is_wrapped_once(plugin: None) -> None:
     """A second wrapper would be left out in silence."""
-    from opennmt_sd.onmt import registration
+    from opennmt_sd.onmt import compat
 
     class Owner:
         @staticmethod
@@ -144,9 +144,9 @@ def test_a_function_is_wrapped_once(plugin: None) -> None:
         return lambda: [*build(), "second"]
 
     for _ in range(2):
-        registration._wrap(Owner, "build", first)
+        compat.wrap(Owner, "build", first)
     assert Owner.build() == ["stock", "first"]
     text = "build is wrapped by first already: write second into it"
     with pytest.raises(RuntimeError, match=text):
-        registration._wrap(Owner, "build", second)
+        compat.wrap(Owner, "build", second)
     assert Owner.build() == ["stock", "first"]

@@ -1,0 +1,63 @@
+"""What this plugin takes from OpenNMT-py beyond its public names, and where that was seen.
+
+OpenNMT-py has no hooks for most of what a plugin needs, so some of its functions are wrapped where
+they stand. Each stands in :data:`SEEN` with a fingerprint of its source: a release that moves one
+of them fails a test, instead of translating wrongly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+VERSION = "3.5.1"  # of OpenNMT-py, the last release
+
+Function = Callable[..., Any]
+
+# module:name of what is wrapped or relied upon, and the fingerprint of its source in VERSION.
+SEEN = {
+    "onmt.opts:model_opts": "80c54199974d836d",
+    "onmt.utils.parse:ArgumentParser.parse_known_args": "3512ca954757bb1f",
+    "onmt.model_builder:build_model": "cdbaa8ac66ad1309",
+    "onmt.model_builder:load_test_model": "8f40e940beed2c63",
+    "onmt.decoders.decoder:RNNDecoderBase.forward": "54ff3c2cf7fcdf5d",
+    "onmt.utils.loss:LossCompute.from_opts": "f5fc217cc18084df",
+    "onmt.utils.optimizers:build_torch_optimizer": "1e0344fd58db1a8c",
+}
+
+
+def wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
+    """Replace a function or class method, once, also where another onmt module has taken it by
+    name already.
+
+    Raises:
+        RuntimeError: another wrapper of ours is there; it would be the only one.
+    """
+    stock, found = getattr(owner, name), inspect.getattr_static(owner, name)
+    there = getattr(stock, "_wrapped_by_opennmt_sd", None)
+    if there is wrapper:
+        return
+    if there is not None:
+        raise RuntimeError(
+            f"{name} is wrapped by {there.__name__} already: write {wrapper.__name__} into it"
+        )
+    of_class = isinstance(found, classmethod)
+    ours = wrapper(found.__func__ if of_class else stock)
+    ours._wrapped_by_opennmt_sd = wrapper  # type: ignore[attr-defined]
+    setattr(owner, name, classmethod(ours) if of_class else ours)
+    for key, module in list(sys.modules.items()):
+        if key.startswith("onmt.") and vars(module).get(name) is stock:
+            setattr(module, name, ours)
+
+
+def fingerprint(where: str) -> str:
+    """Return the fingerprint of the source of ``module:name``, as stock wrote it."""
+    module, _, path = where.partition(":")
+    found: Any = import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return hashlib.sha256(inspect.getsource(inspect.unwrap(found)).encode()).hexdigest()[:16]
