@@ -100,7 +100,7 @@ def test_wheel_holds_the_whole_package_and_no_more(wheel: Path) -> None:
         "opennmt_sd/py.typed",
         "opennmt_sd/conf/__init__.py",
         "opennmt_sd/conf/onmt/quickstart.yaml",
-        "opennmt_sd/conf/experiment/zaremba_medium.yaml",
+        "opennmt_sd/conf/lm/experiment/zaremba_medium.yaml",
         "opennmt_sd/data/tatoeba-de-en/train.de",
         "opennmt_sd/data/tatoeba-de-en/LICENSE.md",
     } <= expected

@@ -19,7 +19,7 @@ SUITES = ("ops", "lstm", "lm", "tagger", "onmt", "growth")
 
 @dataclass
 class BenchmarkConfig:
-    """Every key; conf/benchmark.yaml says what they mean."""
+    """Every key; conf/benchmark/benchmark.yaml says what they mean."""
 
     suite: str = MISSING
     cases: list[str] | None = None
@@ -35,7 +35,7 @@ def main() -> None:
     _main()
 
 
-@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf", config_name="benchmark")
+@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.benchmark", config_name="benchmark")
 def _main(cfg: Any) -> None:
     guarded("benchmark", lambda: run(OmegaConf.to_object(cfg)))  # type: ignore[arg-type]
 

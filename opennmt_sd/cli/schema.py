@@ -1,7 +1,7 @@
 """The types of every key of the configurations: Hydra refuses other names and other types.
 
 What values are allowed beyond their type is in ``validate.py``; what they mean is said here and in
-the YAML files of ``conf/``. :func:`register` puts the schemas into Hydra's ConfigStore.
+the YAML files of ``conf/``. :func:`register` puts the schema into Hydra's ConfigStore.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -134,6 +134,7 @@ class RunConfig:
     resume: str | None = None
     checkpoint: str | None = None
     split: str = "test"
+    direction: str = MISSING  # which way the score is better, for a search: minimize, maximize
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: dict[str, Any] = field(default_factory=dict)
@@ -143,11 +144,23 @@ class RunConfig:
 class LMConfig(RunConfig):
     """Everything that ``train_lm`` reads."""
 
+    direction: str = "minimize"  # the perplexity
     model: LMModelConfig = field(default_factory=LMModelConfig)
     data: LMDataConfig = field(default_factory=LMDataConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 
 def register() -> None:
-    """Make the schemas known to Hydra."""
-    ConfigStore.instance().store(name="lm_schema", node=LMConfig, provider="opennmt_sd")
+    """Make the language model's schema known to Hydra, as ``lm_schema``."""
+    store("lm_schema", LMConfig)
+
+
+def store(name: str, schema: type[RunConfig]) -> None:
+    """Put a schema into Hydra's ConfigStore.
+
+    At its top YAML files may add keys: another project has its own beside ours there, and an
+    experiment may give a name to a value that it needs twice.
+    """
+    node = OmegaConf.structured(schema)
+    OmegaConf.set_struct(node, False)
+    ConfigStore.instance().store(name=name, node=node, provider="opennmt_sd")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from opennmt_sd.cli.schema import PatternConfig, PlacesConfig, RunConfig
+from opennmt_sd.cli.schema import PatternConfig, PlacesConfig, RunConfig, store
 
 
 @dataclass
@@ -65,11 +64,12 @@ class PredictConfig:
 class TaggerRunConfig(RunConfig):
     """Everything that ``train_tagger`` reads."""
 
+    direction: str = "maximize"  # F1
     model: TaggerModelConfig = field(default_factory=TaggerModelConfig)
     data: TaggerDataConfig = field(default_factory=TaggerDataConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
 
 
 def register() -> None:
-    """Make the schema known to Hydra."""
-    ConfigStore.instance().store(name="tagger_schema", node=TaggerRunConfig, provider="opennmt_sd")
+    """Make the tagger's schema known to Hydra, as ``tagger_schema``."""
+    store("tagger_schema", TaggerRunConfig)

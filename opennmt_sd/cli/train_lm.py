@@ -21,7 +21,7 @@ def main() -> None:
     _main()
 
 
-@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf", config_name="train_lm")
+@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.lm", config_name="train_lm")
 def _main(cfg: Any) -> float | None:
     from opennmt_sd.cli.lm import run
 

@@ -24,11 +24,7 @@ from opennmt_sd.cli.train_lm import main
 from opennmt_sd.training.loggers import read_csv
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENTS = sorted(
-    path.stem
-    for path in (ROOT / "conf" / "experiment").glob("*.yaml")
-    if "zaremba" in path.stem or "gal" in path.stem or "awd" in path.stem
-)
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "lm" / "experiment").glob("*.yaml"))
 TINY = (
     "data.path=text", "data.batch_size=2", "data.unroll=5", "data.eval_batch_size=2",
     "model.embedding=8", "trainer.log_every=1", "sample.words=3", "trainer.accelerator=cpu",

@@ -157,7 +157,7 @@ def test_recipes_are_the_published_ones() -> None:
     }
     for name, recipe in recipes.items():
         GlobalHydra.instance().clear()
-        with initialize_config_module("opennmt_sd.conf", version_base="1.3"):
+        with initialize_config_module("opennmt_sd.conf.tagger", version_base="1.3"):
             cfg = compose("train_tagger", [f"experiment={name}"])
         model, optim = cfg.model, cfg.optim
         assert recipe == (
@@ -171,7 +171,7 @@ def test_recipes_are_the_published_ones() -> None:
 def test_a_search_looks_for_the_highest_score(tagger, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
     done = tagger(
-        *TINY, "name=run", "hparams_search=optuna_tagger", "hydra.sweeper.n_trials=2",
+        *TINY, "name=run", "hparams_search=optuna", "hydra.sweeper.n_trials=2",
         "trainer.epochs=3",
     )  # fmt: skip
     assert done.code == 0, done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_the_plugin_is_light() -> None:
     assert done.stdout == "['hydra_plugins', 'hydra_plugins.opennmt_sd']\n", done.stderr
 
 
-def test_the_path_is_there_once() -> None:
+def test_the_roots_are_there_once() -> None:
     import importlib.util
 
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -57,10 +58,30 @@ def test_the_path_is_there_once() -> None:
     spec = importlib.util.spec_from_file_location("p", ROOT / "hydra_plugins" / "opennmt_sd.py")
     plugin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plugin)
-    path = ConfigSearchPathImpl()
-    for _ in range(2):
-        plugin.OpenNMTSDSearchPath().manipulate_search_path(path)
-    assert [element.path for element in path.get_path()] == ["pkg://opennmt_sd.conf"]
+
+    def found(*main: str) -> list[str]:
+        path = ConfigSearchPathImpl()
+        for root in main:
+            path.append("main", root)
+        for _ in range(2):
+            plugin.OpenNMTSDSearchPath().manipulate_search_path(path)
+        return [element.path.removeprefix("pkg://opennmt_sd.conf.") for element in path.get_path()]
+
+    assert found() == ["lm", "tagger", "shared"]
+    assert found("theirs") == ["theirs", "lm", "tagger", "shared"]
+    assert found("pkg://opennmt_sd.conf.lm") == ["lm", "shared"]
+    assert found("pkg://opennmt_sd.conf.tagger") == ["tagger", "shared"]
+    assert found("pkg://opennmt_sd.conf.benchmark") == ["benchmark"]
+
+
+def test_no_two_roots_hold_one_name() -> None:
+    held = Counter(
+        path.relative_to(ROOT / "conf" / root)
+        for root in ("lm", "tagger", "shared")
+        for path in (ROOT / "conf" / root).rglob("*.yaml")
+    )
+    assert len(held) > 40
+    assert [name for name, count in held.items() if count > 1] == []
 
 
 # experiment: widths, init, rates of input, nr, rh, fc, case, learning rate, clip, unroll, schedule
@@ -87,7 +108,7 @@ def test_experiments_are_the_published_recipes(name: str) -> None:
 
     schema.register()
     GlobalHydra.instance().clear()
-    with initialize_config_module("opennmt_sd.conf", version_base="1.3"):
+    with initialize_config_module("opennmt_sd.conf.lm", version_base="1.3"):
         cfg = compose("train_lm", [f"experiment={name}"])
     model, optim = cfg.model, cfg.optim
     step_down = optim.schedule.name == "step_down"

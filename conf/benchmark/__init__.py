@@ -1,0 +1,1 @@
+"""The configuration of `scripts/benchmark.py`."""

@@ -1,0 +1,1 @@
+"""The language model's configurations: the root of `opennmt_sd_train_lm`."""

@@ -1,0 +1,1 @@
+"""Groups that both trainers read, behind their own."""

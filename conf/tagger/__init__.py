@@ -1,0 +1,1 @@
+"""The tagger's configurations: the root of `opennmt_sd_train_tagger`."""
