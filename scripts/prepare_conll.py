@@ -24,12 +24,12 @@ second. Then train with
 from __future__ import annotations
 
 import lzma
-import os
 import sys
 from pathlib import Path
 
 import preparing
 
+from opennmt_sd import atomic
 from opennmt_sd.tagger import conll, glove
 from opennmt_sd.tagger.conll import ConllError, Corpus
 from opennmt_sd.tagger.glove import GloveError
@@ -72,11 +72,12 @@ def check(folder: Path) -> list[Corpus]:
 def subset(vectors: glove.Vectors, words: set[str], path: Path) -> int:
     """Write the vectors of these words, lower-cased or not, whole or not at all."""
     kept = {word: vector for word, vector in vectors.items() if word in words}
-    partial = path.with_name(path.name + ".partial")
-    with lzma.open(partial, "wt", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic.writer(path) as packed,
+        lzma.open(packed, "wt", encoding="utf-8", newline="\n") as file,
+    ):
         for word, vector in kept.items():
             file.write(" ".join([word, *(f"{x:.6g}" for x in vector.tolist())]) + "\n")
-    os.replace(partial, path)
     return len(kept)
 
 

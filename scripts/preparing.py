@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from opennmt_sd import atomic
 
 
 class SourceError(ValueError):
@@ -36,9 +37,5 @@ def run(work: Callable[[], None], *faults: type[Exception]) -> int:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write `lines` to `path`, all or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
+    with atomic.writer(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

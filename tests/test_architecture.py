@@ -19,12 +19,13 @@ KNOWS: dict[str, set[str]] = {
     "dropout": {"draw", "eager"},
     "ops": {"draw", "dropout", "eager"},
     "nn": {"ops", "dropout"},
-    "onmt": {"nn", "ops", "dropout"},
-    "lm": {"nn", "ops", "dropout", "eager", "training", "data"},
-    "tagger": {"nn", "ops", "dropout", "training", "data"},
-    "training": {"nn", "ops", "dropout"},
+    "onmt": {"atomic", "nn", "ops", "dropout"},
+    "lm": {"atomic", "nn", "ops", "dropout", "eager", "training", "data"},
+    "tagger": {"atomic", "nn", "ops", "dropout", "training", "data"},
+    "training": {"atomic", "nn", "ops", "dropout"},
     "data": set(),
     "conf": set(),
+    "atomic": set(),
     "_boot": {"onmt"},
     "__init__": {"nn", "ops", "dropout"},  # lazily: the public names
 }

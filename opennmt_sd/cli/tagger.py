@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from opennmt_sd import atomic
 from opennmt_sd.cli.errors import guarded
 from opennmt_sd.cli.trainer import (
     PLACES,
@@ -186,7 +187,7 @@ def train(cfg: DictConfig) -> float:
             log.info(f"{name}, best weights:\n{scores}")
         trained.save(folder / FILE, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         card = Card(trained, corpora, found, glove, covered, OmegaConf.to_yaml(cfg, resolve=True))
-        (folder / CARD).write_text(str(card), encoding="utf-8")
+        atomic.write_text(folder / CARD, str(card))
         test = f", test {outcome.test['f1']:.2f}" if outcome.test else ""
         log.info(
             f"F1: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "

@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from opennmt_sd import ops
+from opennmt_sd import atomic, ops
 from opennmt_sd.cli.errors import ConfigError
 from opennmt_sd.cli.ranks import is_first_process
 from opennmt_sd.cli.validate import FILES, Checks, check_places
@@ -201,7 +201,7 @@ def _fit(
         plot_curves(folder / METRICS, picture, measure=measure, score=task.score, mode=task.mode)
         result = {f"valid/{task.score}": outcome.score, "update": outcome.update}
         result |= {f"test/{name}": value for name, value in outcome.test.items()}
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        atomic.write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return outcome, task, fabric
 
 

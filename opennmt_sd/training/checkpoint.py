@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from opennmt_sd import atomic
 
 FORMAT = 1
 KIND = "opennmt_sd training"
@@ -26,9 +27,6 @@ class SaveError(Exception):
 def write(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint; whatever happens on the way, the file before it stays as it was.
 
-    It goes to ``path.partial`` in the same folder, is synced to the disk, and takes its name last.
-    A process that is killed leaves a partial file at most; the next write replaces it.
-
     Args:
         path: where; its folder must be there.
         state: tensors and plain values, loadable with ``weights_only=True``.
@@ -36,24 +34,15 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         SaveError: the disk is full, say. Nothing is left behind.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        with open(partial, "wb") as file:
+        with atomic.writer(path) as file:
             torch.save({"kind": KIND, "format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
-        partial.unlink(missing_ok=True)
         kept = "the checkpoint before it is untouched" if path.exists() else "there was none before"
         raise SaveError(
             f"{path} cannot be written: {_reason(error)}; {kept}. Is the disk full, or over its "
             "quota? Make room, then go on with resume=auto"
         ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -171,11 +160,3 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from opennmt_sd import atomic
 
 
 class LoggerError(Exception):
@@ -64,12 +65,10 @@ class CSV:
         """Nothing is open between two rows."""
 
     def _rewrite(self) -> None:
-        partial = self.path.with_name(self.path.name + ".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with atomic.writer(self.path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
@@ -131,7 +130,7 @@ class WandB:
         self.run = wandb.init(
             dir=str(self.folder), config=dict(config), id=known, resume="allow", **self.init
         )
-        note.write_text(self.run.id, encoding="utf-8")
+        atomic.write_text(note, self.run.id)
 
     def log(self, update: int, figures: Mapping[str, float]) -> None:
         self.run.log(dict(figures), step=update)
@@ -174,7 +173,7 @@ class MLflow:
         note = self.folder / "run_id"
         known = note.read_text(encoding="utf-8").strip() if update and note.exists() else None
         run = mlflow.start_run(run_id=known, run_name=self.run_name)
-        note.write_text(run.info.run_id, encoding="utf-8")
+        atomic.write_text(note, run.info.run_id)
         if known is None:
             mlflow.log_dict(dict(config), "config.json")
 

@@ -8,8 +8,6 @@ and the average; a checkpoint holds these, for every rank; and an evaluation lea
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from opennmt_sd import atomic
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.checkpoint import CheckpointError
@@ -266,9 +265,7 @@ class Trainer:
             here = self.folder / name
             # A last.pt of this very folder stays until the next one is written.
             if source.exists() and not (here.exists() and source.parent.samefile(self.folder)):
-                partial = here.with_name(name + ".partial")
-                shutil.copyfile(source, partial)
-                os.replace(partial, here)
+                atomic.copy(source, here)
 
     def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:
         changed = checkpoint.differences(state["config"], self.config, ignore=self.may_change)

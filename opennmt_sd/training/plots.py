@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from opennmt_sd import atomic
 from opennmt_sd.training.loggers import read_csv
 
 
@@ -58,4 +59,5 @@ def plot_curves(metrics: Path, picture: Path, *, measure: str, score: str, mode:
         ax.grid(alpha=0.3)
     for ax in {top, middle}:
         ax.legend()
-    figure.savefig(picture, dpi=120)
+    with atomic.writer(picture) as file:
+        figure.savefig(file, format="png", dpi=120)
