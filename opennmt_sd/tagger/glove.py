@@ -1,86 +1,98 @@
-"""Word vectors from a GloVe text file: a word and its numbers on each line; plain, .gz or .xz."""
+"""Word vectors from a GloVe text file: a word and its numbers on each line; plain, gzip or xz."""
 
 from __future__ import annotations
 
-import gzip
-import lzma
 from collections.abc import Collection
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-Vectors = dict[str, npt.NDArray[np.float32]]
-OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+from opennmt_sd.data.textfile import TextError, check_no_nul, opened
 
+Vector = npt.NDArray[np.float32]
+Vectors = dict[str, Vector]
 
-class GloveError(ValueError):
-    """A file of vectors that cannot be used; the text gives file, line, rule and remedy."""
+# A file of vectors that cannot be used; the text gives file, line, rule and remedy.
+GloveError = TextError
 
 
 def read(path: Path | str, dim: int, only: Collection[str] | None = None) -> Vectors:
-    """Word to vector, in the file's order.
+    """Return the vectors of words, in the file's order; of a word that comes twice, the first.
 
     Args:
         dim: how many numbers a vector has.
         only: the words to keep; None (default) keeps all. A set is quick.
 
     Raises:
-        GloveError: vectors of another length, something that is no number, a broken archive, or
-            no vector at all. OSError: it cannot be opened.
+        GloveError: no such file, no text, vectors of another length, something that is no number,
+            a file that was cut, or no vector at all.
     """
     path = Path(path)
     vectors: Vectors = {}
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                _add(vectors, path, number, line, dim, only)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise GloveError(
-            f"{path} cannot be read as GloVe text ({error}): is it whole, and its name right (.gz, "
-            ".xz, or plain text)? Unpack a .zip first, or fetch it again"
-        ) from None
+    good = 0  # lines that held a vector
+    with opened(path, unpack=True, setting=None) as file:
+        for number, raw in enumerate(file, start=1):
+            check_no_nul(path, raw, setting=None)
+            line = raw.rstrip("\r\n ")
+            if not line or (number == 1 and _is_header(line)):
+                continue
+            try:
+                word, numbers = _split(line, dim, good)
+                if only is None or word in only:
+                    vectors.setdefault(word, _vector(word, numbers))
+            except ValueError as error:
+                if good and not file.read(1):
+                    raise GloveError(_cut(path, number, dim)) from None
+                raise GloveError(f"{path}:{number}: {error}") from None
+            good += 1
     if not vectors:
         raise GloveError(f"{path} holds none of the vectors that were asked for")
     return vectors
 
 
-def _open(path: Path) -> TextIO:
-    # newline: some of GloVe's words hold characters at which "universal newlines" would cut.
-    opener = OPENERS.get(path.suffix, open)
-    return opener(path, "rt", encoding="utf-8", newline="\n")  # type: ignore[operator]
+def _is_header(line: str) -> bool:
+    """Whether a first line is word2vec's: how many vectors, how long."""
+    return line.count(" ") == 1 and line.replace(" ", "").isdigit()
 
 
-def _add(
-    vectors: Vectors, path: Path, number: int, line: str, dim: int, only: Collection[str] | None
-) -> None:
-    line = line.rstrip("\r\n ")
-    word, *numbers = line.rsplit(" ", dim)  # a word may hold blanks
-    if number == 1 and line.count(" ") == 1 and line.replace(" ", "").isdigit():
-        return  # word2vec's header: how many vectors, how long
-    if not line:
-        return
-    if len(numbers) != dim or (_is_number(word.rpartition(" ")[2]) and " " in word):
-        found = line.count(" ")
-        if not found:
-            raise GloveError(
-                f"{path}:{number}: no numbers behind {word[:40]!r}: expected a word and {dim} "
-                "numbers, with single blanks between them"
-            )
-        raise GloveError(
-            f"{path}:{number}: a vector of {found} numbers, but the model's word vectors have "
-            f"{dim}: set model.word_dim={found}, or take another file"
+def _split(line: str, dim: int, good: int) -> tuple[str, list[str]]:
+    """Split a line into its word, which may hold blanks, and its numbers.
+
+    Args:
+        good: how many lines before had ``dim`` numbers.
+
+    Raises:
+        ValueError: it has another number of them.
+    """
+    word, *numbers = line.rsplit(" ", dim)
+    if len(numbers) == dim and not (" " in word and _is_number(word.rpartition(" ")[2])):
+        return word, numbers
+    found = line.count(" ")
+    if not found:
+        raise ValueError(
+            f"no numbers behind {word[:40]!r}: expected a word and {dim} numbers, with single "
+            "blanks between them"
         )
-    if only is not None and word not in only:
-        return
+    if good:
+        raise ValueError(
+            f"a vector of {found} numbers, and the {good:,} before it have {dim}: the file is "
+            "damaged there. Fetch it again, or take this line out"
+        )
+    raise ValueError(
+        f"a vector of {found} numbers, but the model's word vectors have {dim}: set "
+        f"model.word_dim={found}, or take another file"
+    )
+
+
+def _vector(word: str, numbers: list[str]) -> Vector:
     try:
         vector = np.array(numbers, dtype=np.float32)
     except ValueError:
-        raise GloveError(f"{path}:{number}: not {dim} numbers behind {word!r}") from None
+        raise ValueError(f"not {len(numbers)} numbers behind {word!r}") from None
     if not np.isfinite(vector).all():
-        raise GloveError(f"{path}:{number}: the vector of {word!r} is not finite")
-    vectors.setdefault(word, vector)
+        raise ValueError(f"the vector of {word!r} is not finite")
+    return vector
 
 
 def _is_number(text: str) -> bool:
@@ -89,3 +101,10 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _cut(path: Path, number: int, dim: int) -> str:
+    return (
+        f"{path} ends within a vector (line {number:,}, the last one, has no {dim} numbers behind "
+        "its word): it was cut there. Fetch it again, or take that line out"
+    )
