@@ -10,7 +10,8 @@ from typing import Any
 
 from opennmt_sd.data import WNUT17
 from opennmt_sd.tagger import conll, glove, schemes
-from opennmt_sd.tagger.conll import ConllError, Corpus
+from opennmt_sd.tagger.columns import Columns, ConllError
+from opennmt_sd.tagger.conll import Corpus
 from opennmt_sd.tagger.vocabulary import Vocabulary, normalise
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Corpora:
     test: Corpus
 
     @classmethod
-    def folder(cls, path: Path | str | None = None) -> Corpora:
+    def folder(cls, path: Path | str | None = None, columns: Columns | None = None) -> Corpora:
         """From a folder with the files of one of :data:`LAYOUTS`; None is the WNUT-17 sample.
 
         Raises:
@@ -41,7 +42,7 @@ class Corpora:
         folder = WNUT17 if path is None else Path(path)
         for names in LAYOUTS:
             if all((folder / name).is_file() for name in names):
-                return cls.files(*(folder / name for name in names))
+                return cls.files(*(folder / name for name in names), columns=columns)
         known = "; or ".join(", ".join(names) for names in LAYOUTS)
         raise ConllError(
             f"{folder} does not hold the three files of a data set: expected {known}. Or name "
@@ -49,13 +50,20 @@ class Corpora:
         )
 
     @classmethod
-    def files(cls, train: Path | str, valid: Path | str, test: Path | str) -> Corpora:
-        """From three files, each of a tag scheme of its own.
+    def files(
+        cls,
+        train: Path | str,
+        valid: Path | str,
+        test: Path | str,
+        *,
+        columns: Columns | None = None,
+    ) -> Corpora:
+        """From three files, each of a tag scheme of its own; ``columns``: how they are read.
 
         Raises:
             ConllError: a broken file, or training data without an entity.
         """
-        corpora = cls(*(conll.read(path) for path in (train, valid, test)))
+        corpora = cls(*(conll.read(path, columns) for path in (train, valid, test)))
         if corpora.train.scheme is None:
             raise ConllError(
                 f"{corpora.train.name} holds no entity (every tag is O): there is nothing to learn"

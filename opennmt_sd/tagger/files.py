@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opennmt_sd.tagger import conll, schemes
+from opennmt_sd.tagger.columns import Columns, ConllError, Table, read_table, read_text
 from opennmt_sd.tagger.scores import Scores, score
 from opennmt_sd.tagger.trained import Trained
 
@@ -34,47 +35,66 @@ class Tagged:
     spaces: list[list[bool]] | None = None
 
 
-def is_text(path: Path, kind: str) -> bool:
-    """Whether a file is read as plain text."""
-    return kind == "text" or (kind == "auto" and path.suffix == ".txt" and not _is_tagged(path))
+def is_text(path: Path, kind: str, columns: Columns | None = None) -> bool:
+    """Tell whether a file is read as plain text."""
+    return kind == "text" or (
+        kind == "auto" and path.suffix == ".txt" and not _is_tagged(path, columns)
+    )
 
 
 def tag(
-    trained: Trained, path: Path, *, kind: str = "auto", language: str = "en", batch_size: int = 64
+    trained: Trained,
+    path: Path,
+    *,
+    kind: str = "auto",
+    columns: Columns | None = None,
+    language: str = "en",
+    batch_size: int = 64,
 ) -> Tagged:
     """Tag a file.
 
     Args:
         kind: ``"conll"``, ``"text"``, or ``"auto"`` (default): text for names that end in .txt,
             unless all of it is CoNLL columns with tags (some data sets are called so).
+        columns: how columns are read, and the encoding of either kind; default: found out, UTF-8.
         language: whose spaCy tokenizer cuts a text.
         batch_size: sentences that are decoded together.
 
-    A CoNLL file keeps its lines and gets one column more, in the tag scheme of its last column
-    where that holds tags (so ``conlleval`` reads the result), else in IOB2.
+    A CoNLL file keeps its lines and gets one column more, in the tag scheme of its tags where it
+    has some (so ``conlleval`` reads the result), else in IOB2.
 
     Raises:
-        ConllError: a broken row, or not UTF-8. ValueError: an unknown kind. ImportError: a
-            language that spaCy does not have.
+        ConllError: a broken row, another encoding, or no tag where ``columns`` says that one is.
+        ValueError: an unknown kind. ImportError: a language that spaCy does not have.
     """
     if kind not in KINDS:
         raise ValueError(f"format {kind!r} is unknown: use one of {', '.join(KINDS)}")
-    if is_text(path, kind):
-        from opennmt_sd.tagger import spacy
-
-        sentences, spaces = spacy.tokenize(conll.read_text(path), language)
-        tags = _tags(trained, sentences, "iob2", batch_size)
-        text = "".join(
-            "".join(f"{word}\t{tag}\n" for word, tag in zip(*pair)) + "\n"
-            for pair in zip(sentences, tags)
-        )
-        return Tagged(sentences, tags, text, None, spaces)
-    gold, scheme = _gold(path)
-    sentences = [s.words for s in conll.read_rows(path, tagged=False)[0]]
-    tags = _tags(trained, sentences, scheme or "iob2", batch_size)
-    text = "".join(line + "\n" for line in conll.annotate(path, tags))
+    columns = columns or Columns()
+    if is_text(path, kind, columns):
+        return _tag_text(trained, path, columns.encoding, language, batch_size)
+    table = read_table(path, columns)
+    log.info("%s: %s", path, table)
+    gold, scheme = _gold(table)
+    words = [sentence.words for sentence in conll.sentences(table)]
+    tags = _tags(trained, words, scheme, batch_size)
+    text = "".join(line + "\n" for line in table.annotated(tags))
     scores = None if gold is None else score([schemes.convert(g, scheme) for g in gold], tags)
-    return Tagged(sentences, tags, text, scores)
+    return Tagged(words, tags, text, scores)
+
+
+def _tag_text(
+    trained: Trained, path: Path, encoding: str, language: str, batch_size: int
+) -> Tagged:
+    from opennmt_sd.tagger import spacy
+
+    log.info("%s: read as plain text (predict.format=conll reads columns)", path)
+    sentences, spaces = spacy.tokenize(read_text(path, encoding), language)
+    tags = _tags(trained, sentences, "iob2", batch_size)
+    text = "".join(
+        "".join(f"{word}\t{tag}\n" for word, tag in zip(*pair)) + "\n"
+        for pair in zip(sentences, tags)
+    )
+    return Tagged(sentences, tags, text, None, spaces)
 
 
 def _tags(
@@ -83,38 +103,33 @@ def _tags(
     return [schemes.convert(tags, scheme) for tags in trained.tags(sentences, batch_size)]
 
 
-def _is_tagged(path: Path) -> bool:
-    """Whether all of it is rows, two at least, with a tag in the last column."""
+def _is_tagged(path: Path, columns: Columns | None) -> bool:
+    """Tell whether all of it is rows, two at least, each with a tag."""
     try:
-        return _tagged_rows(path) > 1
-    except conll.ConllError:
+        table = read_table(path, columns)
+    except ConllError:
         return False
+    return sum(map(len, table.sentences())) > 1 and table.no_tag() is None
 
 
-def _tagged_rows(path: Path) -> int:
-    """How many rows there are, all with a tag in the last column; 0 where one has none."""
-    count = 0
-    for _, _, cells in conll.rows(path):
-        if cells and cells != [conll.DOCSTART]:
-            if len(cells) < 2 or not conll.TAG.fullmatch(cells[-1]):
-                return 0
-            count += 1
-    return count
-
-
-def _gold(path: Path) -> tuple[list[list[str]] | None, str]:
-    """The tags of the last column and their scheme; None where it holds none.
+def _gold(table: Table) -> tuple[list[list[str]] | None, str]:
+    """The tags of a file and their scheme; None where it holds none.
 
     Tags that fit no scheme are no obstacle: only words are needed, and conlleval reads any tags.
     """
-    if not _tagged_rows(path):
+    if table.tag is None or not table.width:
         return None, "iob2"
+    if fault := table.no_tag():
+        if table.asked.tag is not None:
+            raise ConllError(fault)
+        log.warning(f"{fault}. So there are no scores, and IOB2 comes out")
+        return None, "iob2"
+    gold = [conll.tags_of(table, rows) for rows in table.sentences()]
     try:
-        corpus = conll.read(path)
-    except conll.ConllError as error:
+        return gold, conll.scheme_of(table) or "iob2"
+    except ConllError as error:
         log.warning(f"{error}. Here they are read as conlleval does, and IOB2 comes out")
-        return [s.tags for s in conll.read_rows(path, tagged=True)[0]], "iob2"
-    return [s.tags for s in corpus.sentences], corpus.scheme or "iob2"
+        return gold, "iob2"
 
 
 def write(path: Path, text: str) -> None:

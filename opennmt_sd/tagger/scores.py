@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opennmt_sd.tagger.schemes import Entity, entities
+from opennmt_sd.tagger.schemes import Entity, canonical, entities
 
 Tags = Sequence[Sequence[str]]
 
@@ -79,7 +79,7 @@ def score(gold: Tags, predicted: Tags) -> Scores:
         precision_recall_fscore_support as count,
     )
 
-    lists = [list(s) for s in gold], [list(s) for s in predicted]
+    lists = [canonical(s) for s in gold], [canonical(s) for s in predicted]
     found = [[entities(s) for s in side] for side in lists]
     names = sorted({e.type for side in found for sentence in side for e in sentence})
     # zero_division=0: no entity at all is 0, as conlleval prints it, and no warning.

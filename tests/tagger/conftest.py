@@ -50,9 +50,10 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-@pytest.fixture
-def corpora(write: Write) -> Corpora:
-    path = write(TRAIN)
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Corpora:
+    path = tmp_path_factory.mktemp("corpora") / "data.conll"
+    path.write_text(TRAIN)
     return Corpora.files(path, path, path)
 
 
@@ -64,7 +65,7 @@ def small() -> Callable[..., TaggerConfig]:
     return lambda **changes: TaggerConfig.from_dict({**SMALL, **changes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make(corpora: Corpora) -> Callable[..., TaggerTask]:
     """A task on the small data; keywords beginning with ``task_`` are the task's."""
 
@@ -78,9 +79,9 @@ def make(corpora: Corpora) -> Callable[..., TaggerTask]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def trained(make: Callable[..., TaggerTask]) -> Trained:
-    """Trained until it knows the small data by heart."""
+    """Trained until it knows the small data by heart; for reading only."""
     task = make(task_unknown=0.0)
     optimizer = torch.optim.Adam(task.model.parameters(), 0.03)
     for epoch in range(25):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from opennmt_sd.tagger import conll
-from opennmt_sd.tagger.conll import ConllError, Sentence, annotate, read, read_rows
+from opennmt_sd.tagger.columns import ConllError, read_table
+from opennmt_sd.tagger.conll import Sentence, read
 
 CONLL = Path(__file__).parents[2].parent / "shared" / "data" / "conll2003"
 COUNTS = {
@@ -31,7 +32,10 @@ def test_sentences_documents_and_scheme(write, caplog: pytest.LogCaptureFixture)
         Sentence(["C", "E"], ["I-LOC", "B-LOC"], 10),
     ]
     assert (corpus.documents, corpus.scheme, corpus.words) == (3, "iob1", 5)
-    assert caplog.messages == [f"{path}: 3 sentences, 5 words, 3 entities, scheme IOB1"]
+    assert caplog.messages == [
+        f"{path}: 3 sentences, 5 words, 3 entities, scheme IOB1; words in "
+        "column 1, tags in column 3"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -70,13 +74,8 @@ def test_forms_of_rows(write, text: str, words: list[list[str]]) -> None:
         ),
         (
             "a O\nb PER\n",
-            "{path}:2: 'PER' in the last column is no tag: expected O, or B-, I-, E- or S- and a "
-            "type",
-        ),
-        (
-            "a U-PER\n",
-            "{path}:1: 'U-PER' in the last column is no tag: expected O, or B-, I-, E- or S- and a "
-            "type (of BILOU, write L- as E-, and U- as S-)",
+            "{path}:2: 'PER' in the last column is no tag: expected O, or B-, I-, E-, S-, L- or U- "
+            "and a type",
         ),
         (
             "a O\rb O\r",
@@ -95,38 +94,35 @@ def test_broken_files_are_told(write, text: str, message: str) -> None:
     assert str(error.value).startswith(message.format(path=path))
 
 
-def test_not_utf8(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(b"a O\n\xff O\n")
-    with pytest.raises(ConllError) as error:
-        read(path)
-    assert str(error.value) == (
-        f"{path} is not UTF-8 text (invalid start byte at byte 4): convert it first"
-    )
-
-
 def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "no")
 
 
-def test_annotate_keeps_the_lines_and_adds_a_column(write) -> None:
+def annotated(path: Path, tags: list[list[str]]) -> list[str]:
+    return list(read_table(path).annotated(tags))
+
+
+def test_annotated_keeps_the_lines_and_adds_a_column(write) -> None:
     text = "-DOCSTART- -X- O O\n\nEU N I-ORG\nis V O\n\n\nA B O\n"
-    path = write(text)
-    sentences, _ = read_rows(path, tagged=False)
-    assert [s.words for s in sentences] == [["EU", "is"], ["A"]]
-    lines = list(annotate(path, [["I-X", "O"], ["O"]]))
+    lines = annotated(write(text), [["I-X", "O"], ["O"]])
     assert "\n".join(lines) + "\n" == (
         "-DOCSTART- -X- O O\n\nEU N I-ORG I-X\nis V O O\n\n\nA B O O\n"
     )
-    assert list(annotate(write("a\tb"), [["O"]])) == ["a\tb\tO"]
-    assert list(annotate(write("\x85\nb \n"), [["O", "O"]])) == ["\x85 O", "b O"]
+    assert annotated(write("a\tb"), [["O"]]) == ["a\tb\tO"]
+    assert annotated(write("\x85\nb \n"), [["O", "O"]]) == ["\x85 O", "b O"]
 
 
 def test_annotated_documents_have_columns_as_the_rows(write) -> None:
     # conlleval stops at a line with another number of columns.
-    lines = annotate(write("-DOCSTART- -X- -X- O\n\nEU N I-NP I-ORG\n"), [["I-ORG"]])
-    assert list(lines) == ["-DOCSTART- -X- -X- O O", "", "EU N I-NP I-ORG I-ORG"]
+    lines = annotated(write("-DOCSTART- -X- -X- O\n\nEU N I-NP I-ORG\n"), [["I-ORG"]])
+    assert lines == ["-DOCSTART- -X- -X- O O", "", "EU N I-NP I-ORG I-ORG"]
+
+
+def test_io_is_named(write, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert read(write("a I-X\nb O\n")).scheme == "iob1"
+    assert "scheme IOB1 (or IO: it has no B-); words" in caplog.text
 
 
 @pytest.mark.skipif(not CONLL.exists(), reason=f"{CONLL} is not there")
