@@ -7,29 +7,37 @@ spaCy finds it through the entry point ``spacy_factories``; nothing need be impo
     nlp.add_pipe("structured_ner", config={"path": "runs/tagger/mine"})
     nlp("Peter Blackburn flew to Brussels.").ents
 
-``nlp.to_disk`` stores the tagger with the pipeline, and ``spacy.load`` needs nothing else.
+``nlp.to_disk`` stores the tagger with the pipeline, and ``spacy.load`` needs nothing else. In a
+training configuration of spaCy's, ``[initialize.components.structured_ner] path = ..`` does the
+same. ``nlp.pipe(n_process=2)`` works: see :mod:`opennmt_sd.tagger.forked`.
 """
 
 from __future__ import annotations
 
-import html as _html
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-from spacy import displacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span, Token
 from spacy.training import Example
-from spacy.util import filter_spans, minibatch
+from spacy.util import (
+    filter_spans,
+    get_minor_version_range,
+    load_config,
+    minibatch,
+    split_requirement,
+)
 
-from opennmt_sd.tagger.schemes import entities
+from opennmt_sd.tagger import page
+from opennmt_sd.tagger.schemes import Entity, encode, entities
 from opennmt_sd.tagger.trained import FILE, Trained
 from opennmt_sd.training.checkpoint import CheckpointError
 
 NAME = "structured_ner"
+PACKAGE = "opennmt_sd"
 
 
 class StructuredNER:
@@ -41,10 +49,14 @@ class StructuredNER:
     stay, and win where they overlap.
 
     Args:
-        path: of a trained tagger (see :meth:`Trained.load`); None where ``from_disk`` follows.
-            Read at the first use, since a pipeline that is loaded from disk brings its own.
+        path: of a trained tagger (see :meth:`Trained.load`), read at once; None where
+            ``initialize`` or ``from_disk`` follows.
         batch_size: sentences that are decoded together.
         name: in the pipeline.
+
+    Raises:
+        CheckpointError: there is no tagger at ``path``, or it cannot be read.
+        ValueError: ``batch_size`` is less than 1.
     """
 
     def __init__(
@@ -52,23 +64,31 @@ class StructuredNER:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"{name}: batch_size must be at least 1 sentence, got {batch_size}")
-        self.path, self.batch_size, self.name = path, batch_size, name
-        self._trained: Trained | None = None
+        self.batch_size, self.name = batch_size, name
+        self._trained = None if path is None else self._load(path)
+
+    def _load(self, path: Path | str) -> Trained:
+        path = Path(path).absolute()
+        if path.exists():
+            return Trained.load(path)
+        raise CheckpointError(
+            f"{self.name}: {path}: there is no such checkpoint. (A saved pipeline has its own: "
+            f"spacy.load(.., config={{'components.{self.name}.path': None}}) looks for no other)"
+        )
 
     @property
     def trained(self) -> Trained:
         """The tagger.
 
         Raises:
-            CheckpointError: there is none, or it cannot be read.
+            CheckpointError: there is none.
         """
         if self._trained is None:
-            if self.path is None:
-                raise CheckpointError(
-                    f"{self.name} has no tagger: name one, "
-                    f'nlp.add_pipe("{NAME}", config={{"path": ..}})'
-                )
-            self._trained = Trained.load(self.path)
+            raise CheckpointError(
+                f"{self.name} has no tagger: name one, "
+                f'nlp.add_pipe("{NAME}", config={{"path": ..}}), or in a training configuration '
+                f"[initialize.components.{self.name}] path = .."
+            )
         return self._trained
 
     @property
@@ -103,6 +123,22 @@ class StructuredNER:
             free = [s for s in ours[id(doc)] if not any(t.i in taken for t in s)]
             doc.ents = filter_spans([*doc.ents, *free])
 
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],  # noqa: ARG002 - spaCy's protocol
+        *,
+        nlp: Language | None = None,  # noqa: ARG002
+        path: Optional[str] = None,  # noqa: UP045 - spaCy's validation reads it on Python 3.10
+    ) -> None:
+        """Load the tagger of ``[initialize.components]``; without a path, keep the one there is.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read.
+        """
+        if path is not None:
+            self._trained = self._load(path)
+        self.trained  # noqa: B018 - raises where there is none
+
     def score(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
         """spaCy's entity scores, for ``nlp.evaluate``."""
         from spacy.scorer import get_ner_prf
@@ -113,6 +149,7 @@ class StructuredNER:
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         self.trained.save(folder / FILE)
+        _forget_path(folder)
 
     def from_disk(self, path: Path | str, *, exclude: Iterable[str] = ()) -> StructuredNER:  # noqa: ARG002
         self._trained = Trained.load(path)
@@ -142,9 +179,28 @@ def _words(span: Span) -> list[Token]:
     default_config={"path": None, "batch_size": 64},
     default_score_weights={"ents_f": 1.0, "ents_p": 0.0, "ents_r": 0.0, "ents_per_type": None},
 )
-def make(nlp: Language, name: str, path: str | None, batch_size: int) -> StructuredNER:  # noqa: ARG001
-    """The factory."""
-    return StructuredNER(path, batch_size, name)
+def make(nlp: Language, name: str, path: str | None, batch_size: int) -> StructuredNER:
+    """Make the component, and note in the pipeline's meta data that it needs this package."""
+    component = StructuredNER(path, batch_size, name)
+    needs = nlp.meta.setdefault("requirements", [])
+    if not any(split_requirement(need)[0] == PACKAGE for need in needs):
+        needs.append(f"{PACKAGE}[tagger]{get_minor_version_range(version(PACKAGE))}")
+    return component
+
+
+def _forget_path(folder: Path) -> None:
+    """Take the path of the tagger out of the configuration that spaCy wrote beside its folder.
+
+    The tagger is in the folder now, and where it once lay means nothing on another machine.
+    """
+    file = folder.parent / "config.cfg"
+    if not file.exists():
+        return
+    config = load_config(file, interpolate=False)
+    ours = config.get("components", {}).get(folder.name, {})
+    if ours.get("factory") == NAME and ours.get("path") is not None:
+        ours["path"] = None
+        config.to_disk(file, interpolate=False)
 
 
 def pipeline(trained: Trained, language: str = "en", batch_size: int = 64) -> Language:
@@ -185,15 +241,20 @@ def _blank_follows(token: Token) -> bool:
 
 
 def html(docs: list[Doc], title: str) -> str:
-    """A page with the entities of documents, marked and coloured."""
-    kinds = sorted({entity.label_ for doc in docs for entity in doc.ents})
-    colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(kinds)}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\[W006\]")  # a sentence may well have no entity
-        marked = displacy.render(
-            docs, style="ent", page=False, jupyter=False, options={"colors": colours}
-        )
-    return PAGE.format(title=_html.escape(title), body=marked)
+    """Return a page with the entities of documents, marked and coloured.
+
+    Unlike displaCy's, types are escaped too, and each document has its own direction.
+    """
+    return page.html(
+        [[token.text for token in doc] for doc in docs],
+        [
+            encode([Entity(e.label_, e.start, e.end) for e in doc.ents], len(doc), "iob2")
+            for doc in docs
+        ],
+        title,
+        language=docs[0].lang_ if docs else "en",
+        spaces=[[bool(token.whitespace_) for token in doc] for doc in docs],
+    )
 
 
 def documents(
@@ -219,24 +280,3 @@ def documents(
 
 
 PARAGRAPH = re.compile(r"\n[ \t\r]*\n")
-
-# Light enough for black text.
-COLOURS = ("#aee3f5", "#ffd9a0", "#c9eab0", "#f6c1d9", "#d9ccf5", "#f3ec9b", "#b8e6d8", "#e6d2bd")
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em; }}
-.entities {{ line-height: 2.2 !important; margin: 0 0 .6em; }}
-mark {{ -webkit-box-decoration-break: clone; box-decoration-break: clone; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-{body}
-</body>
-</html>
-"""

@@ -12,32 +12,62 @@ import torch
 
 from opennmt_sd.tagger.batches import Encoded
 from opennmt_sd.tagger.decoding import decode
+from opennmt_sd.tagger.forked import calm_children
 from opennmt_sd.tagger.model import Tagger, TaggerConfig
+from opennmt_sd.tagger.schemes import is_tag
 from opennmt_sd.tagger.vocabulary import Vocabulary
 from opennmt_sd.training import checkpoint
 
 KEY = "tagger"  # among a checkpoint's constants
 FILE = "tagger.pt"  # in a folder
+BEST = "best.pt"  # in the folder of a training that has not ended
+
+
+def file_of(path: Path | str) -> Path:
+    """Return the checkpoint that a path means, for every command and the spaCy component alike.
+
+    Args:
+        path: of a file, or of a folder: its ``tagger.pt``, else its ``best.pt``.
+
+    Raises:
+        CheckpointError: a folder without either.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (FILE, BEST):
+        if (path / name).exists():
+            return path / name
+    raise checkpoint.CheckpointError(
+        f"{path} is a folder without a {FILE} or {BEST}: name the folder of a tagger's training, "
+        "or a checkpoint"
+    )
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and the vocabulary it was trained with."""
+    """A model and the vocabulary it was trained with.
+
+    Processes that are forked later may use it too: see :mod:`opennmt_sd.tagger.forked`.
+    """
 
     model: Tagger
     vocabulary: Vocabulary
 
+    def __post_init__(self) -> None:
+        calm_children()
+
     @classmethod
     def load(cls, path: Path | str) -> Trained:
-        """From a ``tagger.pt``, from a trainer's ``best.pt`` or ``last.pt``, or from a folder with
-        a ``tagger.pt``.
+        """Load from a ``tagger.pt``, a trainer's ``best.pt`` or ``last.pt``, or a folder with one.
+
+        Args:
+            path: of the file or folder, see :func:`file_of`.
 
         Raises:
             CheckpointError: there is none, it is damaged, or it holds something else.
         """
-        path = Path(path)
-        if path.is_dir() and (path / FILE).exists():
-            path /= FILE
+        path = file_of(path)
         return cls.from_state(checkpoint.read(path), str(path))
 
     @classmethod
@@ -53,6 +83,12 @@ class Trained:
             )
         shape = state["constants"][KEY]
         vocabulary = Vocabulary(**shape["vocabulary"])
+        for tag in vocabulary.tags:
+            if not is_tag(tag):
+                raise checkpoint.CheckpointError(
+                    f"{name} holds {tag!r} among its tags, which train_tagger never writes: "
+                    "it is damaged, or somebody made it by hand. Take another one"
+                )
         model = Tagger(TaggerConfig.from_dict(shape["config"]), vocabulary)
         model.load_state_dict(checkpoint.weights(state))
         return cls(model.eval(), vocabulary)

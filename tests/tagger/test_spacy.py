@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+import opennmt_sd
 
 spacy = pytest.importorskip("spacy", reason="the component needs spaCy")
 
@@ -112,19 +116,120 @@ def test_evaluate(nlp) -> None:
     assert scores["ents_per_type"]["PER"] == {"p": 0.5, "r": 1.0, "f": pytest.approx(2 / 3)}
 
 
-@pytest.mark.parametrize(
-    ("config", "text"),
-    [
-        ({}, 'structured_ner has no tagger: name one, nlp.add_pipe("structured_ner", config='),
-        ({"path": "nowhere.pt"}, "nowhere.pt: there is no such checkpoint"),
-    ],
-)
-def test_no_tagger(config: dict, text: str) -> None:
+def test_no_tagger() -> None:
     nlp = spacy.blank("en")
-    nlp.add_pipe("structured_ner", config=config)
+    nlp.add_pipe("structured_ner")
+    for use in (lambda: nlp("Peter"), nlp.initialize):
+        with pytest.raises(CheckpointError) as error:
+            use()
+        assert str(error.value) == (
+            'structured_ner has no tagger: name one, nlp.add_pipe("structured_ner", config={'
+            '"path": ..}), or in a training configuration [initialize.components.structured_ner] '
+            "path = .."
+        )
+
+
+def test_a_wrong_path_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nlp = spacy.blank("en")
     with pytest.raises(CheckpointError) as error:
-        nlp("Peter")
-    assert str(error.value).startswith(text)
+        nlp.add_pipe("structured_ner", config={"path": "nowhere.pt"})
+    assert str(error.value).startswith(
+        f"structured_ner: {tmp_path}/nowhere.pt: there is no such checkpoint. (A saved pipeline"
+    )
+    assert nlp.pipe_names == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="is a folder without a tagger"):
+        nlp.add_pipe("structured_ner", config={"path": "empty"})
+
+
+def test_a_relative_path_is_of_the_folder_of_now(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nlp = spacy.blank("en")
+    nlp.add_pipe("structured_ner", config={"path": folder.name})
+    monkeypatch.chdir("/")
+    assert ("Mary Smith", "PER") in found(nlp("Mary Smith met Peter Blackburn"))
+
+
+def test_a_saved_pipeline_does_not_say_where_its_tagger_lay(nlp, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path / "pipeline")
+    for file in (tmp_path / "pipeline").rglob("*"):
+        assert file.is_dir() or str(tmp_path).encode() not in file.read_bytes(), file
+    assert nlp.config["components"]["structured_ner"]["path"] is not None
+    # One from before this was so, whose tagger's first file is gone.
+    old = (tmp_path / "pipeline" / "config.cfg").read_text().replace("path = null", 'path = "/no"')
+    (tmp_path / "pipeline" / "config.cfg").write_text(old)
+    with pytest.raises(CheckpointError, match="/no: there is no such checkpoint") as error:
+        spacy.load(tmp_path / "pipeline")
+    assert "config={'components.structured_ner.path': None})" in str(error.value)
+    config = {"components.structured_ner.path": None}
+    assert found(spacy.load(tmp_path / "pipeline", config=config)(TEXT)) == FOUND
+
+
+def test_package(nlp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from spacy.cli.package import package
+
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "out").mkdir()
+    package(tmp_path / "pipeline", tmp_path / "out", create_sdist=False)
+    inner = tmp_path / "out" / "en_pipeline-0.0.0"
+    needs = json.loads((inner / "meta.json").read_text())["requirements"]
+    ours = Requirement(next(need for need in needs if need.startswith("opennmt_sd")))
+    assert ours.extras == {"tagger"}
+    assert opennmt_sd.__version__ in ours.specifier
+    assert sum(need.startswith("opennmt_sd") for need in needs) == 1
+    again = spacy.load(inner / "en_pipeline" / "en_pipeline-0.0.0")
+    assert found(again(TEXT)) == FOUND
+    again.to_disk(tmp_path / "again")
+    needs = json.loads((tmp_path / "again" / "meta.json").read_text())["requirements"]
+    assert list(map(Requirement, needs)) == [ours]
+
+
+def test_initialize_names_the_tagger(folder: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("structured_ner")
+    nlp.config["initialize"]["components"]["structured_ner"] = {"path": str(folder)}
+    nlp.initialize()
+    assert ("Mary Smith", "PER") in found(nlp("Mary Smith met Peter Blackburn"))
+    nlp.config["initialize"]["components"]["structured_ner"] = {"path": "nowhere"}
+    with pytest.raises(CheckpointError, match="nowhere: there is no such checkpoint"):
+        nlp.initialize()
+
+
+FORK = """
+import os, signal, sys
+import spacy, torch
+from opennmt_sd.tagger import spacy as component
+from opennmt_sd.tagger.trained import Trained
+
+if __name__ == "__main__":
+    os.register_at_fork(after_in_child=lambda: signal.alarm(60))  # a child that waits for ever
+    torch.set_num_threads(4)
+    trained = Trained.load(sys.argv[1])
+    nlp = component.pipeline(trained)
+    trained.model.lstm.exact = sys.argv[2] == "torch"  # its own LSTM, or ours
+    texts = ["Peter Blackburn met Mary Smith in New York. " * 40] * 8
+    alone = [[(e.text, e.label_) for e in doc.ents] for doc in nlp.pipe(texts)]
+    torch.randn(512, 512) @ torch.randn(512, 512)  # torch's threads are there now, if not before
+    torch.randn(4096, 256).softmax(1)
+    several = [
+        [(e.text, e.label_) for e in doc.ents]
+        for doc in nlp.pipe(texts, n_process=2, batch_size=2)
+    ]
+    assert several == alone
+    print(len(several), torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("lstm", ["ours", "torch"])
+def test_several_processes_after_the_parent_ran(make, tmp_path: Path, run_python, lstm) -> None:
+    task = make(hidden=100, word_dim=50)  # as wide as it takes for torch to use its threads
+    Trained(task.model, task.vocabulary).save(tmp_path / "tagger.pt")
+    (tmp_path / "fork.py").write_text(FORK)
+    done = run_python(str(tmp_path / "fork.py"), str(tmp_path / "tagger.pt"), lstm)
+    assert done.stdout == "8 4\n", done.stderr
 
 
 def test_batch_size() -> None:
@@ -139,17 +244,8 @@ def test_html(trained: Trained) -> None:
     assert page.startswith("<!DOCTYPE html>")
     assert "<title>Entities in &lt;a&gt;</title>" in page
     assert page.count("<mark") == 2
-    assert "&lt;b&gt;" in page
-    assert "<b>" not in page
-    assert component.COLOURS[0] in page
-
-
-def test_a_page_of_text_keeps_its_blanks() -> None:
-    sentences, spaces = component.tokenize("Mary (here) met.\nNew\nYork")
-    tags = [["S-PER", *"OOOOO"], ["B-LOC", "E-LOC"]]
-    page = component.html(component.documents(sentences, tags, "en", spaces), "")
-    assert " (here) met." in page
-    assert "New York" in page
+    assert "<span>Mary Smith</span><small><bdi>PER</bdi></small></mark> &lt;b&gt; </p>" in page
+    assert component.html([], "none").count("<p ") == 0
 
 
 def test_tokenize() -> None:

@@ -10,10 +10,10 @@ import torch
 
 from opennmt_sd.tagger import files
 from opennmt_sd.tagger.card import Card
-from opennmt_sd.tagger.conll import ConllError
+from opennmt_sd.tagger.columns import Columns, ConllError
 from opennmt_sd.tagger.corpora import Corpora
 from opennmt_sd.tagger.scores import score
-from opennmt_sd.tagger.trained import Trained
+from opennmt_sd.tagger.trained import Trained, file_of
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.checkpoint import CheckpointError
 
@@ -34,8 +34,12 @@ def test_store_and_load(trained: Trained, tmp_path: Path) -> None:
 def test_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         Trained.load(tmp_path / "tagger.pt")
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(CheckpointError) as error:
         Trained.load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} is a folder without a tagger.pt or best.pt: name the folder of a tagger's "
+        "training, or a checkpoint"
+    )
     trained.save(tmp_path / "tagger.pt")
     data = (tmp_path / "tagger.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(data[:-500])
@@ -50,6 +54,29 @@ def test_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{tmp_path / 'lm.pt'} is not of a tagger: take a tagger.pt, or a best.pt that "
         "train_tagger wrote"
+    )
+
+
+def test_a_folder_means_its_tagger_or_else_its_best_checkpoint(
+    trained: Trained, tmp_path: Path
+) -> None:
+    trained.save(tmp_path / "best.pt")
+    assert file_of(tmp_path) == tmp_path / "best.pt"
+    assert Trained.load(tmp_path).types == trained.types
+    trained.save(tmp_path / "tagger.pt")
+    assert file_of(tmp_path) == file_of(tmp_path / "tagger.pt") == tmp_path / "tagger.pt"
+
+
+def test_tags_that_cannot_be_printed_are_refused(trained: Trained, tmp_path: Path) -> None:
+    state = trained._state()
+    tags = state["constants"]["tagger"]["vocabulary"]["tags"]
+    tags[tags.index("S-ORG")] = "S-\x1b[2J"
+    checkpoint.write(tmp_path / "tagger.pt", state)
+    with pytest.raises(CheckpointError) as error:
+        Trained.load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path / 'tagger.pt'} holds 'S-\\x1b[2J' among its tags, which train_tagger never "
+        "writes: it is damaged, or somebody made it by hand. Take another one"
     )
 
 
@@ -95,7 +122,7 @@ def test_plain_text_in(trained: Trained, write) -> None:
     assert files.tag(trained, write("\ufeffMary", "bom.txt")).sentences == [["Mary"]]
     latin = write("", "latin.txt")
     latin.write_bytes("Pétër".encode("latin-1"))
-    with pytest.raises(ConllError, match=r"latin.txt is not UTF-8 text \(.* at byte 1\): convert"):
+    with pytest.raises(ConllError, match=r"latin.txt is not UTF-8 text \(.* at byte 1\): say"):
         files.tag(trained, latin)
     with pytest.raises(ImportError, match="xx-none"):
         files.tag(trained, write("Mary", "a.txt"), language="xx-none")
@@ -119,6 +146,42 @@ def test_tags_of_no_scheme_are_no_obstacle(
     assert tagged.scores.all.support == 2
     assert "mixes tag schemes" in caplog.text
     assert "Here they are read as conlleval does, and IOB2 comes out" in caplog.text
+
+
+def test_bilou_is_read_scored_and_written(trained: Trained, write) -> None:
+    text = "Mary B-PER\nSmith L-PER\n\nParis U-LOC\nmet O\n"
+    tagged = files.tag(trained, write(text))
+    assert tagged.text == ("Mary B-PER B-PER\nSmith L-PER L-PER\n\nParis U-LOC U-LOC\nmet O O\n")
+    assert tagged.scores is not None
+    assert (tagged.scores.all.f1, tagged.scores.all.support, tagged.scores.accuracy) == (
+        100, 2, 100,
+    )  # fmt: skip
+
+
+def test_tags_that_cannot_be_read_are_named(
+    trained: Trained, write, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write("Mary PER-B\nSmith PER-I\n")
+    tagged = files.tag(trained, path)
+    assert tagged.text == "Mary PER-B B-PER\nSmith PER-I I-PER\n"
+    assert tagged.scores is None
+    assert (
+        f"{path}:1: 'PER-B' in the last column is no tag: expected O, or B-, I-, E-, S-, L- or U- "
+        "and a type. Write the letter first: B-PER. So there are no scores, and IOB2 comes out"
+    ) in caplog.text
+    with pytest.raises(ConllError, match="'PER-B' in the last column is no tag"):
+        files.tag(trained, path, columns=Columns(tag=2))
+
+
+def test_columns_of_the_input(trained: Trained, write) -> None:
+    numbered = "# Mary\n1\tMary\tB-PER\tO\n2\tSmith\tI-PER\tO\n"
+    tagged = files.tag(trained, write(numbered), columns=Columns(tag=3))
+    assert tagged.text == ("# Mary\n1\tMary\tB-PER\tO\tB-PER\n2\tSmith\tI-PER\tO\tI-PER\n")
+    assert tagged.scores is not None
+    assert tagged.scores.all.f1 == 100
+    latin = write("", "latin.conll")
+    latin.write_bytes("Pétër O\n".encode("latin-1"))
+    assert files.tag(trained, latin, columns=Columns(encoding="latin-1")).sentences == [["Pétër"]]
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
