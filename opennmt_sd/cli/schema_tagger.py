@@ -37,9 +37,20 @@ class TaggerModelConfig:
 
 
 @dataclass
+class ColumnsConfig:
+    """Where words and tags stand in a row: 1 is the first column, -1 the last; null finds it."""
+
+    word: int | None = None  # null: the first, or the second behind running numbers
+    tag: int | None = None  # null: the last
+    comment: str | None = None  # what comment lines begin with; null: "#" behind running numbers
+
+
+@dataclass
 class TaggerDataConfig(PlacesConfig):
     """CoNLL column files, and what is made of their words."""
 
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    encoding: str = "utf-8"
     glove: str | None = MISSING  # word vectors
     scheme: str = "bioes"  # the model's tags
     lower: bool = True  # words, not their characters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +17,15 @@ from opennmt_sd.cli.trainer import (
     data_given,
     fabric_for,
     fit,
+    given_data,
+    overridden,
     run_folder,
     score_or_worst,
 )
 from opennmt_sd.cli.validate import Checks, check_mode, check_places, check_training
-from opennmt_sd.tagger import files
+from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card
-from opennmt_sd.tagger.conll import ConllError
+from opennmt_sd.tagger.columns import Columns, ConllError, check_encoding
 from opennmt_sd.tagger.corpora import Corpora, coverage, read_vectors
 from opennmt_sd.tagger.glove import GloveError
 from opennmt_sd.tagger.heads import HEADS
@@ -30,9 +33,10 @@ from opennmt_sd.tagger.model import CHARS, Tagger, TaggerConfig, load_vectors
 from opennmt_sd.tagger.schemes import SCHEMES
 from opennmt_sd.tagger.scores import score
 from opennmt_sd.tagger.task import TaggerTask
-from opennmt_sd.tagger.trained import FILE, Trained
+from opennmt_sd.tagger.trained import FILE, Trained, file_of
 from opennmt_sd.tagger.vocabulary import Vocabulary
 from opennmt_sd.training import checkpoint
+from opennmt_sd.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ REDUCTIONS = ("mean", "sum")
 PATHS = (
     *PLACES, "data.glove", "checkpoint", "predict.input", "predict.output", "predict.html",
 )  # fmt: skip
+READING = ("data.columns", "data.encoding")  # how the files of a data set are read
 CARD, PREDICTED = "README.md", "predicted.conll"
 
 
@@ -86,6 +91,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     checks.choice("predict.format", files.KINDS)
     checks.counts("data.batch_size", "data.eval_batch_size")
     checks.within("data.unknown", "must lie in [0, 1]: it is a rate", 0, 1.0000001)
+    columns = _check_columns(checks)
     if checks.value("mode") == "train":
         _check_model(checks)
         check_places(checks)
@@ -101,12 +107,40 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         elif not Path(source).is_file():
             checks.fault("predict.input", "is no ordinary file, and it is read more than once")
         else:
-            _check_outputs(checks, Path(source))
+            _check_outputs(checks, Path(source), columns)
     checks.finish()
 
 
-def _check_outputs(checks: Checks, source: Path) -> None:
+def _check_columns(checks: Checks) -> Columns | None:
+    """Refuse what is no column and no encoding; give the rest."""
+    try:
+        check_encoding(checks.value("data.encoding"))
+    except ValueError as error:
+        checks.faults.append(f"data.{error}")
+        return None
+    try:
+        return columns_of(checks.cfg.data)
+    except ValueError as error:
+        checks.faults.append(f"data.columns: {error}")
+        return None
+
+
+def _check_checkpoint(checks: Checks) -> Path | None:
+    """The file that ``checkpoint`` means, where there is one."""
+    given = checks.value("checkpoint")
+    if given is None or not Path(given).exists():
+        return None
+    try:
+        return file_of(given)
+    except CheckpointError as error:
+        checks.faults.append(f"checkpoint={error}")
+        return None
+
+
+def _check_outputs(checks: Checks, source: Path, columns: Columns | None) -> None:
     taken = {source.resolve()}
+    if (model := _check_checkpoint(checks)) is not None:
+        taken.add(model.resolve())
     for key in ("predict.output", "predict.html"):
         if (value := checks.value(key)) is None:
             continue
@@ -117,15 +151,16 @@ def _check_outputs(checks: Checks, source: Path) -> None:
             checks.fault(key, "there is no such folder to write it to")
         elif path.resolve() in taken:
             checks.fault(key, "would overwrite another file of this run: take another name")
+        elif path.suffix == ".pt":
+            checks.fault(key, "is a checkpoint's name, and what is written is text: take another")
         taken.add(path.resolve())
-    page = checks.value("predict.html") is not None
-    if page or files.is_text(source, checks.value("predict.format")):
+    if files.is_text(source, checks.value("predict.format"), columns):
         try:
             from opennmt_sd.tagger import spacy
 
             spacy.tokenize("", checks.value("predict.language"))
         except ImportError as error:
-            checks.fault("predict.language", f"text and pages need spaCy's tokenizer: {error}")
+            checks.fault("predict.language", f"plain text needs spaCy's tokenizer: {error}")
 
 
 def _check_model(checks: Checks) -> None:
@@ -176,7 +211,7 @@ def train(cfg: DictConfig) -> float:
         return task, Trained(model, vocabulary).constants()
 
     outcome, task, fabric = fit(
-        cfg, build=build, measure="loss", places=(*PLACES, "data.glove", "predict")
+        cfg, build=build, measure="loss", places=(*PLACES, *READING, "data.glove", "predict")
     )
     if fabric.is_global_zero:
         tagger_task = cast(TaggerTask, task)
@@ -204,10 +239,9 @@ def evaluate(cfg: DictConfig) -> float:
     """
     fabric = fabric_for(cfg.trainer)
     trained = Trained.load(cfg.checkpoint)
-    before = checkpoint.read(_file(cfg.checkpoint))["config"].get("data")
-    if before is None:  # not from a run's folder, but from a spaCy pipeline, say
-        before = {"path": "???", "train": None, "valid": None, "test": None}
-    data = data_given(cfg.data, OmegaConf.create(before))
+    data = data_given(cfg.data, _data_of(cfg.checkpoint))
+    if set(PLACES) & {f"data.{key}" for key in given_data()}:
+        data.encoding = cfg.data.encoding  # others of these files nobody has spoken of
     corpus = getattr(corpora_of(data), cfg.split)
     fabric.to_device(trained.model)
     tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
@@ -222,32 +256,44 @@ def predict(cfg: DictConfig) -> None:
     trained = Trained.load(cfg.checkpoint)
     fabric.to_device(trained.model)
     what = cfg.predict
+    columns = columns_of(overridden(cfg.data, _data_of(cfg.checkpoint)))
     tagged = files.tag(
         trained, Path(what.input), kind=what.format, language=what.language,
+        columns=replace(columns, encoding=cfg.data.encoding),  # this file's, not the training's
         batch_size=cfg.data.eval_batch_size,
     )  # fmt: skip
     output = Path(what.output) if what.output else run_folder() / PREDICTED
-    files.write(output, tagged.text)
+    atomic.write_text(output, tagged.text)
     log.info(f"{output}: {len(tagged.sentences):,} sentences, their tags in the last column")
     if tagged.scores is not None:
         log.info(f"Against the tags in {what.input}:\n{tagged.scores}")
     if what.html is not None:
-        from opennmt_sd.tagger import spacy
-
-        docs = spacy.documents(tagged.sentences, tagged.tags, what.language, tagged.spaces)
-        files.write(Path(what.html), spacy.html(docs, f"Entities in {Path(what.input).name}"))
+        title = f"Entities in {Path(what.input).name}"
+        html = page.html(
+            tagged.sentences, tagged.tags, title, language=what.language, spaces=tagged.spaces
+        )
+        atomic.write_text(Path(what.html), html)
         log.info(f"{what.html}: the same, to look at")
 
 
-def _file(path: str) -> Path:
-    return Path(path) / FILE if Path(path).is_dir() else Path(path)
+def _data_of(path: str) -> DictConfig:
+    """The ``data`` of a checkpoint's training; without places where it does not say (from a spaCy
+    pipeline, for instance)."""
+    before = checkpoint.read(file_of(path)).get("config", {}).get("data")
+    return OmegaConf.create(before or {"path": "???", "train": None, "valid": None, "test": None})
+
+
+def columns_of(data: Any) -> Columns:
+    """Return how column files are read; a checkpoint of before that was a choice says nothing."""
+    return Columns(**(data.get("columns") or {}), encoding=data.get("encoding") or "utf-8")
 
 
 def corpora_of(data: Any) -> Corpora:
-    """The corpora that ``data`` names."""
+    """Read the corpora that ``data`` names."""
+    columns = columns_of(data)
     if data.train is not None:
-        return Corpora.files(data.train, data.valid, data.test)
-    return Corpora.folder(data.path)
+        return Corpora.files(data.train, data.valid, data.test, columns=columns)
+    return Corpora.folder(data.path, columns)
 
 
 def model_config(model: DictConfig) -> TaggerConfig:

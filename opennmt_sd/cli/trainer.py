@@ -63,19 +63,32 @@ def data_given(data: DictConfig, before: DictConfig) -> DictConfig:
     Raises:
         ConfigError: the places that result are no corpus.
     """
+    merged = overridden(data, before)
+    checks = Checks(OmegaConf.create({"data": merged}))
+    check_places(checks)
+    checks.finish()
+    return merged
+
+
+def given_data() -> list[str]:
+    """Return the keys below ``data`` that the command line gives."""
     keys = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
     if "data" in keys:  # a group says where, all of it
         keys |= set(PLACES)
-    given = [key.removeprefix("data.") for key in keys if key.startswith("data.")]
-    merged = cast("DictConfig", OmegaConf.merge(before, OmegaConf.masked_copy(data, given)))
+    return [key.removeprefix("data.") for key in sorted(keys) if key.startswith("data.")]
+
+
+def overridden(data: DictConfig, before: DictConfig) -> DictConfig:
+    """Return a checkpoint's data with what the command line gives in their place, unchecked."""
+    merged, given = before.copy(), given_data()
+    for key in given:
+        if not OmegaConf.is_missing(data, key):
+            OmegaConf.update(merged, key, OmegaConf.select(data, key), force_add=True)
     # A folder takes the place of three files, and they that of a folder.
     replaced = FILES if "path" in given else ("path",) if set(FILES) & set(given) else ()
     for name in replaced:
         if name not in given:
             merged[name] = None
-    checks = Checks(OmegaConf.create({"data": merged}))
-    check_places(checks)
-    checks.finish()
     return merged
 
 

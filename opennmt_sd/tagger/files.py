@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +129,3 @@ def _gold(table: Table) -> tuple[list[list[str]] | None, str]:
     except ConllError as error:
         log.warning(f"{error}. Here they are read as conlleval does, and IOB2 comes out")
         return gold, "iob2"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; into a pipe or a device, as it is."""
-    if path.exists() and not path.is_file():  # its name must not be given to a file
-        path.write_text(text, encoding="utf-8", newline="\n")
-        return
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -16,6 +16,7 @@ pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installe
 
 from opennmt_sd.cli.train_tagger import main
 from opennmt_sd.tagger.trained import Trained
+from opennmt_sd.training import checkpoint
 from opennmt_sd.training.loggers import read_csv
 
 EXPERIMENTS = ("lample", "ma_hovy", "ncrfpp")
@@ -142,6 +143,79 @@ def test_evaluate_and_predict(tagger, run, data, tmp_path: Path) -> None:
     assert written.read_text().startswith("Peter\tB-PER\nBlackburn\tI-PER\nmet\tO\n")
 
 
+def test_columns_and_encoding_go_along(tagger, run, data, tmp_path: Path) -> None:
+    """Numbers in front, two columns of tags, comments: as GermEval has them, in Latin-1."""
+    rows = "# a note\n1\tPétër\tB-PER\tO\n2\tmet\tO\tO\n3\tMary\tB-PER\tB-X\n\n"
+    for name in ("eng.train", "eng.testa", "eng.testb"):
+        (data / name).write_bytes((rows * 3).encode("latin-1"))
+    given = ("data.columns.tag=3", "data.encoding=latin-1")
+    done = tagger(*TINY, *given, "name=run", "trainer.epochs=25", "optim.lr=0.02")
+    assert done.code == 0, done.err
+    where = "words in column 2 (the first holds running numbers), tags in column 3"
+    assert f"3 sentences, 9 words, 6 entities, scheme IOB2; {where}\n" in done.out
+    model = Trained.load(run)
+    assert (model.types, sorted(model.vocabulary.words)) == (["PER"], ["mary", "met", "pétër"])
+    # Evaluation reads the same files as they were read for training.
+    done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
+    assert done.code == 0, done.err
+    assert "all     100.00  100.00 100.00         6" in done.out
+    # Other files have their own encoding; the columns stay as in training.
+    (tmp_path / "new").write_text(rows, encoding="utf-8")
+    use = ("mode=predict", f"checkpoint={run}", "predict.input=new", "predict.output=out")
+    done = tagger(*use, "name=p")
+    assert done.code == 0, done.err
+    assert where in done.out
+    assert (tmp_path / "out").read_text().splitlines()[1] == "1\tPétër\tB-PER\tO\tB-PER"
+    assert "all     100.00  100.00 100.00         2" in done.out
+    done = tagger(*use, "data.columns.tag=4", "name=q")
+    assert "tags in column 4" in done.out
+    done = tagger(*use, "data.columns.word=null", "data.columns.tag=null", "name=r")
+    assert "(column 3 holds tags too: data.columns.tag=3 reads them)" in done.out
+    done = tagger(*use, "data.columns.word=5", "name=s")
+    assert (done.code, done.err) == (
+        2,
+        f"train_tagger: {tmp_path}/new: data.columns.word=5, but its rows have 4 columns: name one "
+        "of these, or data.columns.word=null to let it be found\n",
+    )
+
+
+def test_a_training_from_before_columns_were_named_goes_on(tagger, run) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=2").code == 0
+    for file in ("last.pt", "tagger.pt"):
+        state = checkpoint.read(run / file)
+        del state["config"]["data"]["columns"], state["config"]["data"]["encoding"]
+        checkpoint.write(run / file, state)
+    done = tagger(*TINY, "name=run", "resume=auto", "trainer.max_updates=3")
+    assert (done.code, "Resumed from" in done.out) == (0, True), done.err
+    assert tagger("mode=evaluate", f"checkpoint={run}", "name=e").code == 0
+
+
+def test_neither_checkpoint_nor_input_is_overwritten(tagger, run, data, tmp_path: Path) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=1").code == 0
+    (run / "tagger.pt").rename(tmp_path / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    before = (tmp_path / "model").read_bytes()
+    for key in ("predict.output", "predict.html"):
+        for name in ("model", "link", "data/eng.testa"):
+            done = tagger(
+                "mode=predict", "checkpoint=model", "predict.input=data/eng.testa", f"{key}={name}"
+            )
+            text = f"{key}={tmp_path / name}: would overwrite another file of this run: take anoth"
+            assert (done.code, text in done.err) == (2, True), done.err
+    assert (tmp_path / "model").read_bytes() == before
+    assert (data / "eng.testa").read_text() == TRAIN
+
+
+def test_a_folder_is_a_checkpoint_to_every_mode(tagger, run) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=1").code == 0
+    for _ in ("tagger.pt", "best.pt"):
+        done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
+        assert done.code == 0, done.err
+        use = ("mode=predict", f"checkpoint={run}", "predict.input=data/eng.train", "name=p")
+        assert tagger(*use).code == 0
+        (run / "tagger.pt").unlink(missing_ok=True)
+
+
 def test_recipes_are_the_published_ones() -> None:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
@@ -184,7 +258,7 @@ def test_a_search_looks_for_the_highest_score(tagger, tmp_path: Path) -> None:
 
 def test_every_fault_at_once(tagger, run) -> None:
     done = tagger(
-        "model.chars=rnn", "model.head=svm", "model.char_window=2", "data.scheme=bilou",
+        "model.chars=rnn", "model.head=svm", "model.char_window=2", "data.scheme=bmes",
         "model.dropout.nr.p=1.5", "data.batch_size=0", "data.unknown=2", "data.path=nowhere",
         "data.glove=nothing", "optim.reduction=max", "name=run",
     )  # fmt: skip
@@ -192,7 +266,7 @@ def test_every_fault_at_once(tagger, run) -> None:
     for fault in (
         "model.chars=rnn: use one of cnn, lstm, none",
         "model.head=svm: use one of crf, softmax",
-        "data.scheme=bilou: use one of iob1, iob2, bioes",
+        "data.scheme=bmes: use one of iob1, iob2, bioes, bilou",
         "model.dropout.nr.p=1.5: must lie in [0, 1)",
         "data.batch_size=0: must be 1 or more",
         "data.unknown=2.0: must lie in [0, 1]",
@@ -229,7 +303,27 @@ def test_every_fault_at_once(tagger, run) -> None:
         ),
         (
             ("mode=predict", "predict.input=data/glove.txt", "predict.language=xx-none"),
-            "predict.language=xx-none: text and pages need spaCy's tokenizer: [E048]",
+            "predict.language=xx-none: plain text needs spaCy's tokenizer: [E048]",
+        ),
+        (
+            ("data.columns.word=0",),
+            "data.columns: word column 0: 1 is the first column, -1 the last",
+        ),
+        (
+            ("data.columns.word=2", "data.columns.tag=2"),
+            "data.columns: word and tag are both column 2: each needs its own",
+        ),
+        (("data.encoding=klingon",), "data.encoding 'klingon' is unknown: use a name that Python"),
+        (("data.columns.word=9",), "data.columns.word=9, but its rows have 4 columns: name one of"),
+        (("data.columns.tag=2",), "'NNP' in column 2 is no tag: expected O, or B-"),
+        (
+            ("mode=predict", "checkpoint=data", "predict.input=data/eng.train"),
+            "data is a folder without a tagger.pt or best.pt: name the folder of a tagger's",
+        ),
+        (("mode=evaluate", "checkpoint=data"), "data is a folder without a tagger.pt or best.pt"),
+        (
+            ("mode=predict", "predict.input=data/eng.train", "predict.output=new.pt"),
+            "new.pt: is a checkpoint's name, and what is written is text: take another",
         ),
         (("model.word_dim=7", "data.glove=data/glove.txt"), "set model.word_dim=6, or take"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -182,26 +181,6 @@ def test_columns_of_the_input(trained: Trained, write) -> None:
     latin = write("", "latin.conll")
     latin.write_bytes("Pétër O\n".encode("latin-1"))
     assert files.tag(trained, latin, columns=Columns(encoding="latin-1")).sentences == [["Pétër"]]
-
-
-def test_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
-    files.write(tmp_path / "a", "new\n")
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    with pytest.raises(FileNotFoundError):
-        files.write(tmp_path / "no" / "a", "x")
-
-
-def test_write_into_a_pipe(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        files.write(pipe, "é\n")
-        assert os.read(reader, 100) == "é\n".encode()
-    finally:
-        os.close(reader)
-    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
-    assert pipe.is_fifo()
 
 
 def test_card(trained: Trained, corpora: Corpora) -> None:
