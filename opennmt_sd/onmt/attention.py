@@ -51,19 +51,23 @@ class SourceAttention:
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """The attended state ``[n, H]`` and the weights ``[n, S]`` of a query ``[n, H]``: that of
         the first n sources."""
+        context, weights = self.read(query)
+        attended = self.out(torch.cat([context, query], 1))
+        return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
+
+    def read(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Give what a query ``[n, H]`` reads of the first n sources, ``[n, H]``, and its weights
+        ``[n, S]``."""
         n, asks = len(query), query
         if self.kind == "general":
             asks = self.linear_in(query)
         if self.dot_product:
-            context, weights = ops.attend_step(self.memory, asks)
-        else:
-            scores = self._scores(asks)
-            if self.padding is not None:
-                scores = scores.masked_fill(self.padding[:n], -torch.inf)
-            weights = self.normalise(scores, -1)
-            context = torch.bmm(weights.unsqueeze(1), self.enc_out[:n]).squeeze(1)
-        attended = self.out(torch.cat([context, query], 1))
-        return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
+            return ops.attend_step(self.memory, asks)
+        scores = self._scores(asks)
+        if self.padding is not None:
+            scores = scores.masked_fill(self.padding[:n], -torch.inf)
+        weights = self.normalise(scores, -1)
+        return torch.bmm(weights.unsqueeze(1), self.enc_out[:n]).squeeze(1), weights
 
     def _scores(self, query: Tensor) -> Tensor:
         """``[n, S]``."""

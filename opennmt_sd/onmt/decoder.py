@@ -140,29 +140,32 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         )  # fmt: skip
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
-        if self.attentional:
-            lengths = None if src_len is None else targets.sort(src_len)
-            attend = SourceAttention(self.attn, targets.sort(enc_out), lengths)
+        source, lengths = targets.sort(enc_out), None if src_len is None else targets.sort(src_len)
+        attend, attend_to_copy = (
+            None if attn is None else SourceAttention(attn, source, lengths)
+            for attn in (self.attn, self.copy_attn)
+        )
         drop = _Dropper(keep_out, T, emb.device)
 
         feed = targets.sort(self.state["input_feed"].squeeze(0))
         coverage = self.state["coverage"]
         coverage = None if coverage is None else coverage.squeeze(0)
         outs: list[Tensor] = []
-        attns: dict[str, list[Tensor]] = {"std": []} if self.attentional else {}
-        if self._coverage:
-            attns["coverage"] = []
+        there = {"std": attend, "copy": attend_to_copy, "coverage": self._coverage or None}
+        attns: dict[str, list[Tensor]] = {k: [] for k, part in there.items() if part is not None}
 
         for t, n in enumerate(targets.sizes.tolist()):
             feed = feed[:n]
             rnn_out = out = stack.step(t, feed)  # [n, H]
-            if self.attentional:
+            if attend is not None:
                 out, p_attn = attend(rnn_out)
                 attns["std"].append(p_attn)
             if self.context_gate is not None:
                 out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
             feed = drop(out, t)
             outs.append(feed)
+            if attend_to_copy is not None:
+                attns["copy"].append(attend_to_copy.read(feed)[1])
             if self._coverage:
                 coverage = p_attn if coverage is None else p_attn + coverage
                 attns["coverage"].append(coverage)
@@ -172,6 +175,8 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         weights = {
             name: targets.unpack(torch.cat(steps)).transpose(0, 1) for name, steps in attns.items()
         }
+        if self._reuse_copy_attn:
+            weights["copy"] = weights["std"]
         return (final_h, final_c), targets.unpack(torch.cat(outs)), weights
 
 

@@ -60,6 +60,12 @@ def export(
             f"{source}: holds no weights (save_format safetensors?): only save_format: pytorch "
             "can be exported"
         )
+    if getattr(opt, "copy_attn", False):
+        raise ExportError(
+            f"{source}: was trained with copy_attn, which stock OpenNMT-py can train but neither "
+            "load again nor translate with: translate with the plugin "
+            "(onmt_translate, onmt_server or onmt_sd_translate where opennmt_sd is installed)"
+        )
     content["opt"] = stock_options(opt)
     _save(content, target)
 

@@ -85,12 +85,6 @@ REFUSALS = (
 )  # fmt: skip
 
 RNN_DECODER_REFUSALS = (
-    # Trains; the checkpoint cannot be loaded again (OpenNMT-py issue 2503).
-    Refusal("copy_attn", _set, "OpenNMT-py trains it with an RNN decoder but cannot load the "
-            "checkpoint again: remove it; subwords (the bpe or sentencepiece transform) leave "
-            "hardly a word unknown", of_run=True),
-    Refusal("reuse_copy_attn", _set, "it belongs to copy_attn, whose checkpoints OpenNMT-py "
-            "cannot load again with an RNN decoder: remove it", of_run=True),
     # AssertionError.
     Refusal("lambda_align", lambda value: (value or 0) > 0, "RNN decoders give no alignment to "
             "train on: set lambda_align: 0, or decoder_type: transformer", of_run=True),
@@ -119,6 +113,29 @@ def _combinations(opt: Namespace) -> list[str]:
         )
     if opt.coverage_attn and not opt.input_feed:
         faults.append("coverage_attn needs input_feed: 1 (it is 0)")
+    return faults + (_copy_faults(opt) if opt.copy_attn else [])
+
+
+def _copy_faults(opt: Namespace) -> list[str]:
+    """What `copy_attn` cannot go with. Stock fails on all of these but the last, without a text."""
+    faults = []
+    if not opt.input_feed:
+        faults.append("copy_attn needs input_feed: 1 (it is 0)")
+    kind = opt.global_attention if opt.reuse_copy_attn else opt.copy_attn_type
+    if kind in (None, "none") and opt.global_attention in (None, "none"):
+        faults.append(
+            "copy_attn needs attention to copy from: set copy_attn_type: mlp (without "
+            "reuse_copy_attn), or a global_attention other than none"
+        )
+    if opt.encoder_type == "ggnn":
+        faults.append("copy_attn copies words, and encoder_type ggnn attends to nodes: remove one")
+    if getattr(opt, "update_vocab", False):
+        faults.append("copy_attn does not work with update_vocab: remove update_vocab")
+    if getattr(opt, "label_smoothing", 0):
+        faults.append(
+            f"label_smoothing {opt.label_smoothing} would be ignored with copy_attn: "
+            "set label_smoothing: 0"
+        )
     return faults
 
 
@@ -208,28 +225,3 @@ def check_training(model_opt: Namespace, opt: Namespace) -> None:
     faults = training_faults(model_opt, opt)
     if faults:
         raise UnsupportedOptionsError(faults)
-
-
-def check_translation(opt: Namespace, model_path: str) -> None:
-    """Refuse what translation cannot do with one of our decoders.
-
-    Raises:
-        UnsupportedOptionsError: the text names every such option.
-    """
-    keys = ("report_align", "gold_align", "align_debug")
-    align = [key for key in keys if getattr(opt, key, False)]
-    if not align:
-        return
-    try:
-        model_opt = read(model_path, mmap=True)["opt"]
-    except CheckpointError:
-        return  # stock is about to say so
-    if not has_our_decoder(model_opt):
-        return
-    # KeyError, AttributeError or TypeError in stock: RNN decoders never fill attns["align"].
-    faults = [
-        f"{key} does not work with decoder_type {model_opt.decoder_type}: RNN decoders give no "
-        "alignment. Remove it, and align the finished translations with a word aligner"
-        for key in align
-    ]
-    raise UnsupportedOptionsError(faults)

@@ -33,11 +33,12 @@ from opennmt_sd.onmt.places import DropoutPlan
 from opennmt_sd.onmt.planned import Planned
 from opennmt_sd.onmt.refusals import (
     check_training,
-    check_translation,
     command_line_faults,
     explain,
 )
 from opennmt_sd.onmt.schedule import Schedule, next_step
+from opennmt_sd.onmt.translation import mend_translation, register_translation
+from opennmt_sd.onmt.translation_faults import command_faults
 
 _Function = Callable[..., Any]
 
@@ -51,9 +52,7 @@ def register_plugin() -> None:
     wrap(opts, "model_opts", _with_options)
     wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
     wrap(builder, "build_model", _with_plan)
-    wrap(builder, "load_test_model", _with_translation_check)
-    decoders = import_module("onmt.decoders.decoder")
-    wrap(decoders.InputFeedRNNDecoder, "forward", _with_attention_batch_first)
+    register_translation()
 
 
 def _register_types() -> None:
@@ -115,8 +114,13 @@ def _with_checks(parse: _Function) -> _Function:
         trains = hasattr(opt, "train_from") and all(hasattr(opt, key) for key in DEFAULTS)
         if trains:
             faults = unknown_faults(unknown) + command_line_faults(opt)
-            if faults:
-                self.exit(2, f"{self.prog}: error: {explain(faults)}\n")
+        elif hasattr(opt, "models") and hasattr(opt, "replace_unk"):
+            mend_translation()
+            faults = command_faults(opt)
+        else:
+            faults = []
+        if faults:
+            self.exit(2, f"{self.prog}: error: {explain(faults)}\n")
         if getattr(opt, "rnn_type", None) == "SRU":
             require_sru(abort=True)
         return opt, unknown
@@ -188,11 +192,16 @@ def _with_our_loss(from_opts: _Function) -> _Function:
 
     @functools.wraps(from_opts)
     def wrapped(cls: Any, opt: Namespace, model: Any, *args: Any, **kwargs: Any) -> Any:
+        from onmt.decoders.decoder import InputFeedRNNDecoder
+
+        from opennmt_sd.onmt.copying import CopyLossCompute
         from opennmt_sd.onmt.loss import StructuredLossCompute
 
         loss = from_opts(cls, opt, model, *args, **kwargs)
-        ours = isinstance(getattr(model, "decoder", None), Planned)
-        return StructuredLossCompute.take_over(loss) if ours else loss
+        decoder = getattr(model, "decoder", None)
+        if opt.copy_attn and isinstance(decoder, InputFeedRNNDecoder):
+            return CopyLossCompute.take_over(loss, by_length=opt.copy_loss_by_seqlength)
+        return StructuredLossCompute.take_over(loss) if isinstance(decoder, Planned) else loss
 
     return wrapped
 
@@ -217,33 +226,5 @@ def _with_our_optimizer(build: _Function) -> _Function:
             for group in optimizer.param_groups:
                 group["eps1"] = max(group["eps1"], 1e-18)  # its square is a float32
         return FusedAdam.take_over(optimizer)
-
-    return wrapped
-
-
-def _with_translation_check(load_test_model: _Function) -> _Function:
-    """`load_test_model`: what loads a model for translate and server."""
-
-    @functools.wraps(load_test_model)
-    def wrapped(opt: Namespace, device_id: int = 0, model_path: str | None = None) -> Any:
-        check_translation(opt, opt.models[0] if model_path is None else model_path)
-        return load_test_model(opt, device_id, model_path)
-
-    return wrapped
-
-
-def _with_attention_batch_first(forward: _Function) -> _Function:
-    """`InputFeedRNNDecoder.forward`, stock's and ours: attention as translation reads it.
-
-    Translation reads ``[B, T, S]``, as every other decoder gives it. Stock gives ``[T, B, S]`` with
-    input feed, and fails on replace_unk, attn_debug, coverage_penalty and mixed ensembles.
-    """
-
-    @functools.wraps(forward)
-    def wrapped(self: Any, *args: Any, step: int | None = None, **kwargs: Any) -> Any:
-        dec_outs, attns = forward(self, *args, step=step, **kwargs)
-        if step is not None and "std" in attns:
-            attns["std"] = attns["std"].transpose(0, 1)
-        return dec_outs, attns
 
     return wrapped

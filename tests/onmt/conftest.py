@@ -279,3 +279,34 @@ def commands_in(plugin: None, corpus: Path) -> Callable[[Path], Commands]:
 @pytest.fixture
 def commands(commands_in: Callable[[Path], Commands], tmp_path: Path) -> Commands:
     return commands_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def untrained(
+    commands_in: Callable[[Path], Commands], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """A model of options, whose weights are drawn so large that its translations differ: the path.
+
+    It knows fewer words in the target, so that some are unknown, and likes to end.
+    """
+    made: dict[str, Path] = {}
+
+    def untrained(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("untrained")
+            few = folder / "vocab.tgt"
+            few.write_text("".join(f"w{i}\n" for i in range(12)))
+            run = commands_in(folder).train(
+                1, param_init=2.0, learning_rate=1e-9, tgt_vocab=few, **options
+            )
+            checkpoint = torch.load(run.checkpoint(), weights_only=False)
+            weights = checkpoint["generator"]
+            bias = weights["linear.bias" if "linear.bias" in weights else "bias"]
+            for number, more in ((0, 3.0), (3, 3.5)):  # <unk> and </s>
+                bias[number] += more
+            torch.save(checkpoint, run.checkpoint())
+            made[key] = run.checkpoint()
+        return made[key]
+
+    return untrained

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from opennmt_sd.onmt.checkpoint import read
-from opennmt_sd.onmt.export import export
+from opennmt_sd.onmt.export import ExportError, export
 from opennmt_sd.onmt.optimizer import HAS_FUSED_ADAM
 
 pytestmark = pytest.mark.slow
@@ -71,6 +71,17 @@ MORE: dict[str, dict[str, Any]] = {
     "coverage, mlp, gate both": {
         "coverage_attn": True, "global_attention": "mlp", "context_gate": "both",
     },
+    "copies": {"copy_attn": True},
+    "copies, without attention": {
+        "copy_attn": True, "copy_attn_type": "mlp", "global_attention": "none",
+    },
+    "copies, with all there is": {
+        "copy_attn": True, "reuse_copy_attn": True, "copy_attn_force": True,
+        "copy_loss_by_seqlength": True, "coverage_attn": True, "lambda_coverage": 0.5,
+    },
+    "copies, tied output": {
+        "copy_attn": True, "share_decoder_embeddings": True, "word_vec_size": 12,
+    },
     "tied output": {"share_decoder_embeddings": True, "word_vec_size": 12},
     "dropout schedule": {
         "dropout": [0.3, 0.1], "dropout_steps": [0, 1], "attention_dropout": [0.0, 0.0],
@@ -90,7 +101,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 # Weights that do not move: what is frozen, and what stock creates and then never reads.
 FROZEN = {"frozen word vectors": ("emb_luts.0",), "frozen encoder": ("encoder.rnn",)}
-UNUSED = ("linear_cover",)
+UNUSED = ("linear_cover", "copy_attn.linear_out")
 
 # What is dropped, and how. Each combination is run at the first, and at one of the others.
 RATES = {"sd_recurrent_dropout": 0.3, "sd_output_dropout": 0.2}
@@ -163,6 +174,10 @@ def test_trains_resumes_and_translates(commands: Any, name: str, pattern: str) -
 
     ours = commands.translate(resumed.checkpoint(), **serve)
     assert len(ours.lines) == 5
+    if options.get("copy_attn"):
+        with pytest.raises(ExportError, match="neither load again nor translate with"):
+            export(resumed.checkpoint(), commands.folder / "stock.pt")
+        return
     export(resumed.checkpoint(), commands.folder / "stock.pt")
     stock = commands.translate(commands.folder / "stock.pt", **serve)
     assert stock.lines == ours.lines

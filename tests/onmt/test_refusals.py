@@ -13,8 +13,8 @@ import torch
 from opennmt_sd.onmt.refusals import (
     UnsupportedOptionsError,
     check_training,
-    check_translation,
 )
+from opennmt_sd.onmt.translation_faults import check_translation
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]
@@ -40,11 +40,30 @@ TABLE = {
         "save_format safetensors does not work here: ",
         "set save_format: pytorch",
     ),
-    "copy_attn": ("copy_attn: true", "copy_attn True does not work here: ", "subwords"),
-    "reuse_copy_attn": (
-        "reuse_copy_attn: true",
-        "reuse_copy_attn True does not work here: ",
-        "remove it",
+    "copy_attn, no input feed": (
+        "copy_attn: true\ninput_feed: 0",
+        "copy_attn needs input_feed: 1",
+        "(it is 0)",
+    ),
+    "copy_attn, no attention": (
+        "copy_attn: true\nglobal_attention: none",
+        "copy_attn needs attention to copy from: ",
+        "set copy_attn_type: mlp",
+    ),
+    "copy_attn, ggnn": (
+        "copy_attn: true\nencoder_type: ggnn",
+        "copy_attn copies words, and encoder_type ggnn attends to nodes",
+        "remove one",
+    ),
+    "copy_attn, update_vocab": (
+        "copy_attn: true\nupdate_vocab: true",
+        "copy_attn does not work with update_vocab: ",
+        "remove update_vocab",
+    ),
+    "copy_attn, label_smoothing": (
+        "copy_attn: true\nlabel_smoothing: 0.1",
+        "label_smoothing 0.1 would be ignored with copy_attn: ",
+        "set label_smoothing: 0",
     ),
     "lambda_align": (
         "lambda_align: 0.1",
@@ -96,7 +115,7 @@ def test_stocks_own_check_of_sru_still_runs(parse: Parse) -> None:
 
 def test_all_at_once(refused: Refused) -> None:
     yaml = "".join(f"{row[0]}\n" for name, row in TABLE.items() if name in ("GRU", "sparsemax"))
-    error = refused("-copy_attn", "-sd_space", "flat", yaml=yaml)
+    error = refused("-lambda_align", "0.1", "-sd_space", "flat", yaml=yaml)
     assert "error: 4 faults in the options:\n  sd_space 'flat' is unknown" in error
 
 
@@ -106,6 +125,8 @@ def test_all_at_once(refused: Refused) -> None:
         ("-layers", "3"),
         ("-enc_layers", "2", "-dec_layers", "1"),
         ("-coverage_attn",),
+        ("-copy_attn", "-reuse_copy_attn", "-copy_attn_force", "-copy_loss_by_seqlength"),
+        ("-copy_attn", "-copy_attn_type", "mlp", "-global_attention", "none"),
         ("-encoder_type", "sd_rnn", "-hidden_size", "15"),
         ("-encoder_type", "mean", "-input_feed", "0"),
         ("-copy_attn", "-decoder_type", "transformer"),
@@ -149,8 +170,8 @@ def test_resume_refuses_this_runs_part(refused: Refused, checkpoint: Callable[..
 def test_resume_refuses_the_checkpoints_part(
     refused: Refused, checkpoint: Callable[..., str]
 ) -> None:
-    error = refused("-train_from", checkpoint(copy_attn=True))
-    assert "error: copy_attn True does not work here" in error
+    error = refused("-train_from", checkpoint(lambda_align=0.5))
+    assert "error: lambda_align 0.5 does not work here" in error
 
 
 def test_resume_ignores_what_the_checkpoint_overrules(
