@@ -39,7 +39,9 @@ class SourceAttention:
         if self.kind == "general":
             self.linear_in = _stepwise(attn.linear_in)
         if self.dot_product:
-            self.memory = ops.prepare_memory(enc_out, src_len)
+            # An encoder that gives fewer states than a source has words counts as whole.
+            lengths = None if src_len is None else src_len.clamp(max=enc_out.shape[1])
+            self.memory = ops.prepare_memory(enc_out, lengths)
             return
         self.enc_out, self.normalise = enc_out, _NORMALISE[attn.attn_func]
         self.padding = _padding(enc_out, src_len)

@@ -199,7 +199,8 @@ def _with_our_loss(from_opts: _Function) -> _Function:
 
         loss = from_opts(cls, opt, model, *args, **kwargs)
         decoder = getattr(model, "decoder", None)
-        if opt.copy_attn and isinstance(decoder, InputFeedRNNDecoder):
+        ours = any(isinstance(part, Planned) for part in model.children())
+        if opt.copy_attn and ours and isinstance(decoder, InputFeedRNNDecoder):
             return CopyLossCompute.take_over(loss, by_length=opt.copy_loss_by_seqlength)
         return StructuredLossCompute.take_over(loss) if isinstance(decoder, Planned) else loss
 
