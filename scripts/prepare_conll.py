@@ -30,9 +30,9 @@ from pathlib import Path
 import preparing
 
 from opennmt_sd import atomic
+from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import conll, glove
-from opennmt_sd.tagger.conll import ConllError, Corpus
-from opennmt_sd.tagger.glove import GloveError
+from opennmt_sd.tagger.conll import Corpus
 from opennmt_sd.tagger.schemes import entities
 
 SIZES = {  # sentences, words, entities
@@ -47,16 +47,13 @@ def check(folder: Path) -> list[Corpus]:
     """The three files.
 
     Raises:
-        ConllError: with all that is wrong with them, one line each.
+        TextError: with all that is wrong with them, one line each.
     """
     corpora, faults = [], []
     for name, expected in SIZES.items():
         try:
             corpus = conll.read(folder / name)
-        except FileNotFoundError:
-            faults.append(f"{folder / name} is not there")
-            continue
-        except ConllError as error:
+        except TextError as error:
             faults.append(str(error))
             continue
         corpora.append(corpus)
@@ -65,7 +62,7 @@ def check(folder: Path) -> list[Corpus]:
             if want != have:
                 faults.append(f"{folder / name} has {have:,} {unit}, not {want:,}")
     if faults:
-        raise ConllError("\n".join([*faults, "--help says what is needed, and from where"]))
+        raise TextError("\n".join([*faults, "--help says what is needed, and from where"]))
     return corpora
 
 
@@ -89,6 +86,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.subset and (not args.glove or args.subset.suffix != ".xz"):
         parser.error("--subset needs --glove, and a name that ends in .xz")
+    if args.subset and args.subset.resolve() in (
+        args.glove.resolve(),
+        *((args.folder / name).resolve() for name in SIZES),
+    ):
+        parser.error(f"--subset {args.subset} is one of the files that are read: take another name")
 
     def prepare() -> None:
         corpora = check(args.folder)
@@ -105,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
                 count = subset(vectors, known | {word.lower() for word in known}, args.subset)
                 print(f"{args.subset}: {count:,} vectors")
 
-    return preparing.run(prepare, ConllError, GloveError)
+    return preparing.run(prepare, TextError)
 
 
 if __name__ == "__main__":

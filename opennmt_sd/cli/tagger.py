@@ -23,11 +23,11 @@ from opennmt_sd.cli.trainer import (
     score_or_worst,
 )
 from opennmt_sd.cli.validate import Checks, check_mode, check_places, check_training
+from opennmt_sd.data.textfile import TextError, check_encoding
 from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card
-from opennmt_sd.tagger.columns import Columns, ConllError, check_encoding
+from opennmt_sd.tagger.columns import Columns
 from opennmt_sd.tagger.corpora import Corpora, coverage, read_vectors
-from opennmt_sd.tagger.glove import GloveError
 from opennmt_sd.tagger.heads import HEADS
 from opennmt_sd.tagger.model import CHARS, Tagger, TaggerConfig, load_vectors
 from opennmt_sd.tagger.schemes import SCHEMES
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
     """
-    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(ConllError, GloveError))
+    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(TextError,))
 
 
 def _run(cfg: DictConfig) -> float | None:

@@ -9,13 +9,13 @@ one piece, words left out) are passed over.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from opennmt_sd.data.textfile import TextError, check_encoding, read_text
 from opennmt_sd.tagger.schemes import is_tag
 
 DOCSTART = "-DOCSTART-"
@@ -27,8 +27,8 @@ SUFFIXED = re.compile(r"(\S+)-([BIESLU])")
 ROW, EMPTY, DOCUMENT, ASIDE = "row", "empty", "document", "aside"
 
 
-class ConllError(ValueError):
-    """A file that cannot be used; the text gives file, line, rule and remedy."""
+class ConllError(TextError):
+    """Columns that cannot be used; the text gives file, line, rule and remedy."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,9 @@ def read_table(path: Path | str, columns: Columns | None = None) -> Table:
     """Read a column file. Lines end at ``\\n`` alone: Unicode's other line ends may be in words.
 
     Raises:
-        ConllError: not of the encoding, lines that end otherwise, an empty cell, another number of
-            columns than the first row's, or a column that there is not. OSError: it cannot be
-            opened.
+        ConllError: lines that end otherwise, an empty cell, another number of columns than the
+            first row's, or a column that there is not.
+        TextError: it cannot be opened, or is not text of this encoding.
     """
     path, columns = Path(path), columns or Columns()
     text = read_text(path, columns.encoding)
@@ -314,43 +314,3 @@ def _column(path: Path, name: str, column: int, width: int) -> int:
 
 def _count(columns: int) -> str:
     return "1 column" if columns == 1 else f"{columns} columns"
-
-
-def check_encoding(name: str) -> None:
-    """Raises: ValueError: Python knows no text encoding of this name."""
-    try:
-        codecs.lookup(name)
-        "".encode(name)
-    except (LookupError, ValueError):
-        raise ValueError(
-            f"encoding {name!r} is unknown: use a name that Python knows, such as utf-8, utf-16, "
-            "latin-1 or cp1252"
-        ) from None
-
-
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a file's text, without the mark that some editors put before it.
-
-    Raises:
-        ConllError: not of this encoding.
-    """
-    data = path.read_bytes()
-    called = encoding.upper()
-    try:
-        text = data.decode(encoding).removeprefix("\ufeff")
-    except UnicodeError as error:
-        where = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        other = "utf-16" if marked else "latin-1"
-        sure = "it is UTF-16" if marked else "say what it is"
-        raise ConllError(
-            f"{path} is not {called} text ({reason}{where}): {sure}, with data.encoding={other}"
-            + ("" if marked else " for instance")
-        ) from None
-    if "\0" in text:
-        raise ConllError(
-            f"{path} is not {called} text, for it holds characters of number 0: say what it is, "
-            "with data.encoding=utf-16-le for instance"
-        )
-    return text

@@ -57,7 +57,7 @@ def read(path: Path | str, columns: Columns | None = None) -> Corpus:
 
     Raises:
         ConllError: no sentence, a broken row, a row without a tag, or tags that fit no scheme.
-        OSError: it cannot be opened.
+        TextError: it cannot be opened, or is not text of this encoding.
     """
     table = read_table(path, columns)
     if fault := table.no_tag():

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from opennmt_sd.data.textfile import read_text
 from opennmt_sd.tagger import conll, schemes
-from opennmt_sd.tagger.columns import Columns, ConllError, Table, read_table, read_text
+from opennmt_sd.tagger.columns import Columns, ConllError, Table, read_table
 from opennmt_sd.tagger.scores import Scores, score
 from opennmt_sd.tagger.trained import Trained
 
@@ -63,7 +64,8 @@ def tag(
     has some (so ``conlleval`` reads the result), else in IOB2.
 
     Raises:
-        ConllError: a broken row, another encoding, or no tag where ``columns`` says that one is.
+        ConllError: a broken row, or no tag where ``columns`` says that one is.
+        TextError: it cannot be opened, or is not text of this encoding.
         ValueError: an unknown kind. ImportError: a language that spaCy does not have.
     """
     if kind not in KINDS:

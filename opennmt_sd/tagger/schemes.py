@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 SCHEMES = ("iob1", "iob2", "bioes", "bilou")
-CLOSING = {"bioes": "ES", "bilou": "LU"}  # of an entity's last word, and of its only one
+CLOSING = {"bioes": ("E", "S"), "bilou": ("L", "U")}  # a last word, and an only one
 TAG = re.compile(r"O|[BIESLU]-\S.*")
 
 # An IOB1 file may begin an entity with B- after O: CoNLL-2003 does so twice in 23,499.

@@ -74,6 +74,19 @@ def test_subset_needs_vectors(script: ModuleType, capsys: pytest.CaptureFixture[
     assert "--subset needs --glove" in capsys.readouterr().err
 
 
+def test_subset_does_not_replace_what_it_reads(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = tmp_path / "glove.xz"
+    vectors.write_bytes(b"as it was")
+    with pytest.raises(SystemExit):
+        script.main(
+            [str(tmp_path), "--glove", str(vectors), "--subset", f"{tmp_path}/x/../glove.xz"]
+        )
+    assert "is one of the files that are read: take another name" in capsys.readouterr().err
+    assert vectors.read_bytes() == b"as it was"
+
+
 @pytest.mark.skipif(not (DATA / "conll2003").exists(), reason=f"{DATA / 'conll2003'} is not there")
 def test_the_real_data(script: ModuleType) -> None:
     assert script.main([str(DATA / "conll2003")]) == 0

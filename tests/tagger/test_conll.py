@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import conll
 from opennmt_sd.tagger.columns import ConllError, read_table
 from opennmt_sd.tagger.conll import Sentence, read
@@ -94,8 +95,8 @@ def test_broken_files_are_told(write, text: str, message: str) -> None:
     assert str(error.value).startswith(message.format(path=path))
 
 
-def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match="no is not there: check the path"):
         read(tmp_path / "no")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import files
 from opennmt_sd.tagger.card import Card
 from opennmt_sd.tagger.columns import Columns, ConllError
@@ -121,7 +122,7 @@ def test_plain_text_in(trained: Trained, write) -> None:
     assert files.tag(trained, write("\ufeffMary", "bom.txt")).sentences == [["Mary"]]
     latin = write("", "latin.txt")
     latin.write_bytes("Pétër".encode("latin-1"))
-    with pytest.raises(ConllError, match=r"latin.txt is not UTF-8 text \(.* at byte 1\): say"):
+    with pytest.raises(TextError, match=r"latin.txt, line 1: .* is not UTF-8.*=cp1252"):
         files.tag(trained, latin)
     with pytest.raises(ImportError, match="xx-none"):
         files.tag(trained, write("Mary", "a.txt"), language="xx-none")
