@@ -35,7 +35,9 @@ def main() -> None:
     _main()
 
 
-@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.benchmark", config_name="benchmark")
+@hydra.main(
+    version_base="1.3", config_path="pkg://opennmt_sd.conf.benchmark", config_name="benchmark"
+)
 def _main(cfg: Any) -> None:
     guarded("benchmark", lambda: run(OmegaConf.to_object(cfg)))  # type: ignore[arg-type]
 

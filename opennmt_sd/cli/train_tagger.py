@@ -21,7 +21,9 @@ def main() -> None:
     _main()
 
 
-@hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.tagger", config_name="train_tagger")
+@hydra.main(
+    version_base="1.3", config_path="pkg://opennmt_sd.conf.tagger", config_name="train_tagger"
+)
 def _main(cfg: Any) -> float | None:
     from opennmt_sd.cli.tagger import run
 

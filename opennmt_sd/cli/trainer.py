@@ -41,7 +41,17 @@ log = logging.getLogger(__name__)
 PLACES = ("data.path", *(f"data.{name}" for name in FILES))
 
 # What a resumed training may have otherwise than the checkpoint: where, how long, what is shown.
-MAY_CHANGE = ("name", "mode", "resume", "checkpoint", "split", "sample", "logger", "trainer", "direction")
+MAY_CHANGE = (
+    "name",
+    "mode",
+    "resume",
+    "checkpoint",
+    "split",
+    "sample",
+    "logger",
+    "trainer",
+    "direction",
+)
 
 
 def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:

@@ -38,7 +38,7 @@ SEEN = {
     "onmt.translate.greedy_search:GreedySearch": "cdc744ef00fb8d71",
     "onmt.translate.decode_strategy:DecodeStrategy": "f6e3cc040a45a741",
     "onmt.translate.penalties:PenaltyBuilder": "55c946f9592812f7",
-    "onmt.inputters.dynamic_iterator:DynamicDatasetIter._tuple_to_json_with_tokIDs": "43ea8922a1c028d8",
+    "onmt.inputters.dynamic_iterator:DynamicDatasetIter._tuple_to_json_with_tokIDs": "43ea8922a1c028d8",  # noqa: E501
     "onmt.inputters.text_utils:parse_features": "9ebdc6ec083108ad",
     "onmt.inputters.text_utils:textbatch_to_tensor": "ab213a433bbc989a",
     "onmt.inputters.text_utils:_addcopykeys": "386d3403ccabc17b",

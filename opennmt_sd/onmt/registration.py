@@ -201,7 +201,9 @@ def _with_our_loss(from_opts: _Function) -> _Function:
         decoder = getattr(model, "decoder", None)
         ours = any(isinstance(part, Planned) for part in model.children())
         if opt.copy_attn and ours and isinstance(decoder, InputFeedRNNDecoder):
-            return CopyLossCompute.take_over(loss, by_length=opt.copy_loss_by_seqlength)
+            return CopyLossCompute.take_over(
+                loss, by_length=getattr(opt, "copy_loss_by_seqlength", False)
+            )
         return StructuredLossCompute.take_over(loss) if isinstance(decoder, Planned) else loss
 
     return wrapped

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from typing import Any
 
 from opennmt_sd.onmt.checkpoint import CheckpointError, read
 from opennmt_sd.onmt.names import DECODERS
@@ -27,7 +26,20 @@ def check_translation(opt: Namespace, model_path: str) -> None:
 def command_faults(opt: Namespace) -> list[str]:
     """Return why the translation that parsed options ask for cannot be, one text each."""
     faults = [fault for path in opt.models for fault in _model_faults(opt, path)]
-    return [*dict.fromkeys(faults), *_line_faults(opt)]
+    return [*dict.fromkeys(faults), *_size_faults(opt), *_line_faults(opt)]
+
+
+def _size_faults(opt: Namespace) -> list[str]:
+    """Sizes that leave nothing to choose: in stock, an IndexError after the first batch."""
+    faults = []
+    if opt.n_best > opt.beam_size:
+        faults.append(
+            f"n_best {opt.n_best} is more than beam_size {opt.beam_size} can find: "
+            f"set beam_size: {opt.n_best} or more"
+        )
+    if opt.max_length < 1:
+        faults.append(f"max_length {opt.max_length} leaves no room: set 1 or more")
+    return faults
 
 
 def _model_faults(opt: Namespace, path: str) -> list[str]:
@@ -61,20 +73,29 @@ def _asked(opt: Namespace, *keys: str) -> list[str]:
 
 
 def _line_faults(opt: Namespace) -> list[str]:
-    """A target file of another length: stock stops in silence where the shorter one ends."""
-    src, tgt = getattr(opt, "src", None), getattr(opt, "tgt", None)
-    if not (src and tgt and os.path.isfile(src) and os.path.isfile(tgt)):
-        return []
-    counts = [_lines(path) for path in (src, tgt)]
-    if counts[0] == counts[1]:
-        return []
-    return [
-        f"src {src} has {counts[0]} lines and tgt {tgt} has {counts[1]}: give one target line for "
-        "each source line (a blank one where there is none)"
-    ]
-
-
-def _lines(path: str | os.PathLike[str]) -> int:
-    with open(path, "rb") as file:
-        lines: Any = sum(1 for _ in file)
-    return int(lines)
+    """Files that cannot be read, and a target of another length: stock stops in silence where the
+    shorter one ends."""
+    paths = {name: getattr(opt, name, None) for name in ("src", "tgt")}
+    faults, counts = [], {}
+    for name, path in paths.items():
+        if not path or not os.path.isfile(path):  # a missing one is stock's to say
+            continue
+        with open(path, "rb") as file:
+            number = 0
+            try:
+                for line in file:
+                    number += 1
+                    line.decode()
+            except UnicodeDecodeError as error:
+                faults.append(
+                    f"{name} {path}, line {number}: not UTF-8 ({error.reason}, byte "
+                    f"{error.start + 1} of the line): convert it, as with iconv -f latin1 -t utf-8"
+                )
+            counts[name] = number
+    if not faults and len(set(counts.values())) == 2:
+        faults.append(
+            f"src {paths['src']} has {counts['src']} lines and tgt {paths['tgt']} has "
+            f"{counts['tgt']}: give one target line for each source line (a blank one where there "
+            "is none)"
+        )
+    return faults

@@ -64,8 +64,12 @@ def test_no_line_with_a_word(
         assert out.log[-1] == "PRED No translations"
 
 
-def test_with_a_target(commands: Any, model: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"copy_attn": True}], ids=["plain", "copies"])
+def test_with_a_target(
+    commands: Any, untrained: Callable[..., Path], options: dict[str, Any]
+) -> None:
     """A blank target is the end and nothing else; of a blank source there is nothing to score."""
+    model = untrained(**options)
     target = commands.folder / "target"
     target.write_text(joined(TARGET))
 
@@ -220,6 +224,8 @@ def test_align_is_refused_before_a_lazy_server_starts(
         ({"report_align": True}, {"encoder_type": "brnn", "decoder_type": "rnn"},
          "report_align does not work with decoder_type rnn"),
         ({"attn_debug": True}, {"global_attention": "none"}, "attn_debug needs attention, and "),
+        ({"n_best": 4}, {}, "n_best 4 is more than beam_size 3 can find: set beam_size: 4 or more"),
+        ({"max_length": 0}, {}, "max_length 0 leaves no room: set 1 or more"),
         ({"coverage_penalty": "wu"}, {"global_attention": "none"}, "coverage_penalty needs att"),
     ],
     ids=str,
@@ -245,3 +251,16 @@ def test_target_of_another_length(
         commands.translate(model, source=joined(TEXT), tgt=target)
     assert exit_.value.code == 2
     assert f"has {len(TEXT)} lines and tgt {target} has 2: give one" in capsys.readouterr().err
+
+
+def test_a_source_that_is_not_utf8(
+    commands: Any, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = commands.folder / "latin"
+    source.write_bytes("w1\nw2 caf\u00e9\n".encode("latin1"))
+    with pytest.raises(SystemExit) as exit_:
+        commands.translate(model, src=source)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert f"error: src {source}, line 2: not UTF-8" in error
+    assert "byte 7 of the line" in error

@@ -18,9 +18,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "stock": STOCK,
     "stock, no input feed": {**STOCK, "input_feed": 0},
     "sparse attention": {"global_attention_function": "sparsemax"},
+    "stock GRU": {**STOCK, "rnn_type": "GRU"},
+    "coverage, gate": {"coverage_attn": True, "context_gate": "both"},
+    "transformer": {
+        "encoder_type": "transformer", "decoder_type": "transformer", "heads": 2,
+        "transformer_ff": 16, "word_vec_size": 12, "position_encoding": True,
+    },
     "copies": {"copy_attn": True},
     "copies, stock's decoder": {"copy_attn": True, "reuse_copy_attn": True, "decoder_type": "rnn"},
-}
+}  # fmt: skip
 
 WU, SUMMARY = ({"coverage_penalty": kind, "beta": 0.3} for kind in ("wu", "summary"))
 OPTIONS: dict[str, dict[str, Any]] = {
