@@ -19,8 +19,8 @@ from onmt.utils.misc import sequence_mask
 from torch import Tensor, nn
 
 from opennmt_sd import ops
-from opennmt_sd.onmt.plain import is_plain
-from opennmt_sd.onmt.targets import SortedTargets
+from opennmt_sd.onmt.plain_linear import is_plain_linear
+from opennmt_sd.onmt.sorted_targets import SortedTargets
 
 
 class SourceAttention:
@@ -51,33 +51,33 @@ class SourceAttention:
             self.v = attn.v
 
     def __call__(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """The attended state ``[n, H]`` and the weights ``[n, S]`` of a query ``[n, H]``: that of
-        the first n sources."""
+        """Return the attended state ``[n, H]`` and the weights ``[n, S]`` of a query ``[n, H]``,
+        that of the first n sources."""
         context, weights = self.read(query)
         attended = self.out(torch.cat([context, query], 1))
         return (attended if self.kind == "mlp" else torch.tanh(attended)), weights
 
     def read(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Give what a query ``[n, H]`` reads of the first n sources, ``[n, H]``, and its weights
+        """Return what a query ``[n, H]`` reads of the first n sources, ``[n, H]``, and its weights
         ``[n, S]``."""
-        n, asks = len(query), query
+        n, projected = len(query), query
         if self.kind == "general":
-            asks = self.linear_in(query)
+            projected = self.linear_in(query)
         if self.dot_product:
-            return ops.attend_step(self.memory, asks)
-        scores = self._scores(asks)
+            return ops.attend_step(self.memory, projected)
+        scores = self._scores(projected)
         if self.padding is not None:
             scores = scores.masked_fill(self.padding[:n], -torch.inf)
         weights = self.normalise(scores, -1)
         return torch.bmm(weights.unsqueeze(1), self.enc_out[:n]).squeeze(1), weights
 
     def _scores(self, query: Tensor) -> Tensor:
-        """``[n, S]``."""
+        """Return the scores of a query ``[n, H]``, ``[n, S]``."""
         n = len(query)
         if self.kind != "mlp":
             return torch.bmm(self.enc_out[:n], query.unsqueeze(2)).squeeze(2)
-        asks = self.linear_query(query)
-        return self.v(torch.tanh(asks.unsqueeze(1) + self.keys[:n])).squeeze(2)
+        projected = self.linear_query(query)
+        return self.v(torch.tanh(projected.unsqueeze(1) + self.keys[:n])).squeeze(2)
 
 
 def attend_all(
@@ -87,7 +87,7 @@ def attend_all(
     enc_out: Tensor,
     src_len: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """``attn(queries, enc_out, src_len=src_len)`` where all queries are there at once.
+    """Attend with all queries at once: ``attn(queries, enc_out, src_len=src_len)``.
 
     Args:
         attn: stock's module.
@@ -98,14 +98,14 @@ def attend_all(
     Returns:
         The attended states, packed ``[R, H]``, and the weights ``[B, T, S]``.
     """
-    sizes, asks = targets.sizes, rows
+    sizes, projected = targets.sizes, rows
     linears = [attn.linear_out, *([attn.linear_in] if attn.attn_type == "general" else [])]
-    if not _is_dot_product(attn) or not all(map(is_plain, linears)):
+    if not _is_dot_product(attn) or not all(map(is_plain_linear, linears)):
         out, weights = attn(targets.unpack(rows), enc_out, src_len=src_len)
         return targets.pack(out), weights
     if attn.attn_type == "general":
-        asks = ops.masked_linear(rows, None, attn.linear_in.weight, batch_sizes=sizes)
-    scores = targets.unpack(asks) @ enc_out.transpose(1, 2)  # [B, T, S]
+        projected = ops.masked_linear(rows, None, attn.linear_in.weight, batch_sizes=sizes)
+    scores = targets.unpack(projected) @ enc_out.transpose(1, 2)  # [B, T, S]
     padding = _padding(enc_out, src_len)
     if padding is not None:
         scores = scores.masked_fill(padding.unsqueeze(1), -torch.inf)
@@ -120,13 +120,13 @@ def _is_dot_product(attn: GlobalAttention) -> bool:
 
 
 def _padding(enc_out: Tensor, src_len: Tensor | None) -> Tensor | None:
-    """bool ``[B, S]``, True past a source's end; None for no padding."""
+    """Return what is padding, bool ``[B, S]``, True past a source's end; None for no padding."""
     return None if src_len is None else sequence_mask(src_len, max_len=enc_out.shape[1])
 
 
 def _stepwise(linear: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A layer for one step after the other: if it is torch's own, with one gradient for all."""
-    if not is_plain(linear):
+    """Make a layer one for step after step: if it is torch's own, with one gradient for all."""
+    if not is_plain_linear(linear):
         return linear
     return functools.partial(ops.masked_linear_step, ops.prepare(linear.weight, linear.bias))
 

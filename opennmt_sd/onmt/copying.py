@@ -22,7 +22,7 @@ from torch import Tensor
 from opennmt_sd import ops
 from opennmt_sd.dropout import KeepSets
 from opennmt_sd.onmt.compat import Function
-from opennmt_sd.onmt.plain import is_plain
+from opennmt_sd.onmt.plain_linear import is_plain_linear
 
 UNK = DefaultTokens.UNK
 
@@ -58,7 +58,7 @@ def extended_probabilities(generator: Any, hidden: Tensor, attn: Tensor, src_map
     return torch.cat([words, torch.bmm(attn * copies, src_map)], -1)
 
 
-def places(batch: Mapping[str, Any], vocab: Any, C: int, device: torch.device) -> Tensor:
+def extended_numbers(batch: Mapping[str, Any], vocab: Any, C: int, device: torch.device) -> Tensor:
     """Give the number that each source's own words have in the extended vocabulary, ``[B, C]``.
 
     A word that the target's vocabulary knows has its number there; any other follows behind.
@@ -77,7 +77,7 @@ def fold(scores: Tensor, numbers: Tensor) -> Tensor:
 
     Args:
         scores: ``[N, V + C]``.
-        numbers: see :func:`places`, ``[N, C]``.
+        numbers: see :func:`extended_numbers`, ``[N, C]``.
     """
     C = numbers.shape[-1]
     words = torch.nn.functional.pad(scores[:, :-C], (0, C))
@@ -129,7 +129,7 @@ class CopyLossCompute(LossCompute):
             flat = target.reshape(-1)
             coverage = self._compute_coverage_loss(attns["std"], attns["coverage"], flat)
             loss, counted = loss + coverage, counted + coverage.item()
-        numbers = places(batch, self.vocab, batch["src_map"].shape[-1], rows.device)
+        numbers = extended_numbers(batch, self.vocab, batch["src_map"].shape[-1], rows.device)
         guesses = fold(scores.detach(), numbers[sentence]).argmax(1)
         unk = self.criterion.unk_index
         wanted = torch.where((words == unk) & (align != unk), align + len(self.vocab), words)
@@ -146,7 +146,7 @@ class CopyLossCompute(LossCompute):
         linear, sizes = self.generator.linear, alive.sum(1).cpu()
         grow = bool((sizes[1:] > sizes[:-1]).any())
         kept = getattr(output, "kept", None)
-        if grow or not sizes.all() or not is_plain(linear) or not isinstance(kept, KeepSets):
+        if grow or not sizes.all() or not is_plain_linear(linear) or not isinstance(kept, KeepSets):
             return linear(rows)
         return ops.masked_linear(
             rows, kept.rescaled(1.0), linear.weight, linear.bias, batch_sizes=sizes
@@ -154,7 +154,7 @@ class CopyLossCompute(LossCompute):
 
 
 def with_copies(stock: Function) -> Function:
-    """`Inference._decode_and_generate`: of a copying model, one or several."""
+    """Wrap `Inference._decode_and_generate`: of a copying model, one or several."""
 
     @functools.wraps(stock)
     def wrapped(
@@ -184,9 +184,11 @@ def with_copies(stock: Function) -> Function:
                 for generator, hidden in zip(generators, outs, strict=True)
             ]
         ).mean(0)  # [N, T, V + C]
-        if "copy_places" not in batch:
-            batch["copy_places"] = places(batch, self._tgt_vocab, src_map.shape[-1], scores.device)
-        numbers = batch["copy_places"]  # [B, C]
+        if "copy_numbers" not in batch:
+            batch["copy_numbers"] = extended_numbers(
+                batch, self._tgt_vocab, src_map.shape[-1], scores.device
+            )
+        numbers = batch["copy_numbers"]  # [B, C]
         if batch_offset is not None:
             numbers = numbers[batch_offset.to(numbers.device)]
         each = scores.shape[0] * scores.shape[1] // len(numbers)
@@ -198,7 +200,8 @@ def with_copies(stock: Function) -> Function:
 
 
 def with_scores_of_copies(stock: Function) -> Function:
-    """`Translator._score_target`: an unknown word that the source has is a copy, as in training."""
+    """Wrap `Translator._score_target`: an unknown word that the source has is a copy, as in
+    training."""
 
     @functools.wraps(stock)
     def wrapped(
@@ -218,7 +221,7 @@ def with_scores_of_copies(stock: Function) -> Function:
 
 
 def with_copy_keys(stock: Function) -> Function:
-    """`textbatch_to_tensor`, by which the server makes its batches: with what a copying model
+    """Wrap `textbatch_to_tensor`, by which the server makes its batches: with what a copying model
     needs to know of its sources."""
     from onmt.inputters.text_utils import _addcopykeys
 

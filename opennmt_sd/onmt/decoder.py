@@ -19,14 +19,14 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
 from opennmt_sd.onmt.attention import SourceAttention, attend_all
+from opennmt_sd.onmt.dropout_mixin import DropoutMixin
+from opennmt_sd.onmt.input_feed_lstm import InputFeedLSTM
 from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
-from opennmt_sd.onmt.planned import Planned
-from opennmt_sd.onmt.stack import Stack
-from opennmt_sd.onmt.targets import SortedTargets
+from opennmt_sd.onmt.sorted_targets import SortedTargets
 
 
-class StructuredRNNDecoder(Planned, RNNDecoderBase):
+class StructuredRNNDecoder(DropoutMixin, RNNDecoderBase):
     """What ``-decoder_type sd_rnn`` builds: one of the two classes below.
 
     Built by stock, so one seed gives stock's initial weights; parameters and their names are
@@ -48,7 +48,7 @@ class StructuredRNNDecoder(Planned, RNNDecoderBase):
         return dec_outs, attns
 
     def draw_output(self, T: int, B: int) -> Keep | None:
-        """What is kept of the output ``[T, B, H]``."""
+        """Draw what is kept of the output ``[T, B, H]``."""
         self.keep_output = self.draw("output", T, B, self.hidden_size)
         return self.keep_output
 
@@ -125,19 +125,10 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         padding = None if self._coverage else self.embeddings.word_padding_idx
         targets = SortedTargets(tgt, padding)
         emb = targets.pack(self.embeddings(tgt))  # [R, E], raw
-        (B, T), H = tgt.shape[:2], self.hidden_size
+        B, T = tgt.shape[:2]
         keep_emb = self.draw("tgt_embedding", T, B, emb.shape[1])
         keep_out = self.draw_output(T, B)
-        # A step is fed what the step before put out, which is masked and scaled already.
-        keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
-        layers = list(self.rnn.layers)
-        # An encoder with more layers hands over more states; as in stock, the first ones count.
-        h, c = (targets.sort(state[: len(layers)], 1) for state in self.state["hidden"])
-        stack = Stack(
-            layers, targets, emb, keep_emb,
-            [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
-            [self.draw("recurrent", T, B, H) for _ in layers], (h, c),
-        )  # fmt: skip
+        lstm = self._begin(targets, emb, keep_emb, keep_out)
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
         source, lengths = targets.sort(enc_out), None if src_len is None else targets.sort(src_len)
@@ -156,7 +147,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
 
         for t, n in enumerate(targets.sizes.tolist()):
             feed = feed[:n]
-            rnn_out = out = stack.step(t, feed)  # [n, H]
+            rnn_out = out = lstm.step(t, feed)  # [n, H]
             if attend is not None:
                 out, p_attn = attend(rnn_out)
                 attns["std"].append(p_attn)
@@ -170,7 +161,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
                 coverage = p_attn if coverage is None else p_attn + coverage
                 attns["coverage"].append(coverage)
 
-        final_h, final_c = (targets.unsort(state, 1) for state in stack.final())
+        final_h, final_c = (targets.unsort(state, 1) for state in lstm.final())
         # Attention is time first here, as stock's.
         weights = {
             name: targets.unpack(torch.cat(steps)).transpose(0, 1) for name, steps in attns.items()
@@ -178,6 +169,26 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         if self._reuse_copy_attn:
             weights["copy"] = weights["std"]
         return (final_h, final_c), targets.unpack(torch.cat(outs)), weights
+
+    def _begin(
+        self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_out: Keep | None
+    ) -> InputFeedLSTM:
+        """Return the layers before the first step, and draw what each of them keeps.
+
+        Args:
+            targets, emb: of the batch, and its packed embeddings ``[R, E]``, raw.
+            keep_emb, keep_out: what is kept of those, and of the decoder's output.
+        """
+        B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
+        # A step is fed what the step before put out, which is masked and scaled already.
+        keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
+        # An encoder with more layers hands over more states; as in stock, the first ones count.
+        h, c = (targets.sort(state[: len(layers)], 1) for state in self.state["hidden"])
+        return InputFeedLSTM(
+            layers, targets, emb, keep_emb,
+            [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
+            [self.draw("recurrent", T, B, H) for _ in layers], (h, c),
+        )  # fmt: skip
 
 
 class _Dropper:

@@ -9,11 +9,11 @@ from onmt.encoders.rnn_encoder import RNNEncoder
 from onmt.modules import Embeddings
 
 from opennmt_sd.nn import convert
+from opennmt_sd.onmt.dropout_mixin import DropoutMixin
 from opennmt_sd.onmt.names import is_bidirectional
-from opennmt_sd.onmt.planned import Planned
 
 
-class StructuredRNNEncoder(Planned, RNNEncoder):
+class StructuredRNNEncoder(DropoutMixin, RNNEncoder):
     """Stock's RNN encoder; its LSTM drops by the plan and skips what is dropped.
 
     Built by stock and converted in place, so one seed gives stock's initial weights; parameters

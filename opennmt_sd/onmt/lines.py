@@ -24,7 +24,7 @@ PAD, EOS = DefaultTokens.PAD, DefaultTokens.EOS
 
 
 def with_all_lines(stock: Function) -> Function:
-    """`DynamicDatasetIter._tuple_to_json_with_tokIDs`: an example for each line to translate."""
+    """Wrap `DynamicDatasetIter._tuple_to_json_with_tokIDs`: an example for each line."""
 
     @functools.wraps(stock)
     def wrapped(self: Any, bucket: list[tuple[dict[str, Any], Any, str]]) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _numbered(batches: Any, example: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_features_of_blanks(stock: Function) -> Function:
-    """`parse_features`: a blank line has no word, so no feature is missing."""
+    """Wrap `parse_features`: a blank line has no word, so no feature is missing."""
 
     @functools.wraps(stock)
     def wrapped(line: str, n_feats: int = 0, defaults: Any = None) -> tuple[str, list[str] | None]:
@@ -78,7 +78,7 @@ def with_features_of_blanks(stock: Function) -> Function:
 
 
 def with_blanks_left_out(stock: Function) -> Function:
-    """`Translator.translate_batch`: blank lines do not reach the model."""
+    """Wrap `Translator.translate_batch`: blank lines do not reach the model."""
 
     @functools.wraps(stock)
     def wrapped(self: Any, batch: dict[str, Any], attn_debug: bool) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class _Begun:
 
 
 def with_nothing_to_do(stock: Function) -> Function:
-    """`Inference._translate`: no line, no translation, and no traceback; and what a copying model
-    needs to know of its sources."""
+    """Wrap `Inference._translate`: no line, no translation, and no traceback; and what a copying
+    model needs to know of its sources."""
 
     @functools.wraps(stock)
     def wrapped(self: Any, infer_iter: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +153,7 @@ def with_nothing_to_do(stock: Function) -> Function:
 
 
 def with_an_empty_list(stock: Function) -> Function:
-    """`InferenceEngine.infer_list`: for no lines stock would translate the file of the options."""
+    """Wrap `InferenceEngine.infer_list`: for no lines stock would translate the options' file."""
 
     @functools.wraps(stock)
     def wrapped(self: Any, src: Sequence[str]) -> Any:
@@ -173,8 +173,8 @@ class _Shifted:
 
 
 def with_whole_words(stock: Function) -> Function:
-    """`TranslationBuilder._build_target_tokens`: up to the end, copies of the right source word,
-    and no line break or tab within a word.
+    """Wrap `TranslationBuilder._build_target_tokens`: up to the end, copies of the right source
+    word, and no line break or tab within a word.
 
     A copied word may hold one: a source line ends at a line feed alone, and its words at a space.
     Stock looks a copy up behind the source's vocabulary, where the target's is before it.

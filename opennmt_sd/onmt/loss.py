@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep, KeepSets
-from opennmt_sd.onmt.plain import is_plain
+from opennmt_sd.onmt.plain_linear import is_plain_linear
 
 
 def mark_kept(output: Tensor, keep: Keep | None) -> None:
@@ -54,7 +54,7 @@ class StructuredLossCompute(LossCompute):
         sizes = alive.sum(1).cpu()  # rows that count, at each step
         grow = bool((sizes[1:] > sizes[:-1]).any())
         fits = alive.shape == output.shape[1::-1] and sizes.all() and not grow
-        if not fits or self.lambda_align or not is_plain(self.generator):
+        if not fits or self.lambda_align or not is_plain_linear(self.generator):
             return super().forward(batch, output, attns, trunc_start, trunc_size)
 
         kept = getattr(output, "kept", None)

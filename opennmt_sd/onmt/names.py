@@ -18,12 +18,12 @@ def has_our_decoder(opt: Namespace) -> bool:
 
 
 def is_ours(opt: Namespace) -> bool:
-    """Whether the model of these options has an encoder or a decoder of the plugin."""
+    """Say whether the model of these options has an encoder or a decoder of the plugin."""
     return has_our_encoder(opt) or has_our_decoder(opt)
 
 
 def is_bidirectional(opt: Namespace) -> bool:
-    """Whether the encoder reads both ways.
+    """Say whether the encoder reads both ways.
 
     Stock sets ``opt.brnn`` for the literal name ``brnn`` only. So the plugin's encoder, which is
     built first and from the same options, sets ``opt.brnn`` from this; then a stock decoder

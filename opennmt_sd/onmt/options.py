@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from opennmt_sd.dropout import SPACES, TIMES, check_rate
+from opennmt_sd.onmt.dropout_plan import PLACES, option
 from opennmt_sd.onmt.names import (
     DECODERS,
     ENCODERS,
@@ -15,7 +16,6 @@ from opennmt_sd.onmt.names import (
     has_our_encoder,
     is_ours,
 )
-from opennmt_sd.onmt.places import PLACES, option
 
 # Plain str and float (and None): a checkpoint that holds them loads with weights_only.
 DEFAULTS: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch
 
 
 def generator_for(opt: Namespace) -> torch.Generator | None:
-    """A generator of this process's own, where it is one of several.
+    """Make a generator of this process's own, where it is one of several.
 
     Stock OpenNMT-py seeds all ranks alike, so torch's default generator would drop the same units
     on every rank.

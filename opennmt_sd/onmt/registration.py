@@ -16,6 +16,9 @@ from typing import Any
 
 from opennmt_sd.onmt.checkpoint import allow_namespace
 from opennmt_sd.onmt.compat import wrap
+from opennmt_sd.onmt.dropout_mixin import DropoutMixin
+from opennmt_sd.onmt.dropout_plan import DropoutPlan
+from opennmt_sd.onmt.dropout_schedule import Schedule, next_step
 from opennmt_sd.onmt.names import (
     DECODERS,
     ENCODERS,
@@ -29,16 +32,13 @@ from opennmt_sd.onmt.options import (
     add_options,
     unknown_faults,
 )
-from opennmt_sd.onmt.places import DropoutPlan
-from opennmt_sd.onmt.planned import Planned
 from opennmt_sd.onmt.refusals import (
     check_training,
     command_line_faults,
     explain,
 )
-from opennmt_sd.onmt.schedule import Schedule, next_step
 from opennmt_sd.onmt.translation import mend_translation, register_translation
-from opennmt_sd.onmt.translation_faults import command_faults
+from opennmt_sd.onmt.translation_checks import command_faults
 
 _Function = Callable[..., Any]
 
@@ -199,12 +199,12 @@ def _with_our_loss(from_opts: _Function) -> _Function:
 
         loss = from_opts(cls, opt, model, *args, **kwargs)
         decoder = getattr(model, "decoder", None)
-        ours = any(isinstance(part, Planned) for part in model.children())
+        ours = any(isinstance(part, DropoutMixin) for part in model.children())
         if opt.copy_attn and ours and isinstance(decoder, InputFeedRNNDecoder):
             return CopyLossCompute.take_over(
                 loss, by_length=getattr(opt, "copy_loss_by_seqlength", False)
             )
-        return StructuredLossCompute.take_over(loss) if isinstance(decoder, Planned) else loss
+        return StructuredLossCompute.take_over(loss) if isinstance(decoder, DropoutMixin) else loss
 
     return wrapped
 
@@ -220,10 +220,10 @@ def _with_our_optimizer(build: _Function) -> _Function:
 
     @functools.wraps(build)
     def wrapped(model: Any, opt: Namespace) -> Any:
-        from opennmt_sd.onmt.optimizer import FusedAdam
+        from opennmt_sd.onmt.fused_adam import FusedAdam
 
         optimizer = build(model, opt)
-        if not any(isinstance(part, Planned) for part in model.children()):
+        if not any(isinstance(part, DropoutMixin) for part in model.children()):
             return optimizer
         if opt.optim == "adafactor":
             for group in optimizer.param_groups:

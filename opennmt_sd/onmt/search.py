@@ -134,5 +134,5 @@ class GreedySearch(Bounds, greedy_search.GreedySearch):
 
     @property
     def batch_offset(self) -> Tensor:
-        """The sentence of each path. (Stock gives the paths themselves.)"""
+        """Return the sentence of each path. (Stock gives the paths themselves.)"""
         return self.sentences()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.onmt.compat import Function, wrap
-from opennmt_sd.onmt.translation_faults import check_translation
+from opennmt_sd.onmt.translation_checks import check_translation
 
 
 def register_translation() -> None:
@@ -50,7 +50,7 @@ def mend_translation() -> None:
 
 
 def _with_translation_check(load_test_model: Function) -> Function:
-    """`load_test_model`: what loads a model for translate and server."""
+    """Wrap `load_test_model`: what loads a model for translate and server."""
 
     @functools.wraps(load_test_model)
     def wrapped(opt: Namespace, device_id: int = 0, model_path: str | None = None) -> Any:
@@ -64,8 +64,8 @@ def _with_translation_check(load_test_model: Function) -> Function:
 
 
 def _with_copy_weights(load_state_dict: Function) -> Function:
-    """`BaseModel.load_state_dict`: a copying generator's weights, which stock saves by one name
-    and looks for by another (OpenNMT-py issue 2503)."""
+    """Wrap `BaseModel.load_state_dict`: a copying generator's weights, which stock saves by one
+    name and looks for by another (OpenNMT-py issue 2503)."""
 
     @functools.wraps(load_state_dict)
     def wrapped(self: Any, checkpoint: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +78,7 @@ def _with_copy_weights(load_state_dict: Function) -> Function:
 
 
 def _with_bounds(translate: Function) -> Function:
-    """`Translator._translate_batch_with_strategy`: a sentence's own longest translation."""
+    """Wrap `Translator._translate_batch_with_strategy`: a sentence's own longest translation."""
 
     @functools.wraps(translate)
     def wrapped(self: Any, batch: dict[str, Any], strategy: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _with_bounds(translate: Function) -> Function:
 
 
 def _with_attention_for_translation(forward: Function) -> Function:
-    """`InputFeedRNNDecoder.forward`, stock's and ours: attention as translation reads it.
+    """Wrap `InputFeedRNNDecoder.forward`, stock's and ours: attention as translation reads it.
 
     Translation reads ``[B, T, S]``, as every other decoder gives it. Stock gives ``[T, B, S]`` with
     input feed, and fails on replace_unk, attn_debug, coverage_penalty and mixed ensembles. And its

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from opennmt_sd.onmt.dropout_plan import PLACES, option
 from opennmt_sd.onmt.options import DEFAULTS
-from opennmt_sd.onmt.places import PLACES, option
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]

@@ -14,7 +14,7 @@ from opennmt_sd.onmt.refusals import (
     UnsupportedOptionsError,
     check_training,
 )
-from opennmt_sd.onmt.translation_faults import check_translation
+from opennmt_sd.onmt.translation_checks import check_translation
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]

@@ -7,8 +7,8 @@ from typing import TypeGuard
 from torch import nn
 
 
-def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether a layer is what its weight and bias say, and no more.
+def is_plain_linear(linear: nn.Module) -> TypeGuard[nn.Linear]:
+    """Say whether a layer is what its weight and bias say, and no more.
 
     A subclass is not (LoRA, quantisation, parametrizations), nor is one with hooks (pruning, and
     weight norm of old).

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from opennmt_sd.onmt.targets import SortedTargets
+from opennmt_sd.onmt.sorted_targets import SortedTargets
 
 PAD = 1
 

@@ -30,7 +30,7 @@ def command_faults(opt: Namespace) -> list[str]:
 
 
 def _size_faults(opt: Namespace) -> list[str]:
-    """Sizes that leave nothing to choose: in stock, an IndexError after the first batch."""
+    """Name sizes that leave nothing to choose: an IndexError in stock, after the first batch."""
     faults = []
     if opt.n_best > opt.beam_size:
         faults.append(
@@ -73,8 +73,8 @@ def _asked(opt: Namespace, *keys: str) -> list[str]:
 
 
 def _line_faults(opt: Namespace) -> list[str]:
-    """Files that cannot be read, and a target of another length: stock stops in silence where the
-    shorter one ends."""
+    """Name files that cannot be read, and a target of another length: stock stops in silence where
+    the shorter one ends."""
     paths = {name: getattr(opt, name, None) for name in ("src", "tgt")}
     faults, counts = [], {}
     for name, path in paths.items():

@@ -39,7 +39,7 @@ PLACES: Mapping[str, Place] = {
 
 
 def option(place: str) -> str:
-    """The name of the option that holds a place's own rate."""
+    """Return the name of the option that holds a place's own rate."""
     return f"sd_{place}_dropout"
 
 
@@ -73,7 +73,7 @@ class DropoutPlan:
 
     @classmethod
     def from_opt(cls, opt: Namespace) -> DropoutPlan:
-        """The plan of a model's options.
+        """Return the plan of a model's options.
 
         ``opt.dropout`` is a schedule (its first rate counts) or, in old checkpoints, a number.
         Options that are not there have their defaults.
@@ -87,7 +87,7 @@ class DropoutPlan:
         )
 
     def pattern(self, place: str) -> DropoutPattern:
-        """What is dropped at a place now: ask at each forward, a schedule may have moved it."""
+        """Return what is dropped at a place now: ask at each forward, a schedule may move it."""
         return self._patterns[place]
 
     def follow(self, dropout: float) -> None:
@@ -97,7 +97,7 @@ class DropoutPlan:
             self._patterns[place] = DropoutPattern(rate, self.space, self.time)
 
     def describe(self, sides: tuple[str, ...] = ("encoder", "decoder")) -> str:
-        """One line: for each place the rate, space and time.
+        """Return one line: for each place the rate, space and time.
 
         Args:
             sides: the parts of the model that follow this plan; a place of another is "stock".

@@ -29,7 +29,7 @@ class Schedule:
 
     @classmethod
     def of(cls, opt: Namespace) -> Schedule:
-        """The schedule of options, those of an old checkpoint with single numbers included."""
+        """Return the schedule of options, with single numbers those of an old checkpoint."""
         dropout = _listed(opt.dropout)
         attention = _listed(getattr(opt, "attention_dropout", 0.0))
         if len(attention) != len(dropout):
@@ -38,7 +38,7 @@ class Schedule:
         return cls(dropout, attention, steps)
 
     def rate_at(self, step: int) -> float:
-        """The rate in step ``step``, counted from 1."""
+        """Return the rate in step ``step``, counted from 1."""
         begun = [(start, i) for i, start in enumerate(self.steps) if step > start]
         return self.dropout[max(begun)[1]] if begun else self.dropout[0]
 
@@ -59,7 +59,7 @@ def _listed(value: Any) -> tuple[float, ...]:
 
 
 def next_step(checkpoint: Mapping[str, Any] | None, opt: Namespace) -> int:
-    """The step training goes on with: 1 for a new run, and where ``reset_optim`` says all."""
+    """Return the step training goes on with: 1 for a new run, and where ``reset_optim`` is all."""
     state = checkpoint.get("optim") if checkpoint is not None else None
     if not isinstance(state, Mapping) or getattr(opt, "reset_optim", "none") == "all":
         return 1

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from opennmt_sd.dropout import Keep
-from opennmt_sd.onmt.places import DropoutPlan
+from opennmt_sd.onmt.dropout_plan import DropoutPlan
 from opennmt_sd.onmt.rank_generator import generator_for
 
 
-class Planned:
+class DropoutMixin:
     """Mixin for a stock encoder or decoder whose dropout is taken over by a plan.
 
     The plan and the generator are plain attributes: stock's own ``load_state_dict`` knows
@@ -38,7 +38,7 @@ class Planned:
         """Hand the plan's patterns to the modules that draw by themselves."""
 
     def update_dropout(self, dropout: float, attention_dropout: float | None = None) -> None:  # noqa: ARG002 - stock's signature
-        """A step of stock's ``dropout_steps``: reaches every place without a rate of its own.
+        """Follow a step of stock's ``dropout_steps``, at every place without a rate of its own.
 
         RNNs have no dropout inside the attention: ``attention_dropout`` is not used, as in stock.
         """
@@ -46,7 +46,7 @@ class Planned:
         self.apply_plan()
 
     def draw(self, place: str, T: int, B: int, D: int) -> Keep | None:
-        """What ``place`` keeps over T steps of a batch of B with D units.
+        """Draw what ``place`` keeps over T steps of a batch of B with D units.
 
         None keeps all: in evaluation, and at a rate of 0.
         """

@@ -35,25 +35,25 @@ class SortedTargets:
         self._rows = (self._order * self.T + steps[:, None])[goes_on]  # [R], in [0, B T)
 
     def sort(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Samples in this order."""
+        """Put samples into this order."""
         return x if self._order is None else x.index_select(dim, self._order)
 
     def unsort(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Samples in the batch's own order again."""
+        """Put samples into the batch's own order again."""
         return x if self._order is None else x.index_select(dim, self._back)
 
     def pack(self, x: Tensor) -> Tensor:
-        """Rows ``[R, .]`` of ``[B, T, .]``."""
+        """Return the rows ``[R, .]`` of ``[B, T, .]``."""
         if self._order is None:
             return x.transpose(0, 1).flatten(0, 1)
         return x.flatten(0, 1).index_select(0, self._rows)
 
     def steps(self, rows: Tensor) -> Sequence[Tensor]:
-        """Rows ``[R, .]`` step by step: T of ``[n, .]``."""
+        """Return rows ``[R, .]`` step by step: T of ``[n, .]``."""
         return rows.split(self.sizes.tolist())
 
     def unpack(self, rows: Tensor) -> Tensor:
-        """Rows ``[R, .]`` to ``[B, T, .]``, zero past the end of a target."""
+        """Turn rows ``[R, .]`` into ``[B, T, .]``, zero past the end of a target."""
         if self._order is None:
             return rows.view(self.T, self.B, -1).transpose(0, 1)
         padded = rows.new_zeros(self.B * self.T, rows.shape[1])

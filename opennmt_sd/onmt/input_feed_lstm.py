@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
-from opennmt_sd.onmt.targets import SortedTargets
+from opennmt_sd.onmt.sorted_targets import SortedTargets
 
 
-class Stack:
+class InputFeedLSTM:
     """The layers for one forward and backward pass over a batch, with their states.
 
     The embeddings' part of the first layer's gates does not wait for the feed: it is one product
@@ -49,7 +49,7 @@ class Stack:
         self._ended: list[tuple[Tensor, Tensor]] = []
 
     def step(self, t: int, feed: Tensor) -> Tensor:
-        """The top layer's h at step t, ``[n, H]``; feed: ``[n, H]``."""
+        """Return the top layer's h at step t, ``[n, H]``; feed: ``[n, H]``."""
         h, c, x = self._h, self._c, feed
         if len(feed) < len(h[0]):
             self._leave(len(feed))
@@ -63,14 +63,14 @@ class Stack:
         return x
 
     def _leave(self, n: int) -> None:
-        """The sentences from the n-th on have ended."""
+        """Put aside the states of the sentences from the n-th on, which have ended."""
         h, c = (torch.stack([x[n:] for x in state]) for state in (self._h, self._c))
         self._ended.append((h, c))
         for state in (self._h, self._c):
             state[:] = [x[:n] for x in state]
 
     def final(self) -> tuple[Tensor, Tensor]:
-        """h and c after each sentence's last step, ``[L, B, H]`` each, sorted."""
+        """Return h and c after each sentence's last step, ``[L, B, H]`` each, sorted."""
         last = torch.stack(self._h), torch.stack(self._c)
         h, c = (torch.cat(parts, 1) for parts in zip(last, *reversed(self._ended)))
         return h, c
