@@ -51,22 +51,40 @@ if(NOT OPENNMT_SD_CAN_BUILD)
   return()
 endif()
 
-nanobind_add_module(_native NB_STATIC opennmt_sd/ops/cpu/native/module.cpp)
+# Warnings are for those who change the code: a build from source never stops at one, unless asked to.
+option(OPENNMT_SD_WERROR "Stop at a warning" OFF)
+set(warnings -Wall -Wextra)
+if(OPENNMT_SD_WERROR)
+  list(APPEND warnings -Werror)
+endif()
+
+set(native opennmt_sd/ops/cpu/native)
+nanobind_add_module(
+  _native NB_STATIC
+  ${native}/attention.cpp ${native}/dropout.cpp ${native}/linear.cpp ${native}/lstm.cpp
+  ${native}/memory.cpp ${native}/module.cpp ${native}/nll.cpp ${native}/operands.cpp
+  ${native}/stepwise.cpp)
+target_compile_options(_native PRIVATE ${warnings})
 target_compile_definitions(
   _native PRIVATE "OPENNMT_SD_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\"")
 
-# One source of kernels, once for each instruction set; module.cpp picks one at run time.
+# One source of kernels, once for each instruction set; module.cpp picks one at run time. What is in
+# the files -inl.h is compiled here and nowhere else.
 # Without OpenMP they run one thread. torch brings the OpenMP runtime of GCC, and shares it.
 find_package(OpenMP QUIET COMPONENTS CXX)
+if(NOT OpenMP_CXX_FOUND)
+  list(APPEND warnings -Wno-unknown-pragmas)
+endif()
 foreach(isa_and_flag "avx512=-march=x86-64-v4" "avx2=-march=x86-64-v3" "baseline=-march=x86-64")
   string(REPLACE "=-march" ";-march" isa_and_flag "${isa_and_flag}")
   list(GET isa_and_flag 0 isa)
   list(GET isa_and_flag 1 flag)
-  add_library(_kernels_${isa} OBJECT opennmt_sd/ops/cpu/native/kernels.cpp)
+  add_library(_kernels_${isa} OBJECT ${native}/kernels.cpp)
   set_target_properties(_kernels_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   target_compile_definitions(_kernels_${isa} PRIVATE SD_ISA=isa_${isa})
   # contract: a * b + c is one instruction. uninitialized: false alarms in GCC 12's own headers.
-  target_compile_options(_kernels_${isa} PRIVATE -O3 ${flag} -ffp-contract=fast -Wno-uninitialized)
+  target_compile_options(_kernels_${isa} PRIVATE -O3 ${flag} -ffp-contract=fast ${warnings}
+                                                -Wno-uninitialized)
   if(OpenMP_CXX_FOUND)
     target_link_libraries(_kernels_${isa} PRIVATE OpenMP::OpenMP_CXX)
   endif()

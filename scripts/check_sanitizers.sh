@@ -6,7 +6,7 @@
 #
 #   scripts/check_sanitizers.sh [ISA..]      default: avx512 avx2 baseline
 #
-# Scratch memory is poisoned around and between uses, and filled with NaN (scratch.h).
+# Scratch memory is poisoned around and between uses, and filled with NaN (memory.cpp).
 # PYTHON: a Python with the package and its test tools, default .venv/bin/python. TESTS: what to
 # run, default tests/ops tests/nn. Needs g++ 11; about 6 minutes, most of it tests.
 set -euo pipefail
@@ -36,7 +36,10 @@ compile() { # object source flag..
 }
 # nanobind's own code as it is: what Python does with it is not what is looked at.
 compile nanobind "$nanobind/src/nb_combined.cpp" -DNDEBUG -fno-sanitize=all
-compile native $sources/module.cpp '-DOPENNMT_SD_COMPILER="GNU with sanitizers"'
+for source in $sources/*.cpp; do
+  [ "$source" = $sources/kernels.cpp ] ||
+    compile "$(basename "$source" .cpp)" "$source" '-DOPENNMT_SD_COMPILER="GNU with sanitizers"'
+done
 while read -r isa march; do
   compile "$isa" $sources/kernels.cpp -DSD_ISA=isa_"$isa" -march="$march" -ffp-contract=fast \
     -Wno-uninitialized

@@ -30,8 +30,13 @@ def linear_fp(
     sizes: Sequence[int],
 ) -> Tensor:
     """y ``[R, N]`` of rows x ``[R, D]``."""
-    y = _new(x, x.shape[0], weight.shape[0])
-    _linear("fp", x, weight, bias, None, y, idx, count, scale, sizes)
+    N, D, at = weight.shape[0], x.shape[1], _Addresses(x.dtype)
+    y = _new(x, x.shape[0], N)
+    _call(
+        "linear_fp", x.dtype, sizes=list(sizes), y=at(y),
+        input=_linear(x=at(x, sum(sizes), D), weight=at(weight, N, D), bias=at(bias, N), D=D, N=N,
+                      keep=_sets(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
     return y
 
 
@@ -44,8 +49,13 @@ def linear_bp(
     sizes: Sequence[int],
 ) -> Tensor:
     """dx ``[R, D]``, zero outside the kept units, of dy ``[R, N]``."""
-    dx = _new(dy, dy.shape[0], weight.shape[1])
-    _linear("bp", None, weight, None, dy, dx, idx, count, scale, sizes)
+    N, D, at = dy.shape[1], weight.shape[1], _Addresses(dy.dtype)
+    dx = _new(dy, dy.shape[0], D)
+    _call(
+        "linear_bp", dy.dtype, sizes=list(sizes), dy=at(dy, sum(sizes), N), dx=at(dx),
+        input=_linear(weight=at(weight, N, D), D=D, N=N,
+                      keep=_sets(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
     return dx
 
 
@@ -58,8 +68,13 @@ def linear_wg(
     sizes: Sequence[int],
 ) -> Tensor:
     """dw ``[N, D]`` of rows x ``[R, D]`` and dy ``[R, N]``."""
-    dw = _new(dy, dy.shape[1], x.shape[1])
-    _linear("wg", x, None, None, dy, dw, idx, count, scale, sizes)
+    D, N, R, at = x.shape[1], dy.shape[1], sum(sizes), _Addresses(dy.dtype)
+    dw = _new(dy, N, D)
+    _call(
+        "linear_wg", dy.dtype, sizes=list(sizes), dy=at(dy, R, N), dw=at(dw),
+        input=_linear(x=at(x, R, D), D=D, N=N,
+                      keep=_sets(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
     return dw
 
 
@@ -67,12 +82,12 @@ def prepare(weight: Tensor) -> Tensor:
     """``weight [N, D]`` packed for :func:`step_fp` and :func:`step_bp`."""
     (N, D), at = weight.shape, _Addresses(weight.dtype)
     packed = weight.new_empty(_packed_size(N, D, weight.dtype))
-    _call("prepare", weight.dtype, at(weight), N, D, at(packed), torch.get_num_threads())
+    _call("prepare", weight.dtype, weight=at(weight), N=N, D=D, packed=at(packed))
     return packed
 
 
 def _packed_size(N: int, D: int, dtype: torch.dtype) -> int:
-    return getattr(require_native(), f"packed_size_{_suffix(dtype)}")(N, D)
+    return getattr(require_native(), f"packed_size_{_suffix(dtype)}")(N=N, D=D)
 
 
 def step_fp(
@@ -85,8 +100,14 @@ def step_fp(
     scale: float,
 ) -> Tensor:
     """One step of :func:`linear_fp`; idx and count are this step's alone."""
-    y = x.new_empty(x.shape[0], N)
-    _linear("fp", x, packed, bias, None, y, idx, count, scale, [x.shape[0]], packed=True)
+    (B, D), at = x.shape, _Addresses(x.dtype)
+    y = x.new_empty(B, N)
+    weight = at(packed, _packed_size(N, D, x.dtype))
+    _call(
+        "linear_fp", x.dtype, sizes=[B], y=at(y),
+        input=_linear(x=at(x), weight=weight, packed=True, bias=at(bias, N), D=D, N=N,
+                      keep=_sets(at, idx, count, scale, 1, D)),
+    )  # fmt: skip
     return y
 
 
@@ -94,8 +115,14 @@ def step_bp(
     dy: Tensor, packed: Tensor, D: int, idx: Tensor | None, count: Tensor | None, scale: float
 ) -> Tensor:
     """One step of :func:`linear_bp`."""
-    dx = dy.new_empty(dy.shape[0], D)
-    _linear("bp", None, packed, None, dy, dx, idx, count, scale, [dy.shape[0]], packed=True)
+    (B, N), at = dy.shape, _Addresses(dy.dtype)
+    dx = dy.new_empty(B, D)
+    weight = at(packed, _packed_size(N, D, dy.dtype))
+    _call(
+        "linear_bp", dy.dtype, sizes=[B], dy=at(dy), dx=at(dx),
+        input=_linear(weight=weight, packed=True, D=D, N=N,
+                      keep=_sets(at, idx, count, scale, 1, D)),
+    )  # fmt: skip
     return dx
 
 
@@ -114,9 +141,10 @@ def steps_wg(
     if idx is not None and len(idx) != len(sizes):
         raise ValueError(f"{len(idx)} keep sets do not fit {len(sizes)} steps")
     _call(
-        "steps_wg", dw.dtype, [at(x, n, D) for x, n in zip(xs, sizes)],
-        [at(dy, n, N) for dy, n in zip(dys, sizes)], sizes, D, N, at(dw),
-        *_sets(at, idx, count, len(sizes), D)[:2], scale, torch.get_num_threads(),
+        "steps_wg", dw.dtype, sizes=sizes, dw=at(dw),
+        xs=[at(x, n, D) for x, n in zip(xs, sizes)],
+        dys=[at(dy, n, N) for dy, n in zip(dys, sizes)],
+        input=_linear(D=D, N=N, keep=_sets(at, idx, count, scale, len(sizes), D)),
     )  # fmt: skip
     return dw
 
@@ -125,8 +153,10 @@ def gates_fp(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """h and c ``[B, H]`` and the activated gates ``[B, 4H]``, of the ones before the activation."""
     (B, H), at = c.shape, _Addresses(gates.dtype)
     active, h, c_new = gates.new_empty(B, 4 * H), c.new_empty(B, H), c.new_empty(B, H)
-    _call("gates_fp", gates.dtype, at(gates, B, 4 * H), at(c, B, H), B, H, at(active), at(c_new),
-          at(h), _team(gates))  # fmt: skip
+    _call(
+        "gates_fp", gates.dtype, gates=at(gates, B, 4 * H), c=at(c, B, H), B=B, H=H,
+        active=at(active), c_new=at(c_new), h=at(h), threads=_team(gates),
+    )  # fmt: skip
     return h, c_new, active
 
 
@@ -136,8 +166,10 @@ def gates_bp(
     """The gradients of the gates before the activation, and of c."""
     (B, H), at = c.shape, _Addresses(active.dtype)
     d_gates, dc = active.new_empty(B, 4 * H), dc.clone(memory_format=torch.contiguous_format)
-    _call("gates_bp", active.dtype, at(active, B, 4 * H), at(c, B, H), at(c_new, B, H),
-          at(dh, B, H), B, H, at(dc, B, H), at(d_gates), _team(active))  # fmt: skip
+    _call(
+        "gates_bp", active.dtype, active=at(active, B, 4 * H), c=at(c, B, H), c_new=at(c_new, B, H),
+        dh=at(dh, B, H), B=B, H=H, dc=at(dc, B, H), d_gates=at(d_gates), threads=_team(active),
+    )  # fmt: skip
     return d_gates, dc
 
 
@@ -145,8 +177,10 @@ def attend_fp(memory: Tensor, lengths: Tensor | None, query: Tensor) -> tuple[Te
     """The context ``[B, D]`` and the weights ``[B, S]`` of a query ``[B, D]``."""
     (B, S, D), at = memory.shape, _Addresses(memory.dtype)
     context, weights = query.new_empty(B, D), query.new_empty(B, S)
-    _call("attend_fp", memory.dtype, at(memory), at(lengths, B, dtype=torch.int64), B, S, D,
-          at(query, B, D), at(weights), at(context), _team(memory))  # fmt: skip
+    _call(
+        "attend_fp", memory.dtype, memory=_memory(at, memory, lengths), query=at(query, B, D),
+        weights=at(weights), context=at(context), threads=_team(memory),
+    )  # fmt: skip
     return context, weights
 
 
@@ -160,10 +194,19 @@ def attend_bp(
     """d_scores ``[B, S]`` and d_query ``[B, D]``."""
     (B, S, D), at = memory.shape, _Addresses(memory.dtype)
     d_scores, d_query = weights.new_empty(B, S), weights.new_empty(B, D)
-    _call("attend_bp", memory.dtype, at(memory), at(lengths, B, dtype=torch.int64), B, S, D,
-          at(weights, B, S), at(d_context, B, D), at(d_weights, B, S), at(d_scores), at(d_query),
-          _team(memory))  # fmt: skip
+    _call(
+        "attend_bp", memory.dtype, memory=_memory(at, memory, lengths), weights=at(weights, B, S),
+        d_context=at(d_context, B, D), d_weights=at(d_weights, B, S), d_scores=at(d_scores),
+        d_query=at(d_query), threads=_team(memory),
+    )  # fmt: skip
     return d_scores, d_query
+
+
+def _memory(at: _Addresses, memory: Tensor, lengths: Tensor | None) -> Any:
+    B, S, D = memory.shape
+    return require_native().MemoryOperands(
+        memory=at(memory), lengths=at(lengths, B, dtype=torch.int64), B=B, S=S, D=D
+    )
 
 
 def _team(x: Tensor) -> int:
@@ -172,28 +215,12 @@ def _team(x: Tensor) -> int:
 
 
 def _linear(
-    phase: str,
-    x: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    dy: Tensor | None,
-    out: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
-    sizes: Sequence[int],
+    *, D: int, N: int, keep: Any, x: int = 0, weight: int = 0, bias: int = 0,
     packed: bool = False,
-) -> None:
-    D = (x if x is not None else out).shape[1]
-    N = (dy if dy is not None else out).shape[1]
-    R, at = sum(sizes), _Addresses(out.dtype)
-    of_weight = (_packed_size(N, D, out.dtype),) if packed else (N, D)
-    _call(
-        "linear", out.dtype, phase, at(x, R, D), at(weight, *of_weight), packed,
-        at(bias, N), at(dy, R, N),
-        at(out, *((N, D) if phase == "wg" else (R, D if phase == "bp" else N))),
-        list(sizes), D, N, *_sets(at, idx, count, len(sizes), D), scale, torch.get_num_threads(),
-    )  # fmt: skip
+) -> Any:  # fmt: skip
+    return require_native().LinearOperands(
+        x=x, weight=weight, packed=packed, bias=bias, D=D, N=N, keep=keep
+    )
 
 
 def nll_(logits: Tensor, targets: Tensor, smoothing: float, factor: float) -> tuple[Tensor, Tensor]:
@@ -210,8 +237,8 @@ def nll_(logits: Tensor, targets: Tensor, smoothing: float, factor: float) -> tu
         raise ValueError("logits must be contiguous")
     losses, hits = logits.new_empty(R), logits.new_empty(R, dtype=torch.bool)
     _call(
-        "nll", logits.dtype, at(logits), at(targets, R, dtype=torch.int64), R, V, smoothing, factor,
-        at(losses), at(hits, dtype=torch.bool), torch.get_num_threads(),
+        "nll", logits.dtype, logits=at(logits), targets=at(targets, R, dtype=torch.int64), R=R, V=V,
+        smoothing=smoothing, factor=factor, losses=at(losses), hits=at(hits, dtype=torch.bool),
     )  # fmt: skip
     return losses, hits
 
@@ -237,10 +264,12 @@ def lstm_fp(
     gates = _new(gates_x, R, 4 * H)
     hidden, cells = _new(gates_x, R, H), _new(gates_x, R, H)
     _call(
-        "lstm_fp", gates_x.dtype, at(gates_x, R, 4 * H), at(weight, 4 * H, H), at(h0, B, H),
-        at(c0, B, H), *_sets(at, idx, count, len(sizes), H), scale,
-        *_mask(at, mask, len(sizes), B, H), list(sizes), B, H, reverse, at(gates), at(cells),
-        at(hidden), torch.get_num_threads(),
+        "lstm_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
+        recurrence=_recurrence(
+            weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
+            keep=_sets(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            gates=at(gates), cells=at(cells), hidden=at(hidden),
+        ),
     )  # fmt: skip
     return hidden, gates, cells
 
@@ -266,10 +295,13 @@ def lstm_bp(
     d_gates = _new(gates, R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     _call(
-        "lstm_bp", gates.dtype, at(weight, 4 * H, H), at(c0, B, H),
-        *_sets(at, idx, count, len(sizes), H), scale, *_mask(at, mask, len(sizes), B, H),
-        list(sizes), B, H, reverse, at(gates, R, 4 * H), at(cells, R, H), at(d_hidden, R, H),
-        at(d_gates), at(dh, B, H), at(dc, B, H), torch.get_num_threads(),
+        "lstm_bp", gates.dtype, sizes=list(sizes), d_hidden=at(d_hidden, R, H), dh=at(dh, B, H),
+        dc=at(dc, B, H), d_gates=at(d_gates),
+        recurrence=_recurrence(
+            weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
+            keep=_sets(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            gates=at(gates, R, 4 * H), cells=at(cells, R, H),
+        ),
     )  # fmt: skip
     return d_gates, dh, dc
 
@@ -290,9 +322,11 @@ def lstm_wg(
     R = _batch(sizes, B)
     dw = _new(hidden, 4 * H, H)
     _call(
-        "lstm_wg", hidden.dtype, at(hidden, R, H), at(h0, B, H), at(d_gates, R, 4 * H), at(dw),
-        *_sets(at, idx, count, len(sizes), H), scale, *_mask(at, mask, len(sizes), B, H),
-        list(sizes), H, reverse, torch.get_num_threads(),
+        "lstm_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
+        recurrence=_recurrence(
+            h0=at(h0, B, H), B=B, H=H, keep=_sets(at, idx, count, scale, len(sizes), H, mask, B),
+            reverse=reverse, hidden=at(hidden, R, H),
+        ),
     )  # fmt: skip
     return dw
 
@@ -323,10 +357,16 @@ def layer_fp(
     R = _batch(sizes, B)
     gates, hidden, cells = (_new(x, R, n * H) for n in (4, 1, 1))
     _call(
-        "layer_fp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(bias, 4 * H),
-        at(weight_hh, 4 * H, H), at(h0, B, H), at(c0, B, H),
-        *_layer_sets(at, x_sets, h_sets, len(sizes), B, D, H), list(sizes), B, D, H, reverse,
-        at(gates), at(cells), at(hidden), torch.get_num_threads(),
+        "layer_fp", x.dtype, sizes=list(sizes),
+        input=_linear(
+            x=at(x, R, D), weight=at(weight_ih, 4 * H, D), bias=at(bias, 4 * H), D=D, N=4 * H,
+            keep=_sets(at, *x_sets[:3], len(sizes), D),
+        ),
+        recurrence=_recurrence(
+            weight=at(weight_hh, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
+            keep=_sets(at, *h_sets[:3], len(sizes), H, h_sets.mask, B), reverse=reverse,
+            gates=at(gates), cells=at(cells), hidden=at(hidden),
+        ),
     )  # fmt: skip
     return hidden, gates, cells
 
@@ -359,25 +399,35 @@ def layer_bp(
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
     grads = [_new(x, *shape) if needed else x.new_empty(0) for shape, needed in zip(shapes, needs)]
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
-    wanted = [at(grad) if needed else 0 for grad, needed in zip(grads, needs)]
+    out = [at(grad) if needed else 0 for grad, needed in zip(grads, needs)]
     _call(
-        "layer_bp", x.dtype, at(x, R, D), at(weight_ih, 4 * H, D), at(weight_hh, 4 * H, H),
-        at(h0, B, H), at(c0, B, H), *_layer_sets(at, x_sets, h_sets, len(sizes), B, D, H),
-        list(sizes), B, D, H, reverse, at(gates, R, 4 * H), at(cells, R, H), at(hidden, R, H),
-        at(d_hidden, R, H), at(dh, B, H), at(dc, B, H), *wanted, torch.get_num_threads(),
+        "layer_bp", x.dtype, sizes=list(sizes),
+        input=_linear(
+            x=at(x, R, D), weight=at(weight_ih, 4 * H, D), D=D, N=4 * H,
+            keep=_sets(at, *x_sets[:3], len(sizes), D),
+        ),
+        recurrence=_recurrence(
+            weight=at(weight_hh, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
+            keep=_sets(at, *h_sets[:3], len(sizes), H, h_sets.mask, B), reverse=reverse,
+            gates=at(gates, R, 4 * H), cells=at(cells, R, H), hidden=at(hidden, R, H),
+        ),
+        grads=require_native().LayerGrads(
+            d_hidden=at(d_hidden, R, H), dh=at(dh, B, H), dc=at(dc, B, H), dx=out[0], dw_ih=out[1],
+            db=out[2], dw_hh=out[3],
+        ),
     )  # fmt: skip
     dx, dw_ih, db, dw_hh = grads
     return dx, dw_ih, db, dw_hh, dh, dc
 
 
-def _layer_sets(
-    at: _Addresses, x_sets: Sets, h_sets: Sets, T: int, B: int, D: int, H: int
-) -> tuple[Any, ...]:
-    x, h = (
-        (*_sets(at, sets.idx, sets.counts, T, width), sets.scale)
-        for sets, width in ((x_sets, D), (h_sets, H))
-    )
-    return x, h, *_mask(at, h_sets.mask, T, B, H)
+def _recurrence(
+    *, B: int, H: int, keep: Any, reverse: bool, weight: int = 0, h0: int = 0, c0: int = 0,
+    gates: int = 0, cells: int = 0, hidden: int = 0,
+) -> Any:  # fmt: skip
+    return require_native().RecurrenceOperands(
+        weight=weight, h0=h0, c0=c0, B=B, H=H, keep=keep, reverse=reverse, gates=gates, cells=cells,
+        hidden=hidden,
+    )  # fmt: skip
 
 
 LARGE = 1 << 20  # bytes
@@ -402,7 +452,7 @@ class _Addresses:
         if x is None:
             return 0
         dtype = dtype or self.dtype
-        if x.device.type != "cpu" or x.dtype != dtype or (shape and tuple(x.shape) != shape):
+        if not x.is_cpu or x.dtype != dtype or (shape and tuple(x.shape) != shape):
             raise ValueError(
                 f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
                 f"got {x.dtype} {list(x.shape)} on {x.device}"
@@ -413,27 +463,28 @@ class _Addresses:
 
 
 def _sets(
-    at: _Addresses, idx: Tensor | None, count: Tensor | None, T: int, D: int
-) -> tuple[int, int, int]:
-    """Addresses of idx and count, and S."""
-    if idx is None or count is None:
-        if idx is not count:
-            raise ValueError("keep sets need both idx and count, or neither")
-        return 0, 0, 1
-    S = idx.shape[0]
+    at: _Addresses,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    T: int,
+    D: int,
+    mask: Tensor | None = None,
+    B: int = 0,
+) -> Any:
+    """What is kept of an input of D units, in T steps; a mask is that of a state ``[B, D]``."""
+    if (idx is None) is not (count is None):
+        raise ValueError("keep sets need both idx and count, or neither")
+    S = 1 if idx is None else idx.shape[0]
     if S not in (1, T):
         raise ValueError(f"{S} keep sets do not fit {T} steps: 1 or {T} are needed")
-    return at(idx, S, D, dtype=torch.int32), at(count, S, dtype=torch.int32), S
-
-
-def _mask(at: _Addresses, mask: Tensor | None, T: int, B: int, H: int) -> tuple[int, int]:
-    """The address of a dense mask, and the elements from one step to the next."""
-    if mask is None:
-        return 0, 0
-    S = mask.shape[0]
-    if S not in (1, T):
-        raise ValueError(f"a mask of {S} steps does not fit {T} steps: 1 or {T} are needed")
-    return at(mask, S, B, H, dtype=torch.bool), B * H if S > 1 else 0
+    M = 0 if mask is None else mask.shape[0]
+    if mask is not None and M not in (1, T):
+        raise ValueError(f"a mask of {M} steps does not fit {T} steps: 1 or {T} are needed")
+    return require_native().KeepOperand(
+        idx=at(idx, S, D, dtype=torch.int32), count=at(count, S, dtype=torch.int32), sets=S,
+        scale=scale, mask=at(mask, M, B, D, dtype=torch.bool), mask_sets=M,
+    )  # fmt: skip
 
 
 def _batch(sizes: Sequence[int], B: int) -> int:
@@ -449,5 +500,7 @@ def _suffix(dtype: torch.dtype) -> str:
     return DTYPES[dtype]
 
 
-def _call(name: str, dtype: torch.dtype, *args: Any) -> None:
-    getattr(require_native(), f"{name}_{_suffix(dtype)}")(*args)
+def _call(name: str, dtype: torch.dtype, *, threads: int = 0, **operands: Any) -> None:
+    """Run a kernel on as many threads as torch has, or ``threads``."""
+    kernel = getattr(require_native(), f"{name}_{_suffix(dtype)}")
+    kernel(threads=threads or torch.get_num_threads(), **operands)

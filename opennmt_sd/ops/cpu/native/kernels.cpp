@@ -1,31 +1,53 @@
 // The kernels, for the instruction set that this file is compiled for (SD_ISA names it).
 //
-// Two register tiles do all the work:
-//   outer: rows x a strip of columns. One packed weight row, one element of each of the rows, one
-//          multiply-add into registers. FP, WG and the forward recurrence.
-//   dot:   kept units x rows, where a vector holds L (four floats) consecutive n of G rows, so that
-//          sums over n need little work at the end, and any batch fills the vectors. BP and the
-//          backward recurrence.
-// A strip is NR rows of the weight, packed once a call as [D, NR]: a kept unit is then NR
-// neighbours, whatever the keep set, and all steps read the strip from cache.
+// Everything that is compiled once for each set lies in the files -inl.h, from bottom to top:
+//
+//   simd         a vector: loads, stores, groups of 16 bytes, exp and tanh
+//   base         threads, fair parts, prefetching, scratch memory
+//   pack         weights and rows, laid out as the tiles read them
+//   outer_tile   rows x a strip of columns: the forward products and WG
+//   dot_tile     kept units x rows: the backward products
+//   linear       FP, BP and WG of the masked linear layer
+//   lstm_cell    the arithmetic of one LSTM cell
+//   recurrence   all steps of a recurrent layer, forward (_fp) and backward (_bp), of any cell
+//   nll, attention, philox, peak
 //
 // Nothing here may have external linkage but the table at the end: the linker could otherwise pick
 // this instruction set's copy of a shared function for every machine. So no std:: either.
-#include "attention.h"
-#include "likelihood.h"
-#include "peak.h"
-#include "philox.h"
-#include "steps.h"
+#include "attention-inl.h"
+#include "linear-inl.h"
+#include "lstm_cell-inl.h"
+#include "nll-inl.h"
+#include "peak-inl.h"
+#include "philox-inl.h"
+#include "recurrence_bp-inl.h"
+#include "recurrence_fp-inl.h"
 
 namespace {
 
-template <class T>
-constexpr Kernels<T> TABLE = {
-    G, L<T>, group_size<T>,
-    fp<T>, bp<T>, wg<T>, prepare<T>, packed_size<T>,
-    lstm_fp<T>, lstm_bp<T>, ungroup<T>,
-    gates_fp<T>, gates_bp<T>, nll<T>, attend_fp<T>, attend_bp<T>,
-};
+template <class T> constexpr Kernels<T> table() {
+    using Cell = LstmCell<T>;
+    Kernels<T> k = {};
+    k.fp = fp<T>;
+    k.bp = bp<T>;
+    k.wg = wg<T>;
+    k.prepare = prepare<T>;
+    k.packed_size = packed_size<T>;
+    k.G = G;
+    k.L = L<T>;
+    k.group_size = group_size<Cell>;
+    k.lstm_fp = recurrence_fp<Cell>;
+    k.lstm_bp = recurrence_bp<Cell>;
+    k.ungroup = ungroup<Cell>;
+    k.gates_fp = gates_fp<T>;
+    k.gates_bp = gates_bp<T>;
+    k.nll = nll<T>;
+    k.attend_fp = attend_fp<T>;
+    k.attend_bp = attend_bp<T>;
+    return k;
+}
+// A constant: no code of this instruction set runs before it has been chosen.
+template <class T> constexpr Kernels<T> TABLE = table<T>();
 
 } // namespace
 

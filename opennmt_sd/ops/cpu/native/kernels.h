@@ -1,7 +1,11 @@
 // The kernels: one table of functions for each instruction set (kernels.cpp, compiled three times).
 //
-// Axis names: T steps, R rows (all steps' rows, one after the other), D inputs, H hidden units,
-// N outputs. Matrices are dense and row-major. Gate order i, f, g, o.
+// Axis names: T steps, B sequences, R rows (all steps' rows, one after the other), D inputs, H
+// hidden units, N outputs. Matrices are dense and row-major. Gate order i, f, g, o.
+//
+// A table is that of one stored type, and one set of tables that of one instruction set. A further
+// type (bfloat16) is a further member of Isa, for which simd-inl.h says how its vectors are loaded,
+// stored and summed; a further cell (GRU) is a few further members of Kernels (recurrence-inl.h).
 #pragma once
 #include <stdint.h>
 
@@ -12,15 +16,16 @@ struct Segment {
     int set; // which keep set
 };
 
-// S keep sets of D units: the first count[s] entries of row s of idx are kept, ascending.
-struct Sets {
+// The kept units of an input of D units, in one or more sets: the first count[s] entries of row s
+// of idx, ascending. What is kept is multiplied by scale.
+struct UnitSets {
     const int32_t *idx, *count;
     int64_t D;
     double scale;
-    const int32_t *of(int s) const { return idx + s * D; }
+    const int32_t *of(int64_t s) const { return idx + s * D; }
 };
 
-// Rows [R, D] that need not lie next to each other.
+// A masked linear layer over rows, which need not lie next to each other.
 template <class T> struct Linear {
     const T *const *x;   // [R] rows of [D]; not for bp
     const T *weight;     // [N, D], or null:
@@ -28,22 +33,25 @@ template <class T> struct Linear {
     const T *bias;       // [N] or null
     const Segment *segs; // they cover the rows
     int nsegs;
-    Sets keep;
+    UnitSets kept;
     int64_t D, N;
-    int64_t H; // 0; or, for bp and wg: N is 4H, and dy lies as lstm_bp leaves the gates' gradients
+    // 0; or, for bp and wg, the hidden units of a cell: N is a multiple of H, and dy lies as the
+    // cell's backward recurrence leaves the gates' gradients
+    int64_t H;
     int threads;
 };
 
+// A recurrence over sequences of which the longest come first.
 template <class T> struct Recurrence {
-    const T *weight; // [4H, H]
-    const T *h0, *c0; // [B, H]
-    const int32_t *sizes;  // [T] rows alive at each step, never growing
-    const int64_t *first;  // [T] first row of each step
-    const int64_t *group;  // [T] first group of rows of each step, for lstm_bp and ungroup
-    Sets keep;             // of h: S is T or 1
-    int64_t S;
-    const uint8_t *mask; // [T or 1, B, H], or null: a mask of each sample's own
-    int64_t mask_step;   // elements from step to step
+    const T *weight;      // [4H, H]
+    const T *h0, *c0;     // [B, H]
+    const int32_t *sizes; // [T] rows alive at each step, never growing
+    const int64_t *first; // [T] first row of each step
+    const int64_t *group; // [T] first group of rows of each step, for lstm_bp and ungroup
+    UnitSets kept;        // of h, in
+    int64_t sets;         // T sets or 1
+    const uint8_t *mask;  // [T or 1, B, H], or null: a mask of each sample's own
+    int64_t mask_step;    // elements from step to step
     int64_t T_, B, H;
     bool reverse;
     int threads;
@@ -60,22 +68,25 @@ template <class T> struct Attention {
 };
 
 template <class T> struct Kernels {
-    // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows in
-    // groups of G (the last one filled up with zeros), H padded to a multiple of VL, and of each VL
-    // units all i, then all f, g and o.
-    int64_t G, L;
-    int64_t (*group_size)(int64_t H); // elements of a group
+    // ---- linear
     // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y);
-    // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows are
-    // those of the groups, with the ones that fill them
+    // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows
+    // are those of the groups, with the ones that fill them
     void (*bp)(const Linear<T> &, const T *dy, T *const *dx);
-    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null, is
-    // their sum
+    // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null,
+    // is their sum
     void (*wg)(const Linear<T> &, const T *const *dy, T *dw, T *db);
     // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
     void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
     int64_t (*packed_size)(int64_t N, int64_t D);
+
+    // ---- LSTM
+    // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows
+    // in groups of G (the last one filled up with zeros), H padded to a multiple of VL, and of each
+    // VL units all i, then all f, g and o.
+    int64_t G, L;
+    int64_t (*group_size)(int64_t H); // elements of a group
     // hidden [R, H] from the input's part of the gates [R, 4H], which may be a.gates
     void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
     // d_gates, grouped, before the activation. dh, dc [B, H]: gradients of the final state in, of
@@ -90,11 +101,15 @@ template <class T> struct Kernels {
     // dc [B, H]: in the gradient of c_new, out the one of c
     void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
                      int threads, T *dc, T *d_gates);
+
+    // ---- likelihood
     // The negative log-likelihood of a target for each of R rows of logits [R, V], smoothed, to
     // losses [R]; whether the target is the (first) largest, to hits [R]. The logits become the
     // gradient of factor times the loss, or, with factor 0, waste.
     void (*nll)(T *logits, const int64_t *targets, int64_t R, int64_t V, T smoothing, T factor,
                 int threads, T *losses, uint8_t *hits);
+
+    // ---- attention
     // weights [B, S] = softmax of memory @ query [B, D], zero past the end, and their sum of the
     // memory, context [B, D]
     void (*attend_fp)(const Attention<T> &, const T *query, T *weights, T *context);
@@ -106,7 +121,7 @@ template <class T> struct Kernels {
 struct Isa {
     Kernels<float> f32;
     Kernels<double> f64;
-    // mask [n]: whether Philox's 32 bits of each element are not below the threshold (draw.py)
+    // mask [n]: whether Philox's 32 bits of each element are not below the threshold
     void (*draw_mask)(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask);
     // Multiply-adds in registers that wait for nothing, to learn what the machine can do; gives
     // their number.

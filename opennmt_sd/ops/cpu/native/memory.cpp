@@ -1,6 +1,8 @@
-// Scratch memory for the kernels and their results, kept from call to call.
-#pragma once
-#include "kernels.h"
+// Memory for the kernels and their results, kept from call to call.
+#include "memory.h"
+#include "binding.h"
+
+#include <nanobind/ndarray.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -20,15 +22,14 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, bytes)
 #endif
 
-using Address = std::uintptr_t;
-
 static constexpr int64_t huge = 1 << 21; // pages of this size: touched in few faults
 
-// Fresh memory about to be written.
-static void use_huge_pages(Address p, int64_t bytes) {
+void use_huge_pages(std::uintptr_t p, int64_t bytes) {
 #ifdef __linux__
-    const Address from = (p + huge - 1) / huge * huge, to = (p + bytes) / huge * huge;
+    const std::uintptr_t from = (p + huge - 1) / huge * huge, to = (p + bytes) / huge * huge;
     if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)p, (void)bytes;
 #endif
 }
 
@@ -73,6 +74,8 @@ static Spare &spare() {
     return *one;
 }
 
+void forget_spare_memory() { spare().forget(); }
+
 constexpr int64_t head = 64; // a block begins with its size; what is used of it begins here
 
 void *scratch_new(int64_t bytes) {
@@ -83,7 +86,7 @@ void *scratch_new(int64_t bytes) {
     if (!p) {
         p = std::aligned_alloc(unit, size);
         if (!p) throw std::bad_alloc();
-        if (big) use_huge_pages(Address(p), size);
+        if (big) use_huge_pages(std::uintptr_t(p), size);
         *(int64_t *)p = size;
         ASAN_POISON_MEMORY_REGION(p, size);
     }
@@ -102,11 +105,20 @@ void scratch_free(void *q) {
     if (!spare().give(p, size)) std::free(p);
 }
 
-template <class T> struct Block {
-    T *p;
-    explicit Block(int64_t n) : p(n ? (T *)scratch_new(n * sizeof(T)) : nullptr) {}
-    ~Block() {
-        if (p) scratch_free(p);
-    }
-    Block(const Block &) = delete;
-};
+// ---------------------------------------------------------------- results
+
+// Memory for a result: from what was let go of, if there is such a block, and let go of when the
+// last tensor on it is.
+template <class T> static nb::ndarray<T, nb::device::cpu> fresh(const std::vector<size_t> &shape) {
+    size_t n = 1;
+    for (size_t size : shape) n *= size;
+    T *p = (T *)scratch_new(int64_t(n * sizeof(T)));
+    nb::capsule owner(p, [](void *q) noexcept { scratch_free(q); });
+    return nb::ndarray<T, nb::device::cpu>(p, shape.size(), shape.data(), owner);
+}
+
+void bind_memory(nb::module_ &m) {
+    spare(); // now, for a fork must not find it half made
+    m.def("fresh_f32", &fresh<float>, nb::sig("def fresh_f32(shape: Sequence[int]) -> object"));
+    m.def("fresh_f64", &fresh<double>, nb::sig("def fresh_f64(shape: Sequence[int]) -> object"));
+}

@@ -1,6 +1,6 @@
 // The negative log-likelihood of a projection.
 #pragma once
-#include "base.h"
+#include "base-inl.h"
 
 namespace {
 
@@ -25,7 +25,7 @@ void nll_row(T *row, int64_t target, int64_t V, T smoothing, T factor, T *loss, 
     for (int64_t v = 0; *hit && v < target; v++) *hit = row[v] != top;
     const T away = top - row[target]; // of the target from the largest one
 
-    constexpr int PART = 64; // vectors that are summed in T; their sums are summed in double
+    constexpr int PART = 64;     // vectors that are summed in T; their sums are summed in double
     double total = 0, below = 0; // sums of e^(x - top) and of top - x
     int vectors = 0;
     Vec<T> sum = {}, gaps = {};
@@ -47,9 +47,8 @@ void nll_row(T *row, int64_t target, int64_t V, T smoothing, T factor, T *loss, 
 
     if (factor == 0) return;
     const T times = T(factor / total), less = factor * smoothing / V;
-    over_row(row, V, T(0), [&](Vec<T> e, int64_t v, int n) {
-        store_part(row + v, e * times - less, n);
-    });
+    over_row(row, V, T(0),
+             [&](Vec<T> e, int64_t v, int n) { store_part(row + v, e * times - less, n); });
     row[target] -= factor * (1 - smoothing);
 }
 

@@ -1,6 +1,6 @@
 // Random masks.
 #pragma once
-#include "base.h"
+#include "base-inl.h"
 
 namespace {
 

@@ -2,6 +2,11 @@
 //
 // A vector of VL elements is G groups of 16 bytes, L elements each. Arithmetic is the compiler's
 // (+, *, ?: on vectors); only what moves groups needs intrinsics.
+//
+// The kernels know a type by Simd<T>, load, store, their parts and groups, and exp, sigmoid and
+// tanh: a bfloat16 whose load widens to float and whose store rounds would be summed in float by
+// all of them, with VL and L those of float. What is kept in the stored type between tiles (packed
+// strips, `partial`, the states) would be the one thing to decide.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -48,9 +53,7 @@ template <class T> SD_INLINE Vec<T> splat(T x) { return x - Vec<T>{}; } // x - 0
 SD_INLINE unsigned mask(int n) { return (1u << n) - 1; }
 SD_INLINE V32 load_mask(const float *p, int n) { return (V32)_mm512_maskz_loadu_ps(mask(n), p); }
 SD_INLINE V64 load_mask(const double *p, int n) { return (V64)_mm512_maskz_loadu_pd(mask(n), p); }
-SD_INLINE void store_mask(float *p, V32 v, int n) {
-    _mm512_mask_storeu_ps(p, mask(n), (__m512)v);
-}
+SD_INLINE void store_mask(float *p, V32 v, int n) { _mm512_mask_storeu_ps(p, mask(n), (__m512)v); }
 SD_INLINE void store_mask(double *p, V64 v, int n) {
     _mm512_mask_storeu_pd(p, mask(n), (__m512d)v);
 }

@@ -1,7 +1,7 @@
 // What every kernel uses: the team of threads, fair parts, prefetching, scratch memory.
 #pragma once
 #include "kernels.h"
-#include "simd.h"
+#include "simd-inl.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -42,6 +42,10 @@ struct Split {
     int64_t at(int64_t i) const { return i * size + least(i, rest); }
 };
 
+// A member function that fetches and does nothing else must be one: GCC takes it for one without
+// effect, and drops the call.
+#define SD_FETCHES inline __attribute__((always_inline))
+
 // Every line of [p, p + bytes), into the L2 cache; WRITE: to be written.
 template <int WRITE = 0> SD_INLINE void fetch(const void *p, int64_t bytes) {
     const uintptr_t end = (uintptr_t)p + bytes;
@@ -49,11 +53,12 @@ template <int WRITE = 0> SD_INLINE void fetch(const void *p, int64_t bytes) {
         __builtin_prefetch((const void *)a, WRITE, 2);
 }
 
-// Pieces of memory that come next, fetched one by one beside arithmetic that leaves the memory idle.
+// Pieces of memory that come next, fetched one by one beside arithmetic that leaves the memory
+// idle.
 struct Pieces {
     const void *const *piece = nullptr, *const *end = nullptr;
     int64_t bytes = 0; // of each
-    __attribute__((always_inline)) void next() {
+    SD_FETCHES void next() {
         if (piece < end) fetch(*piece++, bytes);
     }
 };
@@ -82,8 +87,8 @@ template <class T> struct Offsets {
     Offsets(const Linear<T> &a, int pad_rows, int64_t more_units) : at(a.nsegs) {
         for (int s = 0; s < a.nsegs; s++) {
             at.p[s] = total;
-            total += round_up(a.segs[s].rows, pad_rows) *
-                     (a.keep.count[a.segs[s].set] + more_units);
+            total +=
+                round_up(a.segs[s].rows, pad_rows) * (a.kept.count[a.segs[s].set] + more_units);
         }
     }
 };

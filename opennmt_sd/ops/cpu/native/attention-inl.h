@@ -1,6 +1,6 @@
 // One step of attention.
 #pragma once
-#include "base.h"
+#include "base-inl.h"
 
 namespace {
 
@@ -43,8 +43,7 @@ template <class T> void mix(const T *rows, const T *weights, int64_t n, int64_t 
     }
 }
 
-template <class T>
-void attend_fp(const Attention<T> &a, const T *query, T *weights, T *context) {
+template <class T> void attend_fp(const Attention<T> &a, const T *query, T *weights, T *context) {
 #pragma omp parallel for num_threads(a.threads) if (a.threads > 1) schedule(static)
     for (int64_t b = 0; b < a.B; b++) {
         const T *rows = a.memory + b * a.S * a.D;

@@ -1,19 +1,19 @@
 // Weights and rows, laid out as the tiles read them.
 #pragma once
-#include "base.h"
+#include "base-inl.h"
 
 namespace {
 
 // Rows of w [., ldw] to columns: out[d * ld + c] = w[c * ldw + d] for d < D, for VL columns, zero
 // from n on.
-template <class T>
-void pack(const T *w, int64_t ldw, int64_t D, int64_t n, T *out, int64_t ld) {
+template <class T> void pack(const T *w, int64_t ldw, int64_t D, int64_t n, T *out, int64_t ld) {
     int64_t d = 0;
     if (n >= VL<T>) {
         constexpr int LINE = 64 / sizeof(T);
         for (; d + L<T> <= D; d += L<T>) {
             if (d % LINE == 0) // more streams than the hardware follows by itself
-                for (int i = 0; i < VL<T>; i++) __builtin_prefetch(w + i * ldw + d + 4 * LINE, 0, 3);
+                for (int i = 0; i < VL<T>; i++)
+                    __builtin_prefetch(w + i * ldw + d + 4 * LINE, 0, 3);
             Vec<T> x[L<T>];
             for (int i = 0; i < L<T>; i++) x[i] = load_groups(w + i * ldw + d, L<T> * ldw);
             transpose(x);
@@ -40,15 +40,20 @@ template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D
 }
 
 // The columns of a product in vectors of VL, two a strip: N as they come; or, with H, the gates of
-// H units in panels, each of VL units: their i, f, g and o.
+// H units in panels. A panel is VL units: a vector of them for each gate (LSTM: their i, f, g and
+// o), and an empty one where the gates are odd in number.
 template <class T> struct Columns {
     int64_t N, H;
-    int64_t strips() const { return H ? 2 * ceil_div(H, VL<T>) : ceil_div(N, NR<T>); }
+    int64_t gates, panel; // of a unit; vectors of a panel
+    Columns(int64_t N_, int64_t H_)
+        : N(N_), H(H_), gates(H ? N / H : 0), panel(round_up(gates, 2)) {}
+    int64_t strips() const { return H ? panel / 2 * ceil_div(H, VL<T>) : ceil_div(N, NR<T>); }
     int64_t group() const { return strips() * NR<T> * G; } // elements of a group of rows
     // Of vector v: its first column, and how many there are.
-    int64_t first(int64_t v) const { return H ? v % 4 * H + v / 4 * VL<T> : v * VL<T>; }
+    int64_t first(int64_t v) const { return H ? v % panel * H + v / panel * VL<T> : v * VL<T>; }
     int count(int64_t v) const {
-        const int64_t left = H ? H - v / 4 * VL<T> : N - v * VL<T>;
+        if (H && v % panel >= gates) return 0;
+        const int64_t left = H ? H - v / panel * VL<T> : N - v * VL<T>;
         return left < 0 ? 0 : int(least(VL<T>, left));
     }
 };

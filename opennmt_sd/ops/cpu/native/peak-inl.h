@@ -1,6 +1,6 @@
 // What the machine can do at most.
 #pragma once
-#include "outer.h"
+#include "outer_tile-inl.h"
 
 namespace {
 

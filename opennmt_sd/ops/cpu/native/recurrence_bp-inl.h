@@ -1,0 +1,169 @@
+// A recurrence backward, of any cell.
+#pragma once
+#include "dot_tile-inl.h"
+#include "recurrence-inl.h"
+
+namespace {
+
+template <class Cell> class Backward {
+    using T = typename Cell::Scalar;
+    static constexpr int GATES = Cell::GATES, VECTORS = Panels<Cell>::VECTORS;
+
+    const Recurrence<T> &a;
+    const T *const d_hidden;
+    T *const d_gates, *const dh, *const dc;
+    const int64_t H, B;
+    const T scale;
+    const Panels<Cell> panels;
+    const Walk<T> walk;
+    const int64_t strips, group;
+    // Each thread keeps dh, dc and sums of its own units, not in rows that it shares with others
+    // (see Own): 16 rows of any vector are whole lines.
+    const int64_t lines;
+    const Scratch<T> packed, states, partials;
+    const Own<const void *> pieces;
+
+    // What is one thread's: dh, dc [B, units], and sums.
+    struct Mine : Share<T> {
+        T *dh, *dc, *partial;
+        const void **pieces;
+    };
+    struct Step {
+        int64_t t, next; // next: the step that comes after it here, or -1
+        int64_t n, groups;
+        T *d_gates;
+    };
+
+  public:
+    Backward(const Recurrence<T> &a_, const T *d_hidden_, T *d_gates_, T *dh_, T *dc_)
+        : a(a_), d_hidden(d_hidden_), d_gates(d_gates_), dh(dh_), dc(dc_), H(a.H), B(a.B),
+          scale(T(a.kept.scale)), panels(H), walk{a}, strips(panels.columns().strips()),
+          group(panels.columns().group()), lines(round_up(B, 16)),
+          packed(panels.count * panels.size), states(panels.padded() * 2 * lines),
+          partials(panels.padded() * lines), pieces(a.threads, (GATES + 2) * B) {}
+
+    void run() {
+#pragma omp parallel num_threads(a.threads) if (a.threads > 1)
+        {
+            const Mine mine = share();
+            for (int64_t p = mine.p0; p < mine.p1; p++)
+                panels.pack(a.weight, p, packed.p + p * panels.size);
+            copy(mine, dh, mine.dh, true);
+            copy(mine, dc, mine.dc, true);
+            for (int64_t i = a.T_ - 1; i >= 0; i--) {
+                const Step s = step(i);
+                activate(s, mine);
+#pragma omp barrier
+                multiply(s, mine);
+            }
+            copy(mine, dh, mine.dh, false);
+            copy(mine, dc, mine.dc, false);
+        }
+    }
+
+  private:
+    Mine share() const {
+        const Share<T> own(panels.count, H);
+        T *first = states.p + own.first * 2 * lines;
+        return {own, first, first + B * own.padded(), partials.p + own.first * lines, pieces.get()};
+    }
+    Step step(int64_t i) const {
+        const int64_t t = walk.at(i), n = a.sizes[t];
+        return {t, i > 0 ? walk.at(i - 1) : -1, n, ceil_div(n, G), d_gates + a.group[t] * group};
+    }
+
+    // The units of a thread, from rows [B, H] to its own, or back.
+    void copy(const Mine &mine, T *rows, T *own, bool in) const {
+        if (mine.empty()) return;
+        for (int64_t b = 0; b < B; b++) {
+            T *row = rows + b * H + mine.first, *mirror = own + b * mine.padded();
+            memcpy(in ? mirror : row, in ? row : mirror, (mine.end - mine.first) * sizeof(T));
+        }
+    }
+
+    // The gradients of a step's gates, of this thread's units; zeros in rows that fill a group.
+    void activate(const Step &s, const Mine &mine) const {
+        for (int64_t b = 0; b < s.n; b++) { // along the rows, as the hardware fetches ahead
+            T *to = s.d_gates + in_groups<T>(b, group);
+            const int64_t row = a.first[s.t] + b;
+            for (int64_t p = mine.p0; p < mine.p1; p++) {
+                const int64_t u0 = p * VL<T>, at = b * mine.padded() + u0 - mine.first;
+                const int units = panels.units(p);
+                const Vec<T> d =
+                    load_part(mine.dh + at, units) + load_part(d_hidden + row * H + u0, units);
+                typename Cell::Gates out;
+                Cell::backward(a.gates + row * GATES * H + u0, a.cells + row * H + u0,
+                               walk.cell_before(s.t, b) + u0, d, mine.dc + at, out, H, units);
+                store(mine.dh + at, Vec<T>{}); // dropped units get nothing more
+                for (int v = 0; v < VECTORS; v++)
+                    store_groups(to + (p * VECTORS + v) * VL<T> * G, VL<T>,
+                                 v < GATES ? out[v] : Vec<T>{});
+            }
+        }
+        for (int64_t b = s.n; b < s.groups * G; b++)
+            for (int64_t v = mine.p0 * VECTORS; v < mine.p1 * VECTORS; v++)
+                store_groups(s.d_gates + in_groups<T>(b, group) + v * VL<T> * G, VL<T>, Vec<T>{});
+    }
+
+    // dh of the step before, of this thread's kept units: the gates' gradients, of all units.
+    void multiply(const Step &s, const Mine &mine) const {
+        const int64_t set = walk.set(s.t), block = BLOCK / NR<T>;
+        const int32_t *all = a.kept.of(set), kept = a.kept.count[set];
+        const int64_t from = first_from(all, kept, mine.first);
+        const int64_t count = first_from(all, kept, mine.end) - from;
+        const int32_t *K = all + from;
+        Pieces later = ahead(s, mine);
+        for (int64_t s0 = 0; s0 < strips; s0 += block)
+            dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K, count,
+                      s.d_gates + s0 * NR<T> * G, group, s.groups, mine.partial, s0 == 0, later);
+        for (int64_t b = 0; b < s.n; b++) {
+            T *to = mine.dh + b * mine.padded() - mine.first;
+            scatter(mine.partial, s.groups, b, scale, K, count, to);
+            for (int64_t u = mine.first; a.mask && u < mine.end; u++)
+                if (!walk.keeps(s.t, b, u)) to[u] = T(0);
+        }
+    }
+
+    // What the gates of the next step will read.
+    Pieces ahead(const Step &s, const Mine &mine) const {
+        const void **last = mine.pieces;
+        for (int64_t b = 0; s.next >= 0 && !mine.empty() && b < a.sizes[s.next]; b++) {
+            const int64_t row = a.first[s.next] + b;
+            for (int g = 0; g < GATES; g++) *last++ = a.gates + (row * GATES + g) * H + mine.first;
+            *last++ = a.cells + row * H + mine.first;
+            *last++ = d_hidden + row * H + mine.first;
+        }
+        return {mine.pieces, last, int64_t((mine.end - mine.first) * sizeof(T))};
+    }
+};
+
+template <class Cell, class T = typename Cell::Scalar>
+void recurrence_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc) {
+    Backward<Cell>(a, d_hidden, d_gates, dh, dc).run();
+}
+
+// ---------------------------------------------------------------- gradients of gates, as they lie
+
+template <class Cell> int64_t group_size(int64_t H) { return Panels<Cell>(H).columns().group(); }
+
+// As recurrence_bp leaves them, to rows [R, GATES * H].
+template <class Cell, class T = typename Cell::Scalar>
+void ungroup(const Recurrence<T> &a, const T *d_gates, T *out) {
+    constexpr int64_t GATES = Cell::GATES, VECTORS = Panels<Cell>::VECTORS;
+    const Panels<Cell> panels(a.H);
+    const int64_t group = panels.columns().group();
+#pragma omp parallel for num_threads(a.threads) if (a.threads > 1) schedule(static)
+    for (int64_t t = 0; t < a.T_; t++)
+        for (int64_t b = 0; b < a.sizes[t]; b++) {
+            const T *row = d_gates + a.group[t] * group + in_groups<T>(b, group);
+            T *to = out + (a.first[t] + b) * GATES * a.H;
+            for (int64_t p = 0; p < panels.count; p++)
+                for (int64_t g = 0; g < GATES; g++) {
+                    const int n = panels.units(p);
+                    store_part(to + g * a.H + p * VL<T>,
+                               columns_of(row, (p * VECTORS + g) * VL<T>, n, true), n);
+                }
+        }
+}
+
+} // namespace
