@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 
 from opennmt_sd.dropout import DropoutPattern
@@ -49,10 +51,11 @@ class Card:
     def __str__(self) -> str:
         """Markdown."""
         vocabulary, model = self.trained.vocabulary, self.trained.model
+        types = ", ".join(map(_plain, self.trained.types))
         parts = [
             "# Named-entity tagger",
-            f"Trained with opennmt_sd {version('opennmt_sd')}. It knows the types "
-            f"{', '.join(self.trained.types)}, and tags in {vocabulary.scheme.upper()}.",
+            f"Trained with opennmt_sd {version('opennmt_sd')}. It knows the types {types}, "
+            f"and tags in {vocabulary.scheme.upper()}.",
             "## Use",
             "```python\n"
             "import spacy\n\n"
@@ -64,15 +67,15 @@ class Card:
             _table(
                 ["", "file", "sentences", "words", "tag scheme"],
                 [
-                    [name, f"`{c.name}`", f"{len(c.sentences):,}", f"{c.words:,}", c.scheme or "-"]
+                    [name, _code(c.name), f"{len(c.sentences):,}", f"{c.words:,}", c.scheme or "-"]
                     for name, c in vars(self.corpora).items()
                 ],
             ),
             f"Words and tags come from the training data alone: {len(vocabulary.words):,} words, "
             f"{len(vocabulary.chars):,} characters. "
             + (
-                f"Word vectors: `{self.vectors}`, which cover {self.coverage:.1%} of the training "
-                f"words; {len(vocabulary.unseen):,} words are known from there only."
+                f"Word vectors: {_code(self.vectors)}, which cover {self.coverage:.1%} of the "
+                f"training words; {len(vocabulary.unseen):,} words are known from there only."
                 if self.vectors
                 else "Word vectors: none; those of the words of training were learned."
             ),
@@ -87,19 +90,20 @@ class Card:
             "It knows the kind of text it was trained on and its types, and no others; names "
             "that look unlike those of training are often missed.",
             "## Configuration",
-            f"```yaml\n{self.config.rstrip()}\n```",
+            _yaml(self.config.rstrip()),
         ]
         return "\n\n".join(parts) + "\n"
 
 
-def _scores(name: str, scores: Scores) -> str:
+def _scores(split: str, scores: Scores) -> str:
+    named = [*((_plain(kind), s) for kind, s in scores.types.items()), ("**all**", scores.all)]
     rows = [
-        [kind, f"{s.precision:.2f}", f"{s.recall:.2f}", f"{s.f1:.2f}", f"{s.support:,}"]
-        for kind, s in [*scores.types.items(), ("**all**", scores.all)]
+        [name, f"{s.precision:.2f}", f"{s.recall:.2f}", f"{s.f1:.2f}", f"{s.support:,}"]
+        for name, s in named
     ]
     wrong = ", ".join(f"{count:,} {kind}" for kind, count in scores.errors.items())
     return (
-        f"### {name}\n\n"
+        f"### {split}\n\n"
         + _table(["type", "precision", "recall", "F1", "entities"], rows)
         + f"\n\nErrors: {wrong}."
     )
@@ -127,6 +131,28 @@ def _model(config: TaggerConfig) -> str:
         f"{'linear-chain CRF' if config.head == 'crf' else 'softmax'}. Dropout: "
         f"{'; '.join(drops) or 'none'}."
     )
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML leave as it is."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escape(text, quote=False))
+
+
+def _code(text: str) -> str:
+    """A name in code letters, in a table too."""
+    ticks = "`" * (_longest(text) + 1)
+    blank = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{blank}{text}{blank}{ticks}".replace("|", "\\|").replace("\n", " ")
+
+
+def _yaml(text: str) -> str:
+    fence = "`" * max(3, _longest(text) + 1)
+    return f"{fence}yaml\n{text}\n{fence}"
+
+
+def _longest(text: str) -> int:
+    """The longest run of backticks."""
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,19 @@ def test_card(trained: Trained, corpora: Corpora) -> None:
     ):  # fmt: skip
         assert part in card, part
     assert "### test" not in card
+
+
+def test_a_card_shows_names_as_they_are(trained: Trained, corpora: Corpora) -> None:
+    gold = [["B-<script>x|y*", "O"]]
+    corpus = replace(corpora.train, name="a`b|c")
+    card = str(
+        Card(
+            trained, replace(corpora, train=corpus), {"valid": score(gold, gold)}, "v", 0, "a: ```"
+        )
+    )
+    assert "| &lt;script&gt;x\\|y\\* | 100.00 |" in card
+    assert "| train | ``a`b\\|c`` |" in card
+    assert "````yaml\na: ```\n````\n" in card
 
 
 def test_card_tells_all_that_is_dropped(make, corpora: Corpora) -> None:
