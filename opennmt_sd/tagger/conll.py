@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from opennmt_sd.tagger import schemes
-from opennmt_sd.tagger.columns import Columns, ConllError, Line, Table, read_table
+from opennmt_sd.tagger.columns import Columns, ConllError, Line, Table
+from opennmt_sd.tagger.reading import read_table
 
-__all__ = ["Columns", "ConllError", "Corpus", "Sentence", "read", "sentences", "tags_of"]
+__all__ = [
+    "Columns",
+    "ConllError",
+    "Corpus",
+    "Sentence",
+    "read",
+    "scheme_of",
+    "sentences",
+    "tags_of",
+]
 
 log = logging.getLogger(__name__)
 

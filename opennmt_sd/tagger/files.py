@@ -9,7 +9,8 @@ from pathlib import Path
 
 from opennmt_sd.data.textfile import read_text
 from opennmt_sd.tagger import conll, schemes
-from opennmt_sd.tagger.columns import Columns, ConllError, Table, read_table
+from opennmt_sd.tagger.columns import Columns, ConllError, Table
+from opennmt_sd.tagger.reading import read_table
 from opennmt_sd.tagger.scores import Scores, score
 from opennmt_sd.tagger.trained import Trained
 

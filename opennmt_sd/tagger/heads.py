@@ -12,6 +12,8 @@ import torch.nn.functional as F
 import torchcrf  # type: ignore[import-untyped]  # it ships no types
 from torch import Tensor, nn
 
+from opennmt_sd.tagger.compat import log_partition
+
 HEADS = ("crf", "softmax")
 
 
@@ -38,8 +40,9 @@ class SoftmaxHead(nn.Module):
 class CRFHead(torchcrf.CRF):
     """pytorch-crf's ``CRF`` on packed rows, what is slow in it done by whole batches.
 
-    The partition function is the library's. Scoring given tags and following the Viterbi trace
-    back, which the library does word by word, give the same results (the tests compare).
+    Parameters and partition function are the library's. Scoring given tags and following the
+    Viterbi trace back, which the library does word by word, are ours, with the same results (the
+    tests compare).
 
     Args:
         tags: K.
@@ -53,25 +56,26 @@ class CRFHead(torchcrf.CRF):
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
         alive = _alive(sizes).to(rows.device)
         scores = _padded(_wide(rows), alive)  # [T, B, K]
-        return -self(scores, _padded(tags, alive), alive, reduction="sum")
+        given = self.score(scores, _padded(tags, alive), alive)
+        return -(given - log_partition(self, scores, alive)).sum()
 
     def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
         alive = _alive(sizes).to(rows.device)
         scores = _padded(_wide(rows), alive)
-        return self._viterbi_decode(scores, alive)[alive]
+        return self.best(scores, alive)[alive]
 
-    def _compute_score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Of given tags: ``[B]``."""
+    def score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """Return the score ``[B]`` of given tags ``[T, B]``."""
         score = self.start_transitions[tags[0]]
-        said = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)  # [T, B]
-        score = score + torch.where(mask, said, 0.0).sum(0)
+        of_tags = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)  # [T, B]
+        score = score + torch.where(mask, of_tags, 0.0).sum(0)
         moves = self.transitions[tags[:-1], tags[1:]]  # [T - 1, B]
         score = score + torch.where(mask[1:], moves, 0.0).sum(0)
         last = mask.sum(0, keepdim=True) - 1  # [1, B]
         return score + self.end_transitions[tags.gather(0, last).squeeze(0)]
 
-    def _viterbi_decode(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """The best tags, ``[T, B]`` (anything where a sentence has ended)."""
+    def best(self, emissions: Tensor, mask: Tensor) -> Tensor:
+        """Return the best tags, ``[T, B]`` (anything where a sentence has ended)."""
         score = self.start_transitions + emissions[0]  # [B, K]
         history = []
         stay = torch.arange(score.shape[1], device=score.device).expand_as(score)

@@ -8,7 +8,8 @@ import pytest
 
 from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import conll
-from opennmt_sd.tagger.columns import Columns, ConllError, read_table
+from opennmt_sd.tagger.columns import Columns, ConllError
+from opennmt_sd.tagger.reading import read_table
 
 GERMEVAL = """#\thttp://de.wikipedia.org/wiki/Manfred_Korfmann [2009-10-17]
 1\tAufgrund\tO\tO

@@ -9,8 +9,9 @@ import pytest
 
 from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import conll
-from opennmt_sd.tagger.columns import ConllError, read_table
+from opennmt_sd.tagger.columns import ConllError
 from opennmt_sd.tagger.conll import Sentence, read
+from opennmt_sd.tagger.reading import read_table
 
 CONLL = Path(__file__).parents[2].parent / "shared" / "data" / "conll2003"
 COUNTS = {

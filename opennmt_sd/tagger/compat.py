@@ -1,0 +1,25 @@
+"""The private part of pytorch-crf that the tagger stands on.
+
+Seen in pytorch-crf 0.7.2, the last release. ``tests/tagger/test_compat.py`` fails, with the name,
+where it has moved.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torchcrf  # type: ignore[import-untyped]  # it ships no types
+from torch import Tensor
+
+VERSION = "0.7.2"
+
+
+def log_partition(crf: torchcrf.CRF, scores: Tensor, mask: Tensor) -> Tensor:
+    """Return the logarithm of the sum over all sequences of tags, ``[B]``.
+
+    Args:
+        crf: whose transitions count.
+        scores: ``[T, B, K]``.
+        mask: bool ``[T, B]``: which words there are.
+    """
+    return cast(Tensor, crf._compute_normalizer(scores, mask))
