@@ -25,9 +25,13 @@ def test_what_is_written_takes_the_name(path: Path) -> None:
 
 @pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
 def test_a_failure_on_the_way_leaves_the_file_of_before_and_nothing_else(path, error) -> None:
-    with pytest.raises(type(error)), atomic.writer(path) as file:
-        file.write(b"half")
-        raise error
+    def fail() -> None:
+        with atomic.writer(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert path.read_text() == "before"
     assert os.listdir(path.parent) == ["file"]
 

@@ -10,24 +10,28 @@ code   meaning
 143    stopped by SIGTERM; a checkpoint was written
 =====  =====================================================================================
 
-In a sweep, a run that fails is told at once and the others go on; the sweep ends with 1. A signal
-ends the sweep.
+In a sweep, a run that fails is reported at once and the others go on; the sweep ends with 1. A
+signal ends the sweep, when all that run have written their checkpoints.
 """
 
 from __future__ import annotations
 
-import sys
+import multiprocessing
+import os
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
+from opennmt_sd.cli.ranks import say
 from opennmt_sd.training.checkpoint import CheckpointError, SaveError
 from opennmt_sd.training.loggers import LoggerError
 from opennmt_sd.training.meter import DivergedError
-from opennmt_sd.training.stopping import Stopped
+from opennmt_sd.training.stopping import Stopped, noted, take_note
 
 
 class ConfigError(ValueError):
@@ -40,38 +44,78 @@ class ConfigError(ValueError):
 
 
 class FailedRunError(CompactHydraException):
-    """A run of a sweep has failed: Hydra goes on with the others and prints the text at the end."""
+    """A run of a sweep has failed: Hydra goes on with the others and raises it at the end."""
+
+
+class StoppedRunError(CompactHydraException):
+    """A signal has stopped a run of a sweep in a process of its own; the others stop, too.
+
+    Attributes:
+        code: the exit code of the sweep.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text, code)  # all of them, for pickle
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def guarded(
     command: str, function: Callable[[], Any], *, unusable: tuple[type[Exception], ...] = ()
 ) -> Any:
-    """What a function returns; where it fails as foreseen, the process ends with a text and a code.
+    """Return what a function does; where it fails as foreseen, end with a text and a code.
 
     Args:
         command: its name, for the text.
         unusable: further errors that mean the input cannot be used.
     """
+    apart = multiprocessing.parent_process() is not None  # a run of a sweep, beside others
+    if apart:
+        take_note()
+        if number := noted():
+            raise StoppedRunError("stopped before it began", 128 + number)
     try:
         return function()
     except Stopped as stopped:
-        _say(command, f"{stopped}. Go on from there with resume=auto and the same name")
+        say(command, f"{stopped}. Go on from there with resume=auto and the same name")
+        if apart:
+            raise StoppedRunError(str(stopped), stopped.code) from None
         raise SystemExit(stopped.code) from None
     except unusable as error:
         _fail(command, error, 2)
     except (ConfigError, CheckpointError, LoggerError) as error:
         _fail(command, error, 2)
-    except (SaveError, DivergedError, OSError) as error:
+    except (SaveError, DivergedError) as error:
         _fail(command, error, 1)
+    except OSError as error:
+        _fail(command, OSError(written(error)), 1)
+
+
+def written(error: OSError) -> str:
+    """Say what could not be written or read, why, and what to do."""
+    where = f"{os.path.abspath(error.filename)}: " if error.filename else ""
+    return (
+        f"{where}{error.strerror or error}. Is the disk full or over its quota, or the folder not "
+        "yours to write to? Mend that; a training that had begun goes on with resume=auto and the "
+        "same name"
+    )
+
+
+def check_name(cfg: DictConfig) -> None:
+    """Refuse a run's name that is no place below the folder of runs.
+
+    Raises:
+        ConfigError: it is empty or absolute, or leads up.
+    """
+    name = str(cfg.name)
+    if not name.strip("/. ") or name.startswith("/") or ".." in PurePath(name).parts:
+        raise ConfigError([f"name={name}: must be a path below the folder of runs, such as a/b"])
 
 
 def _fail(command: str, error: Exception, code: int) -> NoReturn:
-    _say(command, str(error))
+    say(command, str(error))
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise FailedRunError(str(error)) from None
     raise SystemExit(code) from None
-
-
-def _say(command: str, text: str) -> None:
-    sys.stdout.flush()
-    print(f"{command}: {text}", file=sys.stderr)

@@ -10,13 +10,13 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError, guarded
+from opennmt_sd.cli.record import begin, run_folder
 from opennmt_sd.cli.trainer import (
     PLACES,
     absolute,
     data_given,
     fabric_for,
     fit,
-    run_folder,
     score_or_worst,
 )
 from opennmt_sd.cli.validate import FILES, Checks, check_mode, check_places, check_training
@@ -28,6 +28,7 @@ from opennmt_sd.lm.sample import sample as written
 from opennmt_sd.lm.task import LMTask
 from opennmt_sd.lm.vocabulary import Vocabulary
 from opennmt_sd.training import checkpoint
+from opennmt_sd.training.loop import BEST
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig) -> float | None:
+    begin(cfg)
     validate(cfg, run_folder())
     if cfg.mode == "train":
         return score_or_worst(lambda: train(cfg), "min")
@@ -199,12 +201,16 @@ def load(path: str) -> tuple[dict[str, Any], LanguageModel, Vocabulary]:
     Raises:
         CheckpointError: it cannot be read, or is not of a language model.
     """
-    state = checkpoint.read(Path(path))
-    if "vocabulary" not in state.get("constants", {}):
-        raise checkpoint.CheckpointError(f"{path} is not of a language model: it has no vocabulary")
-    vocabulary = Vocabulary(state["constants"]["vocabulary"])
-    model = model_of(OmegaConf.create(state["config"]["model"]), len(vocabulary))
-    model.load_state_dict(checkpoint.weights(state))
+    file = checkpoint.in_folder(Path(path), BEST)
+    state = checkpoint.read(file)
+    with checkpoint.understood(file):
+        if "vocabulary" not in state["constants"]:
+            raise checkpoint.CheckpointError(
+                f"{file} is not of a language model: it has no vocabulary"
+            )
+        vocabulary = Vocabulary(state["constants"]["vocabulary"])
+        model = model_of(OmegaConf.create(state["config"]["model"]), len(vocabulary))
+        model.load_state_dict(checkpoint.weights(state))
     return state, model, vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Several processes of one training: who is the first, and that it alone speaks."""
+"""Who speaks: of several processes of one training, the first alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import sys
 def is_first_process() -> bool:
     """Whether this process is the first of a training, or the only one. Before Fabric knows."""
     return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
+
+
+def say(command: str, text: str) -> None:
+    """Tell what a command has come to, on stderr."""
+    sys.stdout.flush()
+    print(f"{command}: {text}", file=sys.stderr)
 
 
 def quiet_ranks() -> None:

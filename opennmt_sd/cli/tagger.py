@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic
 from opennmt_sd.cli.errors import guarded
+from opennmt_sd.cli.record import begin, run_folder
 from opennmt_sd.cli.trainer import (
     PLACES,
     absolute,
@@ -19,7 +20,6 @@ from opennmt_sd.cli.trainer import (
     fit,
     given_data,
     overridden,
-    run_folder,
     score_or_worst,
 )
 from opennmt_sd.cli.validate import Checks, check_mode, check_places, check_training
@@ -65,6 +65,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _run(cfg: DictConfig) -> float | None:
+    begin(cfg)
     validate(cfg, run_folder())
     if cfg.mode == "train":
         return score_or_worst(lambda: train(cfg), "max")
@@ -238,7 +239,7 @@ def evaluate(cfg: DictConfig) -> float:
         The F1.
     """
     fabric = fabric_for(cfg.trainer)
-    trained = Trained.load(cfg.checkpoint)
+    trained = _trained(cfg.checkpoint)
     data = data_given(cfg.data, _data_of(cfg.checkpoint))
     if set(PLACES) & {f"data.{key}" for key in given_data()}:
         data.encoding = cfg.data.encoding  # others of these files nobody has spoken of
@@ -253,7 +254,7 @@ def evaluate(cfg: DictConfig) -> float:
 def predict(cfg: DictConfig) -> None:
     """Tag a file: CoNLL columns (a column more comes out), or plain text (spaCy tokenises it)."""
     fabric = fabric_for(cfg.trainer)
-    trained = Trained.load(cfg.checkpoint)
+    trained = _trained(cfg.checkpoint)
     fabric.to_device(trained.model)
     what = cfg.predict
     columns = columns_of(overridden(cfg.data, _data_of(cfg.checkpoint)))
@@ -274,6 +275,12 @@ def predict(cfg: DictConfig) -> None:
         )
         atomic.write_text(Path(what.html), html)
         log.info(f"{what.html}: the same, to look at")
+
+
+def _trained(path: str) -> Trained:
+    """Load a tagger; what was made by hand is refused as such."""
+    with checkpoint.understood(Path(path)):
+        return Trained.load(path)
 
 
 def _data_of(path: str) -> DictConfig:

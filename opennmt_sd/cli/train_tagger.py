@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import hydra
-
-from opennmt_sd.cli import schema_tagger
+from opennmt_sd.cli.command import reported
 from opennmt_sd.cli.ranks import quiet_ranks
 
 
 def main() -> None:
-    """The console command. Exit codes: ``opennmt_sd.cli.errors``."""
-    quiet_ranks()
-    schema_tagger.register()
-    _main()
+    """Run the console command. Exit codes: ``opennmt_sd.cli.errors``."""
+    with reported("train_tagger", "tagger"):
+        import hydra
+
+        from opennmt_sd.cli import schema_tagger
+
+        quiet_ranks()
+        schema_tagger.register()
+        hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.tagger",
+                   config_name="train_tagger")(run)()  # fmt: skip
 
 
-@hydra.main(
-    version_base="1.3", config_path="pkg://opennmt_sd.conf.tagger", config_name="train_tagger"
-)
-def _main(cfg: Any) -> float | None:
+def run(cfg: Any) -> float | None:
+    """Do what a configuration says; a sweeper reads the score."""
     from opennmt_sd.cli.tagger import run
 
     return run(cfg)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,12 +21,12 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic, ops
-from opennmt_sd.cli.errors import ConfigError
 from opennmt_sd.cli.ranks import is_first_process
-from opennmt_sd.cli.validate import FILES, Checks, check_places
+from opennmt_sd.cli.record import alone_in, run_folder, write_record
+from opennmt_sd.cli.validate import FILES, Checks, check_places, resume_source
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
-from opennmt_sd.training.loop import LAST, METRICS, Outcome, Trainer
+from opennmt_sd.training.loop import METRICS, Outcome, Trainer
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.plots import plot_curves
 from opennmt_sd.training.position import Plan
@@ -100,11 +99,6 @@ def overridden(data: DictConfig, before: DictConfig) -> DictConfig:
         if name not in given:
             merged[name] = None
     return merged
-
-
-def run_folder() -> Path:
-    """Hydra's folder of this run."""
-    return Path(HydraConfig.get().runtime.output_dir)
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:
@@ -183,7 +177,7 @@ def fit(
         What ``Trainer.run`` and ``Trainer.resume`` raise, and ``build``.
     """
     # Before other processes start: they would wait for the first one.
-    with _alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
+    with alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
         return _fit(cfg, build=build, measure=measure, places=places)
 
 
@@ -211,13 +205,15 @@ def _fit(
         may_change=(*MAY_CHANGE, *places),
         constants=constants,
     )
-    source = folder / LAST if cfg.resume == "auto" else cfg.resume and _absolute(cfg.resume)
+    source = resume_source(cfg.resume, folder)
     if source and (cfg.resume != "auto" or source.exists()):
         trainer.resume(source)
     elif source:
         log.info(f"resume=auto: there is no {source} yet, so this is the beginning")
     count = sum(parameter.numel() for parameter in task.model.parameters())
     log.info(f"{count:,} parameters; engine {ops.engine_for(fabric.device.type)}; to {folder}")
+    if fabric.is_global_zero:
+        write_record(cfg)
     outcome = trainer.run()
     if fabric.is_global_zero:
         picture = folder / "curves.png"
@@ -239,34 +235,9 @@ def score_or_worst(run: Callable[[], float], mode: str) -> float:
         return float("inf") if mode == "min" else float("-inf")
 
 
-@contextmanager
-def _alone_in(folder: Path, name: str) -> Iterator[None]:
-    """Keep a second process out of a folder; the lock goes with this one, however it ends.
-
-    Raises:
-        ConfigError: another process trains in it.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            fault = f"name={name}: another process trains in {folder} now: take another name"
-            raise ConfigError([fault]) from None
-        except OSError as error:  # some network file systems have no such locks
-            log.debug(f"{folder} is not locked: {error}")
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _logger(name: Any, node: DictConfig) -> Logger:
     try:
         return cast("Logger", instantiate(node))
     except InstantiationException as error:
         what = " ".join(str(error).splitlines()[:-1])  # the last line is the key
         raise LoggerError(f"logger.{name} cannot be made: {what}") from error
-
-
-def _absolute(path: str) -> Path:
-    return Path(to_absolute_path(path))

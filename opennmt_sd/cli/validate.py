@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
+from opennmt_sd.cli.composing import unknown_keys
 from opennmt_sd.cli.errors import ConfigError
 from opennmt_sd.cli.ranks import is_first_process
 from opennmt_sd.dropout import SPACES, TIMES
+from opennmt_sd.training.checkpoint import in_folder
 from opennmt_sd.training.loggers import TRACKERS, LoggerError, require
 from opennmt_sd.training.loop import LAST
 
@@ -32,14 +33,14 @@ ENGINES = ("auto", "naive", "portable", "cpu")
 
 
 class Checks:
-    """Gathers faults of a configuration, key by key. A missing value is one fault, told once."""
+    """Gathers faults of a configuration, key by key. A missing value is one fault."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
         self.missing = OmegaConf.missing_keys(cfg)
         self.faults = [
             f"{key}: missing; give it a value: {key}=..." for key in sorted(self.missing)
-        ] + [fault for key in cfg for fault in _unknown(str(key), cfg._get_node(key))]
+        ] + unknown_keys(cfg, HydraConfig.get().overrides.task)
 
     def value(self, key: str) -> Any:
         """The value of a dotted key; None where it is missing."""
@@ -86,21 +87,6 @@ class Checks:
         """
         if self.faults:
             raise ConfigError(self.faults)
-
-
-def _unknown(name: str, node: Any) -> list[str]:
-    """Keys that ``+`` has added where nobody reads them. (At the top they may be of use.)"""
-    schema: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
-    if not is_dataclass(schema):
-        return []
-    known = [field.name for field in fields(schema)]
-    faults = []
-    for key in map(str, node):
-        if key in known:
-            faults += _unknown(f"{name}.{key}", node._get_node(key))
-        else:
-            faults.append(f"{name}.{key}: there is no such key; use one of {', '.join(known)}")
-    return faults
 
 
 def check_training(checks: Checks, folder: Path) -> None:
@@ -152,7 +138,7 @@ def check_mode(checks: Checks, modes: Sequence[str], files: str) -> None:
     mode, source = checks.value("mode"), checks.value("checkpoint")
     if mode not in modes[1:] or "checkpoint" in checks.missing:
         return
-    if source is None:
+    if not source:
         checks.fault("checkpoint", f"mode={mode} needs the path of a {files}")
     elif not Path(source).exists():
         checks.fault("checkpoint", "there is no such file")
@@ -173,9 +159,27 @@ def check_places(checks: Checks) -> None:
             checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
 
 
+def resume_source(resume: str | None, folder: Path) -> Path | None:
+    """Give the checkpoint to go on from; None begins anew.
+
+    Args:
+        resume: the key's value.
+        folder: of the run.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        return folder / LAST
+    return in_folder(Path(to_absolute_path(resume)), LAST)
+
+
 def _check_resume(checks: Checks, folder: Path) -> None:
     resume = checks.value("resume")
-    source = Path(to_absolute_path(resume)) if resume not in (None, "auto") else None
+    if resume is not None and not resume.strip():
+        checks.fault("resume", "is empty (of a variable that is not set?): use auto, the path of a "
+                     "checkpoint, or leave it out")  # fmt: skip
+        return
+    source = resume_source(resume, folder) if resume != "auto" else None
     if source is not None and not source.exists():
         checks.fault("resume", "there is no such file; use auto, or the path of a checkpoint")
     elif checks.value("mode") != "train" or not is_first_process():

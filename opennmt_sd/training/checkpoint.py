@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,11 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a folder: name a file in it, such as {path / 'last.pt'}")
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such checkpoint{_others(path)}")
-    if not zipfile.is_zipfile(path) or not _is_whole(path):
+    if not path.is_file():  # a FIFO: to open it would wait for ever
+        raise CheckpointError(
+            f"{path} is no ordinary file: name a best.pt or last.pt that this trainer wrote"
+        )
+    if not zipfile.is_zipfile(path) or not is_whole(path):
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) is cut short, damaged or no checkpoint: its "
             f"bytes do not agree with their checksums. Take another one{_others(path)}"
@@ -82,6 +87,28 @@ def read(path: Path) -> dict[str, Any]:
             " update opennmt_sd"
         )
     return state
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Take what a checkpoint holds; whatever does not fit is one text.
+
+    Raises:
+        CheckpointError: an entry is missing or of another kind than this trainer writes.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"it has no entry {error}" if isinstance(error, KeyError) else _reason(error)
+        raise CheckpointError(
+            f"{path} does not hold what this trainer writes: {what}. It was made by hand, by "
+            "another program or another version: name a best.pt or last.pt of this one"
+        ) from error
+
+
+def in_folder(path: Path, name: str) -> Path:
+    """Give the file of this name, where a folder is named in place of a checkpoint in it."""
+    return path / name if path.is_dir() else path
 
 
 def weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -140,7 +167,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether the bytes of a file agree with the checksums of a checkpoint."""
     # torch does not look at the checksums: a flipped bit in a weight would pass.
     try:
         with zipfile.ZipFile(path) as file:
@@ -151,7 +179,8 @@ def _is_whole(path: Path) -> bool:
 
 def _others(path: Path) -> str:
     """Names the whole checkpoints beside one that does not serve."""
-    found = sorted(p.name for p in path.parent.glob("*.pt") if p != path and _is_whole(p))
+    files = (p for p in path.parent.glob("*.pt") if p != path and p.is_file())
+    found = sorted(p.name for p in files if is_whole(p))
     return f"; beside it there is {' and '.join(found)}" if found else ""
 
 

@@ -52,6 +52,13 @@ class CSV:
 
     def log(self, update: int, figures: Mapping[str, float]) -> None:
         row = {"update": update, **figures}
+        for place in range(len(self.rows) - 1, -1, -1):  # a resumed training does a part again
+            if self.rows[place]["update"] != update:
+                break
+            if self.rows[place].keys() == row.keys():
+                self.rows[place] = row
+                self._rewrite()
+                return
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]
         if new:

@@ -21,6 +21,7 @@ from torch import nn
 from opennmt_sd import atomic
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
+from opennmt_sd.training.bounded import Bounded, UnansweredError
 from opennmt_sd.training.checkpoint import CheckpointError
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
 from opennmt_sd.training.meter import Meter, check_finite
@@ -230,6 +231,11 @@ class Trainer:
             CheckpointError: it is damaged, not of this training, or without its best weights.
         """
         state = checkpoint.read(path)
+        with checkpoint.understood(path):
+            self._resume(path, state)
+        log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
+
+    def _resume(self, path: Path, state: Mapping[str, Any]) -> None:
         if "ranks" not in state:
             raise CheckpointError(
                 f"{path} holds weights and no state of a training: name a last.pt or best.pt"
@@ -244,8 +250,6 @@ class Trainer:
                     f"{at.best_update:,}, but there is no {best}: put it there"
                 )
             best = path  # holds them itself
-        if self.fabric.is_global_zero:
-            self._take_along({BEST: best, METRICS: path.parent / METRICS, LAST: path})
         self.task.model.load_state_dict(state["model"])
         self.raw_optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -256,15 +260,19 @@ class Trainer:
         self.task.load_state_dict(rank["carried"])
         self.meter.load_state_dict(rank["meter"])
         self.rng = rank["rng"]
-        log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
+        if self.fabric.is_global_zero:
+            self._take_along({BEST: best, METRICS: path.parent / METRICS, LAST: path})
 
     def _take_along(self, sources: Mapping[str, Path]) -> None:
         """What was reached and logged in another folder belongs to a training that goes on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
             here = self.folder / name
-            # A last.pt of this very folder stays until the next one is written.
-            if source.exists() and not (here.exists() and source.parent.samefile(self.folder)):
+            # A last.pt of this very folder stays until the next one is written, if it is whole.
+            keep = here.exists() and source.parent.samefile(self.folder)
+            if keep and name == LAST:
+                keep = checkpoint.is_whole(here)
+            if source.exists() and not keep:
                 atomic.copy(source, here)
 
     def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -330,11 +338,11 @@ class Trainer:
             try:
                 logger.log(self.at.updates, {"epoch": self._epochs(), **named})
             except Exception as error:
-                if isinstance(logger, CSV):
+                if not isinstance(logger, Bounded):
                     raise
                 # A server that is away for a while must not end a training of days.
                 self.loggers.remove(logger)
-                log.warning(f"{type(logger).__name__} fails and is left out from here on: {error}")
+                log.warning(f"{logger.name} fails and is left out from here on: {error}")
 
     def _epochs(self) -> float:
         """Epochs done, with their fraction."""
@@ -343,20 +351,11 @@ class Trainer:
     @contextmanager
     def _logging(self) -> Iterator[None]:
         """Loggers begin, and end however it ends."""
-        started: list[Logger] = []
+        wanted, self.loggers = self.loggers, []
         failed = True
         try:
-            for logger in self.loggers:
-                try:
-                    logger.start(self.at.updates, self.config)
-                except Exception as error:
-                    if isinstance(logger, CSV):
-                        raise  # it cannot be left out
-                    name = type(logger).__name__
-                    raise LoggerError(
-                        f"{name} cannot start: {error}. Leave it out, or mend it"
-                    ) from error
-                started.append(logger)
+            for logger in wanted:
+                self._start_logger(logger)
             yield
             failed = False
         except Stopped:
@@ -364,9 +363,32 @@ class Trainer:
             raise
         finally:
             self.progress.close()
-            for logger in started:
-                if logger in self.loggers:
+            for logger in self.loggers:
+                try:
                     logger.close(failed)
+                except Exception as error:
+                    if not isinstance(logger, Bounded):
+                        raise
+                    log.warning(f"{logger.name} cannot end its run: {error}")
+
+    def _start_logger(self, logger: Logger) -> None:
+        if isinstance(logger, CSV):  # a file of ours: it cannot be left out
+            logger.start(self.at.updates, self.config)
+            self.loggers.append(logger)
+            return
+        bounded = Bounded(logger)
+        try:
+            bounded.start(self.at.updates, self.config)
+        except UnansweredError as error:
+            log.warning(
+                f"{bounded.name} is left out: {error}. Is its server away? {METRICS} has all of it"
+            )
+        except Exception as error:
+            raise LoggerError(
+                f"{bounded.name} cannot start: {error}. Leave it out, or mend it"
+            ) from error
+        else:
+            self.loggers.append(bounded)
 
 
 @contextmanager

@@ -26,6 +26,28 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
         self.code = 128 + number
 
 
+_noted = 0  # outside of trainings, in a process that makes several: see take_note
+
+
+def take_note() -> None:
+    """Let a signal outside of a training end the next one at its beginning.
+
+    For a process that makes one training after another beside others: its death would end them.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _note)
+
+
+def noted() -> int:
+    """Give the number of the signal that came outside of a training or ended one; 0 is none."""
+    return _noted
+
+
+def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    global _noted  # noqa: PLW0603 - a signal is to the process
+    _noted = _noted or number
+
+
 class EvaluationInterrupted(BaseException):
     """Ends an evaluation. Not an ``Exception``: nothing on the way may swallow it."""
 
@@ -41,7 +63,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = _noted
         self._evaluating = False
         self._before: dict[int, Any] = {}
 
@@ -58,6 +80,8 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            if handler is _note and self.received:
+                _note(self.received, None)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.received and number == signal.SIGINT:
