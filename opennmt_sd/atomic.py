@@ -41,8 +41,10 @@ def writer(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
             shutil.copymode(path, partial)
         os.replace(partial, path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say
+            error.filename = str(path)
         raise
 
 

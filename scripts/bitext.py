@@ -119,6 +119,7 @@ def main(bitext: Bitext, *, description: str | None, out: str, argv: list[str] |
         if args.out.resolve() == args.source.resolve():
             raise SourceError(f"--out {args.out} is SOURCE itself: give another folder")
         files = bitext.read(args.source)
+        preparing.apart((args.out / name for name in files), *args.source.iterdir())
         args.out.mkdir(parents=True, exist_ok=True)
         for name, sentences in files.items():
             preparing.write_lines(args.out / name, sentences)

@@ -86,13 +86,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.subset and (not args.glove or args.subset.suffix != ".xz"):
         parser.error("--subset needs --glove, and a name that ends in .xz")
-    if args.subset and args.subset.resolve() in (
-        args.glove.resolve(),
-        *((args.folder / name).resolve() for name in SIZES),
-    ):
-        parser.error(f"--subset {args.subset} is one of the files that are read: take another name")
 
     def prepare() -> None:
+        if args.subset:
+            preparing.apart([args.subset], args.glove, *(args.folder / name for name in SIZES))
         corpora = check(args.folder)
         for corpus in corpora:
             print(f"{corpus.name}: {len(corpus.sentences):,} sentences, {corpus.words:,} words")

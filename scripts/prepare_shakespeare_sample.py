@@ -82,6 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def prepare() -> None:
         parts = split(speeches(args.source))
+        preparing.apart((args.out / f"{name}.txt" for name in parts), args.source)
         args.out.mkdir(parents=True, exist_ok=True)
         for name, lines in parts.items():
             path = args.out / f"{name}.txt"

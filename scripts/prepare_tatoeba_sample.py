@@ -138,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def prepare() -> None:
+        outputs = (args.out / f"{name}.{side}" for name in SIZES for side in ("de", "en"))
+        preparing.apart(outputs, args.source)
         cut = sample(read_pairs(args.source))
         args.out.mkdir(parents=True, exist_ok=True)
         for name, pairs in cut.items():

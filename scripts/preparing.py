@@ -35,6 +35,19 @@ def run(work: Callable[[], None], *faults: type[Exception]) -> int:
     return 0
 
 
+def apart(outputs: Iterable[Path], *inputs: Path) -> None:
+    """Refuse to write over what is read, whatever its name is there.
+
+    Raises:
+        SourceError: an output is one of the inputs.
+    """
+    for output in outputs:
+        for source in inputs:
+            there = output.exists() and source.exists()
+            if output.samefile(source) if there else output.resolve() == source.resolve():
+                raise SourceError(f"{output} would be written over {source}: take another name")
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write `lines` to `path`, all or nothing."""
     with atomic.writer(path, "w", encoding="utf-8", newline="\n") as file:

@@ -46,8 +46,9 @@ def test_it_is_on_the_disk_before_it_takes_the_name(path: Path, monkeypatch) -> 
 
 
 def test_a_full_disk(path: Path, small_files) -> None:
-    with small_files(100), pytest.raises(OSError, match="File too large"):
+    with small_files(100), pytest.raises(OSError, match="File too large") as error:
         atomic.write_text(path, "x" * 1000)
+    assert error.value.filename == str(path)
     assert path.read_text() == "before"
     assert os.listdir(path.parent) == ["file"]
 

@@ -148,6 +148,48 @@ def test_installed_wheel_trains_a_language_model(environment: Environment) -> No
     assert (environment.folder / "runs" / "lm" / "run" / "best.pt").is_file()
 
 
+THEIR_MAIN = """
+import hydra
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg):
+    print(cfg.get("mine"), cfg.model.hidden, cfg.optim.lr, cfg.optim.schedule.name,
+          cfg.get("trainer", {}).get("epochs"), type(cfg).__name__)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("defaults", "override", "expected"),
+    [
+        # A model and an optimizer alone.
+        ("[{model: zaremba_small}, {optim: adam}]", "optim.lr=7", "1 200 7 constant None"),
+        # An experiment over groups of their choice.
+        (
+            "[{model: awd_lstm}, {optim: adam}, {data: ptb}]", "+experiment=zaremba_medium",
+            "1 650 1.0 step_down 39",
+        ),
+        # A whole training, typed, with any experiment.
+        ("[opennmt_sd_lm, _self_]", "experiment=gal_large", "1 1500 1.0 step_down 55"),
+        ("[opennmt_sd_tagger, _self_]", "experiment=ma_hovy", "1 200 0.015 inverse 50"),
+        # Theirs, on top of ours.
+        ("[opennmt_sd_lm, _self_]", "experiment=theirs", "1 650 3.5 step_down 39"),
+    ],
+)  # fmt: skip
+def test_another_hydra_project_uses_what_the_wheel_brings(
+    environment: Environment, defaults: str, override: str, expected: str
+) -> None:
+    pytest.importorskip("hydra", reason="hydra-core is not installed")
+    conf = environment.folder / "conf"
+    (conf / "experiment").mkdir(parents=True, exist_ok=True)
+    (environment.folder / "theirs.py").write_text(THEIR_MAIN)
+    (conf / "config.yaml").write_text(f"defaults: {defaults}\nmine: 1\n")
+    (conf / "experiment" / "theirs.yaml").write_text(
+        "# @package _global_\ndefaults: [zaremba_medium]\noptim: {lr: 3.5}\n"
+    )
+    done = environment.run("theirs.py", override)
+    assert done.stdout == f"{expected} DictConfig\n", done.stderr
+
+
 def test_python_start_loads_nothing_but_the_finder(environment: Environment) -> None:
     code = "import os, site, sys; print(*sys.modules)"
     started = set(environment.run("-c", code).stdout.split())

@@ -27,12 +27,14 @@ def reported(command: str, task: str) -> Iterator[None]:
     """
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and prints none
+    os.environ.setdefault("SQLALCHEMY_SILENCE_UBER_WARNING", "1")  # of optuna 2, in a search
     logging.raiseExceptions = False  # a log on a full disk: no traceback for each line
+    number = 0
     try:
         try:
             yield
         finally:
-            _end_sweep()
+            number = _end_sweep()
     except KeyboardInterrupt:
         _end(command, "stopped by SIGINT; no training was running, and nothing is lost", 130)
     except ModuleNotFoundError as error:
@@ -43,7 +45,7 @@ def reported(command: str, task: str) -> Iterator[None]:
     except Exception as error:
         if before == "1":
             raise
-        _explained(command, task, error)
+        _explained(command, task, error, number)
         raise
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -52,15 +54,22 @@ def reported(command: str, task: str) -> Iterator[None]:
         logging.raiseExceptions = True
 
 
-def _end_sweep() -> None:
+def _end_sweep() -> int:
+    """Close a sweep, if there was one; give the number of the signal that has stopped it."""
     module: Any = sys.modules.get("opennmt_sd.cli.sweep")  # Hydra imports it, with our callback
-    if module and (sweep := module.Sweep.current):
-        module.Sweep.current = None
-        sweep.end()
+    if not module or not (sweep := module.Sweep.current):
+        return 0
+    module.Sweep.current = None
+    sweep.end()
+    return int(sweep.received)
 
 
-def _explained(command: str, task: str, error: Exception) -> None:
-    """End with a text, where the error is one that is foreseen."""
+def _explained(command: str, task: str, error: Exception, number: int) -> None:
+    """End with a text, where the error is one that is foreseen.
+
+    Args:
+        number: of the signal that has stopped a sweep, or 0.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -68,7 +77,12 @@ def _explained(command: str, task: str, error: Exception) -> None:
     from opennmt_sd.cli.errors import ConfigError, FailedRunError, StoppedRunError, written
 
     if isinstance(error, StoppedRunError):
-        _end(command, f"{error}. Go on from there with resume=auto and the same name", error.code)
+        _end(
+            command,
+            "the sweep is stopped, and what its runs have reached is written; the same command "
+            "goes on with resume=auto and the same name",
+            128 + number if number else error.code,
+        )
     if isinstance(error, FailedRunError):
         _end(command, "a run of the sweep has failed; what it said stands above", 1)
     if isinstance(error, ConfigError):

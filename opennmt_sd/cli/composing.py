@@ -21,7 +21,12 @@ TASKS: dict[str, tuple[str, str, type[schema.RunConfig]]] = {
     "lm": ("opennmt_sd_train_lm", "the language model", schema.LMConfig),
     "tagger": ("opennmt_sd_train_tagger", "the tagger", schema_tagger.TaggerRunConfig),
 }
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Boolean": "true or false",
+    "Bool": "true or false",
+}
 PACKAGES = {
     "hydra/launcher/joblib": "'opennmt_sd[sweep]'",
     "hydra/sweeper/optuna": "'opennmt_sd[sweep]'",
@@ -51,8 +56,8 @@ def fault(error: Exception, task: str) -> str:
         if isinstance(cause, ConfigKeyError | AttributeError) and given:
             return unknown_key(given, TASKS[task][2], task)
         if isinstance(cause, ValidationError):
-            kind = re.search(r"could not be converted to (\w+)", str(cause))
-            rule = KINDS.get(kind[1], kind[1]) if kind else ""
+            kind = re.search(r"(?:could not be converted to|is not a valid) (\w+)", str(cause))
+            rule = KINDS.get(kind[1].capitalize(), kind[1]) if kind else ""
             what = f"must be {rule}" if rule else str(cause).splitlines()[0]
             return f"{given or cause.full_key}: {what}"
     if isinstance(error, OmegaConfBaseException):  # while a value is read
@@ -129,9 +134,7 @@ def _missing(name: str, options: Iterable[str], task: str) -> str:
         return f"{given}: its package is missing: pip install {PACKAGES[name]}"
     for other, (command, what, _) in TASKS.items():
         if other != task and _file(other, name).is_file():
-            return (
-                f"{given}: is of {what}: {command} {given}. Here there are {', '.join(options)}"
-            )
+            return f"{given}: is of {what}: {command} {given}. Here there are {', '.join(options)}"
     if not options:
         return f"{given}: there is no such file"
     near = get_close_matches(option, list(options), n=1)
@@ -143,15 +146,19 @@ def _file(task: str, name: str) -> Path:
     return Path(opennmt_sd.conf.__path__[0], task, f"{name}.yaml")
 
 
-def unknown_keys(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
+def unknown_keys(cfg: DictConfig, run: Any) -> list[str]:
     """Find keys that ``+`` or a YAML file has added where nobody reads them, a line each.
 
-    At the top what ``+`` adds may be of use to others.
+    At the top what ``+`` adds may be of use, and all of it in another project's configuration.
 
     Args:
-        overrides: those of the command line.
+        run: Hydra's own node.
     """
-    added = {word.lstrip("+").partition("=")[0] for word in overrides if word.startswith("+")}
+    added = {word.lstrip("+").partition("=")[0] for word in run.overrides.task if word[:1] == "+"}
+    ours = any(
+        source.provider == "main" and source.path.startswith("opennmt_sd.conf")
+        for source in run.runtime.config_sources
+    )
     faults = []
 
     def look(node: Any, prefix: str) -> None:
@@ -163,7 +170,7 @@ def unknown_keys(cfg: DictConfig, overrides: Iterable[str]) -> list[str]:
             full = f"{prefix}{key}"
             if key in there:
                 look(node._get_node(key), f"{full}.")
-            elif prefix or full not in added:
+            elif prefix or (ours and full not in added):
                 near = get_close_matches(key, there, n=1)
                 meant = f"did you mean {prefix}{near[0]}? There are" if near else "use one of"
                 faults.append(f"{full}: there is no such key; {meant} {', '.join(there)}")

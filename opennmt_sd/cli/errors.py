@@ -16,6 +16,7 @@ signal ends the sweep, when all that run have written their checkpoints.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -74,6 +75,7 @@ def guarded(
     apart = multiprocessing.parent_process() is not None  # a run of a sweep, beside others
     if apart:
         take_note()
+        _number_lines()
         if number := noted():
             raise StoppedRunError("stopped before it began", 128 + number)
     try:
@@ -91,6 +93,14 @@ def guarded(
         _fail(command, error, 1)
     except OSError as error:
         _fail(command, OSError(written(error)), 1)
+
+
+def _number_lines() -> None:
+    """Say in each line on the console of which run of a sweep it is."""
+    lines = logging.Formatter(f"[%(asctime)s] #{HydraConfig.get().job.num} %(message)s", "%H:%M:%S")
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setFormatter(lines)
 
 
 def written(error: OSError) -> str:

@@ -77,6 +77,8 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     check_training(checks, folder)
     check_mode(checks, MODES, "best.pt or last.pt")
     checks.choice("split", SPLITS)
+    if checks.value("direction") != "minimize":
+        checks.fault("direction", "perplexity is better when lower: minimize")
     checks.choice("optim.reduction", REDUCTIONS)
     checks.counts("data.batch_size", "data.unroll", "data.eval_batch_size", "data.test_batch_size")
     checks.counts("sample.words", "sample.top_k", least=0)

@@ -88,6 +88,8 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     check_training(checks, folder)
     check_mode(checks, MODES, "tagger.pt or best.pt")
     checks.choice("split", SPLITS)
+    if checks.value("direction") != "maximize":
+        checks.fault("direction", "F1 is better when higher: maximize")
     checks.choice("optim.reduction", REDUCTIONS)
     checks.choice("predict.format", files.KINDS)
     checks.counts("data.batch_size", "data.eval_batch_size")

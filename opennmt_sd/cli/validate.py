@@ -40,7 +40,7 @@ class Checks:
         self.missing = OmegaConf.missing_keys(cfg)
         self.faults = [
             f"{key}: missing; give it a value: {key}=..." for key in sorted(self.missing)
-        ] + unknown_keys(cfg, HydraConfig.get().overrides.task)
+        ] + unknown_keys(cfg, HydraConfig.get())
 
     def value(self, key: str) -> Any:
         """The value of a dotted key; None where it is missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 from typing import Any
@@ -22,7 +23,8 @@ class Progress:
 
     def __init__(self, *, unit: str, shown: bool) -> None:
         self.unit, self.shown = unit, shown
-        self.live = shown and sys.stderr.isatty()
+        # Processes side by side (of a sweep) would write over each other's bars.
+        self.live = shown and sys.stderr.isatty() and multiprocessing.parent_process() is None
         self.bar: Any = None
         self.said = time.monotonic()
 

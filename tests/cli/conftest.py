@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,3 +38,33 @@ def call(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Done]:
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A corpus of 12 different words: 120 words to train on, so 12 batches an epoch."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, lines in (("train", 20), ("valid", 4), ("test", 4)):
+        words = [f"w{i}" for i in random.Random(lines).choices(range(11), k=5 * lines)]
+        rows = (" ".join(words[5 * k : 5 * k + 5]) for k in range(lines))
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def lm(call, text) -> Callable[..., Done]:
+    """``lm(*overrides)``: the language model's command beside the corpus ``text``."""
+    from opennmt_sd.cli.train_lm import main
+
+    return lambda *overrides: call(main, *overrides)
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides of a training of two updates on that corpus, in the folder ``runs/lm/run``."""
+    return (
+        "data.path=text", "data.batch_size=2", "data.unroll=5", "data.eval_batch_size=2",
+        "model.embedding=8", "model.hidden=8", "sample.words=3", "trainer.accelerator=cpu",
+        "trainer.max_updates=2", "name=run",
+    )  # fmt: skip

@@ -74,17 +74,22 @@ def test_subset_needs_vectors(script: ModuleType, capsys: pytest.CaptureFixture[
     assert "--subset needs --glove" in capsys.readouterr().err
 
 
-def test_subset_does_not_replace_what_it_reads(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("link", [False, True])
+def test_the_subset_is_not_written_over_an_input(
+    script: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str], link: bool
 ) -> None:
-    vectors = tmp_path / "glove.xz"
-    vectors.write_bytes(b"as it was")
-    with pytest.raises(SystemExit):
-        script.main(
-            [str(tmp_path), "--glove", str(vectors), "--subset", f"{tmp_path}/x/../glove.xz"]
-        )
-    assert "is one of the files that are read: take another name" in capsys.readouterr().err
-    assert vectors.read_bytes() == b"as it was"
+    vectors, out = folder / "glove.xz", folder / "out.xz"
+    vectors.write_bytes(b"vectors")
+    if link:
+        out.hardlink_to(vectors)
+    else:
+        (folder / "x").mkdir()
+        out = folder / "x" / ".." / "glove.xz"
+    assert script.main([str(folder), "--glove", str(vectors), "--subset", str(out)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {out} would be written over {vectors}: take another name\n"
+    )
+    assert vectors.read_bytes() == b"vectors"
 
 
 @pytest.mark.skipif(not (DATA / "conll2003").exists(), reason=f"{DATA / 'conll2003'} is not there")

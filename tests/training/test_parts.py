@@ -6,6 +6,8 @@ import builtins
 import math
 import random
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from opennmt_sd.training import seeds
+from opennmt_sd.training import bounded, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.loggers import CSV, LoggerError, MLflow, TensorBoard, WandB, read_csv
 from opennmt_sd.training.loop import METRICS
@@ -157,6 +159,19 @@ def test_no_batches(run) -> None:
     part.task.batches = lambda epoch: []
     with pytest.raises(ValueError, match="the training data are none, or others than before"):
         part.go()
+
+
+def test_what_a_resumed_training_does_again_stands_once_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    for _ in range(2):
+        logger = CSV(path)
+        logger.start(2, {})
+        logger.log(2, {"train/loss": 1.5})
+        logger.log(2, {"valid/loss": 2})
+        logger.log(2, {"test/loss": 3})
+    assert path.read_text() == (
+        "update,train/loss,valid/loss,test/loss\n2,1.5,,\n2,,2,\n2,,,3\n"
+    )
 
 
 def test_csv_takes_new_columns_and_forgets_what_is_void(tmp_path: Path) -> None:
@@ -332,6 +347,39 @@ def test_a_tracker_that_cannot_start_is_told_before_the_first_update(run) -> Non
         part.go()
     assert str(error.value) == "Away cannot start: server away. Leave it out, or mend it"
     assert part.task.seen == []
+
+
+class Silent(Away):
+    """A tracker whose server gives no answer."""
+
+    def _do(self, what: str) -> None:
+        self.calls.append((what, threading.current_thread().name))
+        if what == self.at:
+            threading.Event().wait(60)
+
+
+@pytest.mark.parametrize("at", ["start", "log", "close"])
+def test_a_tracker_that_does_not_answer_is_left_out(run, caplog, monkeypatch, at) -> None:
+    monkeypatch.setattr(bounded, "LIMIT", 0.2)
+    monkeypatch.setattr(bounded, "LAST_LIMIT", 0.2)
+    whole = run("whole", epochs=1)
+    whole.go()
+    part = run("a", epochs=1)
+    tracker = Silent(at)
+    part.trainer.loggers.append(tracker)
+    began = time.monotonic()
+    part.go()
+    assert time.monotonic() - began < 30
+    assert part.rows() == whole.rows()
+    texts = {
+        "start": "Silent is left out: no answer within 0 s. Is its server away? metrics.csv has "
+        "all of it",
+        "log": "Silent fails and is left out from here on: no answer within 0 s",
+        "close": "Silent cannot end its run: no answer within 0 s",
+    }
+    assert [m for m in caplog.messages if "Silent" in m] == [texts[at]]
+    assert tracker.calls[-1][0] == at
+    assert {thread for _, thread in tracker.calls} == {"Silent"}  # MLflow's run is of a thread
 
 
 @pytest.mark.parametrize("score", ["loss", "f1"])
