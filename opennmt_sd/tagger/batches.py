@@ -44,7 +44,7 @@ class Batch(NamedTuple):
         return len(self.order)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same, on another device; ``sizes`` stays on the CPU, where packing wants it."""
+        """Return the same on another device; ``sizes`` stays on the CPU, where packing wants it."""
         if self.words.device == torch.device(device):
             return self
         return self._replace(
@@ -97,7 +97,7 @@ class Encoded:
     def batch(
         self, chosen: Sequence[int], unknown: tuple[float, np.random.Generator] | None = None
     ) -> Batch:
-        """The batch of these sentences, in order of length.
+        """Return the batch of these sentences, in order of length.
 
         Args:
             unknown: a rate, and what to draw from: so often a rare word stands in for the
@@ -140,7 +140,7 @@ class _Packing:
 def plan(
     lengths: Sequence[int], size: int, *, seed: int, epoch: int, rank: int = 0, ranks: int = 1
 ) -> list[list[int]]:
-    """Which sentences make which batch of an epoch, for one rank.
+    """Return which sentences make which batch of an epoch, for one rank.
 
     Shuffled; then sorted by length within buckets of :data:`BUCKET` batches and cut, so that a
     batch holds like lengths; then the batches are shuffled. All ranks get as many batches: where
@@ -183,7 +183,7 @@ class EpochBatches(Sequence[Batch]):
 
 
 def in_order(encoded: Encoded, size: int, words: int = 8192) -> Iterator[Batch]:
-    """Every sentence once, longest first: for scores and predictions.
+    """Give every sentence once, longest first: for scores and predictions.
 
     Args:
         size: at most so many sentences a batch.

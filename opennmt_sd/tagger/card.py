@@ -14,7 +14,7 @@ from opennmt_sd.tagger.model import TaggerConfig
 from opennmt_sd.tagger.scores import Scores
 from opennmt_sd.tagger.trained import Trained
 
-PLACES = {
+DROPPED = {
     "input_dropout": "input of the LSTM",
     "dropout": "between its layers",
     "recurrent_dropout": "h before weight_hh",
@@ -49,7 +49,7 @@ class Card:
     config: str
 
     def __str__(self) -> str:
-        """Markdown."""
+        """Return the card as Markdown."""
         vocabulary, model = self.trained.vocabulary, self.trained.model
         types = ", ".join(map(_plain, self.trained.types))
         parts = [
@@ -111,7 +111,7 @@ def _scores(split: str, scores: Scores) -> str:
 
 def _model(config: TaggerConfig) -> str:
     drops = []
-    for name, place in PLACES.items():
+    for name, place in DROPPED.items():
         pattern: DropoutPattern = getattr(config, name)
         if pattern.active and (name != "dropout" or config.layers > 1):
             drops.append(f"{place} {pattern.p:g} ({CASES[pattern.space, pattern.time]})")
@@ -134,12 +134,12 @@ def _model(config: TaggerConfig) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
+    """Return text in a form that Markdown and HTML show as it is."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", escape(text, quote=False))
 
 
 def _code(text: str) -> str:
-    """A name in code letters, in a table too."""
+    """Return a name in code letters, for a table too."""
     ticks = "`" * (_longest(text) + 1)
     blank = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{ticks}{blank}{text}{blank}{ticks}".replace("|", "\\|").replace("\n", " ")
@@ -151,7 +151,7 @@ def _yaml(text: str) -> str:
 
 
 def _longest(text: str) -> int:
-    """The longest run of backticks."""
+    """Return the length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)
 
 

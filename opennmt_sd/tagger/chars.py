@@ -56,7 +56,7 @@ class CharCNN(nn.Module):
         self.convolution = nn.Conv1d(dim, width, window, padding=self.reach)
 
     def layout(self, words: list[Ids]) -> tuple[Tensor, ...]:
-        """The characters in one row with the gaps, where in it the characters are, and lengths."""
+        """Return the characters in one row with gaps, where they are in it, and word lengths."""
         lengths = np.array([len(word) for word in words])
         word = np.repeat(np.arange(len(words)), lengths)  # [N]
         places = np.arange(len(word)) + word * self.reach
@@ -91,7 +91,7 @@ class CharLSTM(nn.Module):
         self.lstm = nn.LSTM(dim, width // 2, bidirectional=True)
 
     def layout(self, words: list[Ids]) -> tuple[Tensor, ...]:
-        """Packed characters and sizes, and where in the packed order each word is."""
+        """Return packed characters and sizes, and where in the packed order each word is."""
         lengths = np.array([len(word) for word in words])
         order = np.argsort(-lengths, kind="stable")
         steps = np.arange(lengths.max())[:, None]

@@ -85,7 +85,7 @@ class Table:
     width: int
 
     def __str__(self) -> str:
-        """Where words and tags are, for a log."""
+        """Say where words and tags are, for a log."""
         words = f"words in column {self.word + 1}"
         if self.numbered and self.word:
             words += " (the first holds running numbers)"
@@ -98,7 +98,7 @@ class Table:
 
     @property
     def documents(self) -> int:
-        """How many lines begin a document."""
+        """Count the lines that begin a document."""
         return sum(line.kind == DOCUMENT for line in self.lines)
 
     def sentences(self) -> Iterator[list[Line]]:
@@ -141,7 +141,7 @@ class Table:
         return text
 
     def _others(self) -> list[int]:
-        """Further columns that hold tags, from 1."""
+        """Return further columns that hold tags, counted from 1."""
         rows = [line.cells for line in self.lines if line.kind == ROW]
         columns = [list(column) for column in zip(*rows)]
         return [

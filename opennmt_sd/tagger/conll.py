@@ -51,7 +51,7 @@ class Corpus:
 
     @property
     def words(self) -> int:
-        """How many words it has."""
+        """Count its words."""
         return sum(len(sentence.words) for sentence in self.sentences)
 
     def in_scheme(self, scheme: str) -> list[list[str]]:

@@ -34,7 +34,7 @@ class Corpora:
 
     @classmethod
     def folder(cls, path: Path | str | None = None, columns: Columns | None = None) -> Corpora:
-        """From a folder with the files of one of :data:`LAYOUTS`; None is the WNUT-17 sample.
+        """Read a folder with the files of one of :data:`LAYOUTS`; None is the WNUT-17 sample.
 
         Raises:
             ConllError: it holds none of the layouts, or what :meth:`files` raises.
@@ -58,7 +58,7 @@ class Corpora:
         *,
         columns: Columns | None = None,
     ) -> Corpora:
-        """From three files, each of a tag scheme of its own; ``columns``: how they are read.
+        """Read three files, each in a tag scheme of its own; ``columns``: how they are read.
 
         Raises:
             ConllError: a broken file, or training data without an entity.
@@ -91,7 +91,7 @@ class Corpora:
         lower: bool = True,
         digits: bool = False,
     ) -> Vocabulary:
-        """Of the training data, and of the words that have a vector.
+        """Build the vocabulary of the training data and of the words that have a vector.
 
         Raises:
             ValueError: an unknown scheme.
@@ -115,14 +115,14 @@ def _types(corpus: Corpus) -> dict[str, int]:
 
 
 def read_vectors(path: Path | str, dim: int) -> glove.Vectors:
-    """GloVe's vectors; see :func:`opennmt_sd.tagger.glove.read`."""
+    """Read GloVe's vectors; see :func:`opennmt_sd.tagger.glove.read`."""
     vectors = glove.read(path, dim)
     log.info("%s: %s vectors of %d numbers", path, f"{len(vectors):,}", dim)
     return vectors
 
 
 def coverage(corpus: Corpus, vocabulary: Vocabulary, vectors: Mapping[str, Any]) -> float:
-    """The share of a corpus's words, each time they occur, that have a pretrained vector."""
+    """Return the share of a corpus's words, each time they occur, with a pretrained vector."""
     found = sum(
         normalise(word, vocabulary.lower, vocabulary.digits) in vectors
         for sentence in corpus.sentences

@@ -10,7 +10,7 @@ from opennmt_sd.tagger.vocabulary import Vocabulary
 def decode(
     model: Tagger, vocabulary: Vocabulary, encoded: Encoded, batch_size: int
 ) -> list[list[str]]:
-    """The best tags of every sentence, in batches of like length; the model's mode is kept."""
+    """Return the best tags of every sentence, in batches of like length; the mode is kept."""
     found: list[list[str]] = [[] for _ in encoded.lengths]
     device = next(model.parameters()).device
     training = model.training

@@ -21,7 +21,7 @@ KINDS = ("auto", "conll", "text")
 
 @dataclass(frozen=True)
 class Tagged:
-    """What was read and said.
+    """What was read, and what the tagger found in it.
 
     Attributes:
         text: CoNLL columns, the predicted tag last.
@@ -37,7 +37,7 @@ class Tagged:
 
 
 def is_text(path: Path, kind: str, columns: Columns | None = None) -> bool:
-    """Tell whether a file is read as plain text."""
+    """Return whether a file is read as plain text."""
     return kind == "text" or (
         kind == "auto" and path.suffix == ".txt" and not _is_tagged(path, columns)
     )
@@ -106,7 +106,7 @@ def _tags(
 
 
 def _is_tagged(path: Path, columns: Columns | None) -> bool:
-    """Tell whether all of it is rows, two at least, each with a tag."""
+    """Return whether all of it is rows, two at least, each with a tag."""
     try:
         table = read_table(path, columns)
     except ConllError:
@@ -115,7 +115,7 @@ def _is_tagged(path: Path, columns: Columns | None) -> bool:
 
 
 def _gold(table: Table) -> tuple[list[list[str]] | None, str]:
-    """The tags of a file and their scheme; None where it holds none.
+    """Return the tags of a file and their scheme; None where it holds none.
 
     Tags that fit no scheme are no obstacle: only words are needed, and conlleval reads any tags.
     """

@@ -19,11 +19,11 @@ HEADS = ("crf", "softmax")
 
 class Head(Protocol):
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
-        """The negative log-likelihood of ``tags [R]``, in nats, summed over the sentences."""
+        """Return the negative log-likelihood of ``tags [R]`` in nats, summed over sentences."""
         ...
 
     def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
-        """The best tags: ``[R]``."""
+        """Return the best tags, ``[R]``."""
         ...
 
 
@@ -92,22 +92,22 @@ class CRFHead(torchcrf.CRF):
 
 
 def head(kind: str, tags: int) -> Any:
-    """The head of a kind of :data:`HEADS` for so many tags."""
+    """Make the head of a kind of :data:`HEADS` for so many tags."""
     return CRFHead(tags) if kind == "crf" else SoftmaxHead()
 
 
 def _wide(rows: Tensor) -> Tensor:
-    """Sums over paths need more than half precision."""
+    """Return scores in at least float32: sums over paths need more than half precision."""
     return rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
 
 
 def _alive(sizes: Tensor) -> Tensor:
-    """``[T, B]``: whether sentence b has a t-th word."""
+    """Return whether sentence b has a t-th word: bool ``[T, B]``."""
     return torch.arange(int(sizes[0])) < sizes.unsqueeze(1)
 
 
 def _padded(rows: Tensor, alive: Tensor) -> Tensor:
-    """``[R, ..]`` to ``[T, B, ..]``; both are ordered by step, so only the gaps are filled in."""
+    """Fill gaps: ``[R, ..]`` to ``[T, B, ..]``, both ordered by step."""
     if rows.shape[0] == alive.numel():
         return rows.unflatten(0, alive.shape)
     padded = rows.new_zeros(*alive.shape, *rows.shape[1:])

@@ -98,7 +98,7 @@ class TaggerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaggerConfig:
-        """What :meth:`to_dict` gave; a pattern may also be a bare rate."""
+        """Make one from what :meth:`to_dict` gave; a pattern may also be a bare rate."""
 
         def read(name: str, value: Any) -> Any:
             if not name.endswith("dropout") or name == "char_dropout":
@@ -130,7 +130,7 @@ class WordEmbedding(nn.Module):
         nn.init.uniform_(self.weight, -math.sqrt(3 / dim), math.sqrt(3 / dim))
 
     def forward(self, words: Tensor) -> Tensor:
-        """``[R]`` to ``[R, E]``."""
+        """Look up words: ``[R]`` to ``[R, E]``."""
         trained = self.weight.shape[0]
         if self.training or not len(self.unseen):  # training data hold no unseen word
             return F.embedding(words, self.weight)
@@ -176,13 +176,13 @@ class Tagger(nn.Module):
         initialise(self)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The negative log-likelihood of the batch's tags, in nats, summed over its sentences."""
+        """Return the negative log-likelihood of the batch's tags in nats, summed over sentences."""
         if batch.tags is None:
             raise ValueError("the batch has no tags: a loss needs them; use decode for new text")
         return self.head.nll(self.scores(batch), batch.tags, batch.sizes)
 
     def scores(self, batch: Batch) -> Tensor:
-        """``[R, K]``."""
+        """Return the scores of every tag, ``[R, K]``."""
         x = self.words(batch.words)  # [R, E]
         if self.chars.width:
             spelled = self.chars(*batch.chars)  # [W, F]
@@ -195,12 +195,12 @@ class Tagger(nn.Module):
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
-        """The best tags' numbers: int64 ``[R]``, in the batch's order of rows."""
+        """Return the best tags' numbers: int64 ``[R]``, in the batch's order of rows."""
         return self.head.decode(self.scores(batch), batch.sizes)
 
 
 def char_encoder(config: TaggerConfig, count: int) -> Any:
-    """The character encoder of a config, for ``count`` characters."""
+    """Make the character encoder of a config, for ``count`` characters."""
     if config.chars == "none":
         return NoChars()
     shape = count, config.char_dim, config.char_width
@@ -210,7 +210,10 @@ def char_encoder(config: TaggerConfig, count: int) -> Any:
 
 
 def initialise(model: nn.Module) -> None:
-    """Glorot-uniform matrices; biases zero, but 1 for forget gates (Ma and Hovy, section 3.2)."""
+    """Draw matrices (Glorot, uniform); set biases to 0, those of forget gates to 1.
+
+    Source: Ma and Hovy 2016, section 3.2.
+    """
     for name, parameter in model.named_parameters():
         kind, _, _ = name.partition(".")
         if kind in ("words", "head"):

@@ -68,7 +68,7 @@ def read_table(path: Path | str, columns: Columns | None = None) -> Table:
 
 
 def _special(line: Line, word: int, numbered: bool) -> Line:
-    """What looks like a row, but is none."""
+    """Return a line as what it is, where it only looks like a row."""
     if line.cells[word] == DOCSTART:
         return line._replace(kind=DOCUMENT, cells=[])
     if numbered and word and NO_WORD.fullmatch(line.cells[0]):
@@ -77,7 +77,7 @@ def _special(line: Line, word: int, numbered: bool) -> Line:
 
 
 def _lines(path: Path, raw: Iterable[str], comment: str | None) -> tuple[list[Line], int]:
-    """All lines, and how many columns the rows have."""
+    """Return all lines, and how many columns the rows have."""
     lines: list[Line] = []
     first: tuple[int, int] | None = None  # line and columns of the first row
     separator = " "
@@ -119,7 +119,7 @@ def _remark(text: str, comment: str | None) -> str:
 
 
 def _numbered(raw: Sequence[str]) -> bool:
-    """Whether the first column counts the words, from 0 or 1 in each sentence or through the file.
+    """Return whether the first column counts words, from 0 or 1 in a sentence or through the file.
 
     A column of numbers beside one of tags alone is a column of words.
     """
@@ -149,7 +149,7 @@ def _numbered(raw: Sequence[str]) -> bool:
 
 
 def _column(path: Path, name: str, column: int, width: int) -> int:
-    """A column's number, counted from 0."""
+    """Return a column's number, counted from 0."""
     if not width or -width <= column <= width:
         return column - 1 if column > 0 else max(width + column, 0)
     raise ConllError(

@@ -53,12 +53,12 @@ class PlainTagger(nn.Module):
         initialise(self)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The negative log-likelihood of the batch's tags, in nats, summed over its sentences."""
+        """Return the negative log-likelihood of the batch's tags in nats, summed over sentences."""
         assert batch.tags is not None
         return self.head.nll(self.scores(batch), batch.tags, batch.sizes)
 
     def scores(self, batch: Batch) -> Tensor:
-        """``[R, K]``."""
+        """Return the scores of every tag, ``[R, K]``."""
         x = self.words(batch.words)
         if self.chars.width:
             x = torch.cat([x, F.embedding(batch.spelling, self.chars(*batch.chars))], 1)
@@ -70,5 +70,5 @@ class PlainTagger(nn.Module):
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
-        """The best tags' numbers: int64 ``[R]``, in the batch's order of rows."""
+        """Return the best tags' numbers: int64 ``[R]``, in the batch's order of rows."""
         return self.head.decode(self.scores(batch), batch.sizes)

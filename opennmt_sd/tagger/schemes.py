@@ -44,7 +44,7 @@ class SchemeError(ValueError):
 
 @functools.lru_cache(4096)
 def is_tag(text: str) -> bool:
-    """Whether this is a tag: O, or B-, I-, E-, S-, L- or U- and a type.
+    """Return whether this is a tag: O, or B-, I-, E-, S-, L- or U- and a type.
 
     Control characters, line ends and halves of characters make no type: tags are printed.
     """
@@ -54,7 +54,7 @@ def is_tag(text: str) -> bool:
 
 
 def canonical(tags: Iterable[str]) -> list[str]:
-    """The same tags with BIOES's letters where BILOU has others, as seqeval knows them."""
+    """Return the same tags with BIOES's letters for BILOU's, as seqeval knows them."""
     return [LETTERS.get(tag[0], tag[0]) + tag[1:] for tag in tags]
 
 
@@ -62,7 +62,7 @@ LETTERS = dict(zip(CLOSING["bilou"], CLOSING["bioes"]))
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of one sentence, as conlleval reads them, in order."""
+    """Return the entities of one sentence, as conlleval reads them, in order."""
     return [Entity(kind, start, end + 1) for kind, start, end in _reader()(canonical(tags))]
 
 
@@ -76,7 +76,7 @@ def _reader() -> Callable[[list[str]], list[tuple[str, int, int]]]:
 
 
 def encode(found: Iterable[Entity], length: int, scheme: str) -> list[str]:
-    """The tags of a sentence of ``length`` words with these entities (in order, disjoint).
+    """Return the tags of a sentence of ``length`` words with these entities (in order, disjoint).
 
     Raises:
         ValueError: an unknown scheme.
@@ -97,7 +97,7 @@ def encode(found: Iterable[Entity], length: int, scheme: str) -> list[str]:
 
 
 def convert(tags: Sequence[str], scheme: str) -> list[str]:
-    """The same entities in another scheme."""
+    """Return the same entities in another scheme."""
     return encode(entities(tags), len(tags), scheme)
 
 

@@ -15,7 +15,7 @@ from opennmt_sd.tagger.schemes import Entity, canonical, entities
 
 Tags = Sequence[Sequence[str]]
 
-KINDS = ("missed", "spurious", "wrong type", "wrong boundary", "wrong both")
+ERRORS = ("missed", "spurious", "wrong type", "wrong boundary", "wrong both")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Scores:
         all: micro-averaged over every entity.
         types: of each type, sorted.
         accuracy: of tags, in percent.
-        errors: of each of :data:`KINDS`, how many.
+        errors: of each of :data:`ERRORS`, how many.
     """
 
     all: Score
@@ -45,7 +45,7 @@ class Scores:
     errors: dict[str, int]
 
     def __str__(self) -> str:
-        """A table, and a line of errors."""
+        """Return a table, and a line of errors."""
         width = max([3, *map(len, self.types)])
         rows = [f"{'':<{width}}  precision  recall     F1  entities"]
         rows += [
@@ -56,7 +56,7 @@ class Scores:
         return "\n".join([*rows, f"errors: {errors}"])
 
     def flat(self) -> dict[str, float]:
-        """For logs: ``f1``, ``precision``, ``recall``, ``accuracy``, ``f1/PER``, ..."""
+        """Return what logs show: ``f1``, ``precision``, ``recall``, ``accuracy``, ``f1/PER``"""
         flat = {"f1": self.all.f1, "precision": self.all.precision, "recall": self.all.recall}
         flat["accuracy"] = self.accuracy
         flat.update({f"f1/{name}": score.f1 for name, score in self.types.items()})
@@ -102,13 +102,13 @@ def _score(precision: float, recall: float, f1: float, support: int) -> Score:
 def errors(
     gold: Sequence[Sequence[Entity]], predicted: Sequence[Sequence[Entity]]
 ) -> dict[str, int]:
-    """Each wrong entity once.
+    """Count each wrong entity once.
 
     A gold entity that was not found is: of the wrong type (its words exactly, another type), of a
     wrong boundary (overlapped by one of its type), wrong in both (overlapped by another type
     only), or missed. A predicted entity that overlaps no gold one is spurious.
     """
-    counts = dict.fromkeys(KINDS, 0)
+    counts = dict.fromkeys(ERRORS, 0)
     for golds, preds in zip(gold, predicted):
         right = set(golds) & set(preds)
         for entity in golds:

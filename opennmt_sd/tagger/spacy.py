@@ -104,7 +104,7 @@ class StructuredNER:
         return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Documents in groups of ``batch_size``, whose sentences are decoded together."""
+        """Annotate documents in groups of ``batch_size``, whose sentences are decoded together."""
         for docs in minibatch(stream, batch_size):
             self._annotate(docs)
             yield from docs
@@ -140,7 +140,7 @@ class StructuredNER:
         self.trained  # noqa: B018 - raises where there is none
 
     def score(self, examples: Iterable[Example], **_: Any) -> dict[str, Any]:
-        """spaCy's entity scores, for ``nlp.evaluate``."""
+        """Return spaCy's entity scores, for ``nlp.evaluate``."""
         from spacy.scorer import get_ner_prf
 
         return get_ner_prf(examples)
@@ -204,7 +204,7 @@ def _forget_path(folder: Path) -> None:
 
 
 def pipeline(trained: Trained, language: str = "en", batch_size: int = 64) -> Language:
-    """A pipeline of a language's tokenizer, sentences by punctuation, and a tagger."""
+    """Make a pipeline of a language's tokenizer, sentences by punctuation, and a tagger."""
     import spacy
 
     nlp = spacy.blank(language)
@@ -215,7 +215,7 @@ def pipeline(trained: Trained, language: str = "en", batch_size: int = 64) -> La
 
 
 def tokenize(text: str, language: str = "en") -> tuple[list[list[str]], list[list[bool]]]:
-    """The sentences of a text: their words, and whether a blank follows each.
+    """Cut a text into sentences: their words, and whether a blank follows each.
 
     A sentence ends at its punctuation, and at an empty line at the latest.
 
@@ -263,7 +263,7 @@ def documents(
     language: str = "en",
     spaces: list[list[bool]] | None = None,
 ) -> list[Doc]:
-    """A document for each sentence, with the entities that its tags hold.
+    """Make a document of each sentence, with the entities that its tags hold.
 
     Args:
         spaces: whether a blank follows each word; None: always.

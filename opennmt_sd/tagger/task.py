@@ -84,7 +84,7 @@ class TaggerTask:
         }
 
     def batches(self, epoch: int) -> EpochBatches:
-        """All batches of an epoch for this rank."""
+        """Make the batches of an epoch for this rank."""
         plans = plan(
             self._train.lengths, self.batch_size,
             seed=self.seed, epoch=epoch, rank=self.rank, ranks=self.world_size,
@@ -92,7 +92,7 @@ class TaggerTask:
         return EpochBatches(self._train, plans, (self.seed, epoch, self.rank), self.unknown)
 
     def start_epoch(self, epoch: int) -> None:
-        """Nothing is carried from batch to batch."""
+        """Do nothing: no state goes from batch to batch."""
 
     def step(self, model: nn.Module, batch: Batch) -> Step:
         """Forward one batch."""
@@ -101,8 +101,8 @@ class TaggerTask:
         return Step(loss, nats.detach(), batch.sentences)
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:  # noqa: ARG002
-        """``f1``, ``precision``, ``recall`` and ``accuracy`` in percent, ``f1/TYPE`` of each type,
-        and ``errors/KIND``, counts.
+        """Return ``f1``, ``precision``, ``recall`` and ``accuracy`` in percent, ``f1/TYPE`` of each
+        type, and ``errors/KIND``, counts.
 
         Raises:
             ValueError: no such split.
@@ -115,7 +115,7 @@ class TaggerTask:
         return self.latest[split]
 
     def tags(self, split: str) -> list[list[str]]:
-        """What the model says, in its scheme."""
+        """Return the model's tags, in its scheme."""
         return decode(self.model, self.vocabulary, self._gold(split)[0], self.eval_batch_size)
 
     def _gold(self, split: str) -> tuple[Encoded, list[list[str]]]:

@@ -72,7 +72,7 @@ class Trained:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], name: str) -> Trained:
-        """From a checkpoint's content; ``name`` is for the error text.
+        """Make one from a checkpoint's content; ``name`` is for the error text.
 
         Raises:
             CheckpointError: it is not of a tagger.
@@ -99,7 +99,7 @@ class Trained:
         return sorted({tag[2:] for tag in self.vocabulary.tags if tag != "O"})
 
     def constants(self) -> dict[str, Any]:
-        """What belongs to the weights: plain values, for a checkpoint."""
+        """Return what belongs to the weights: plain values, for a checkpoint."""
         return {KEY: {"config": self.model.config.to_dict(), "vocabulary": asdict(self.vocabulary)}}
 
     def save(self, path: Path, config: Mapping[str, Any] | None = None) -> None:
@@ -120,7 +120,7 @@ class Trained:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trained:
-        """From what :meth:`to_bytes` gave.
+        """Make one from what :meth:`to_bytes` gave.
 
         Raises:
             CheckpointError: it is something else.
@@ -138,13 +138,13 @@ class Trained:
         return {"model": weights, "averaging": None, "constants": self.constants()}
 
     def tags(self, sentences: Sequence[Sequence[str]], batch_size: int = 64) -> list[list[str]]:
-        """The tags of sentences, in the model's scheme; an empty sentence has none.
+        """Return the tags of sentences, in the model's scheme; an empty sentence has none.
 
         Args:
             sentences: words.
             batch_size: sentences that are decoded together; they are sorted by length first.
         """
-        there = [words for words in sentences if len(words)]
-        encoded = Encoded(self.vocabulary, there, self.model.chars.layout)
+        filled = [words for words in sentences if len(words)]
+        encoded = Encoded(self.vocabulary, filled, self.model.chars.layout)
         found = iter(decode(self.model, self.vocabulary, encoded, batch_size))
         return [next(found) if len(words) else [] for words in sentences]

@@ -58,7 +58,7 @@ class Vocabulary:
         lower: bool = True,
         digits: bool = False,
     ) -> Vocabulary:
-        """From the training sentences, their tags, and the words that have a vector."""
+        """Build it from the training sentences, their tags, and the words that have a vector."""
         counts: Counter[str] = Counter()
         chars: Counter[str] = Counter()
         for sentence in sentences:
@@ -85,7 +85,7 @@ class Vocabulary:
 
     @property
     def trained(self) -> int:
-        """How many word vectors are trained: the unknown word's and those of ``words``."""
+        """Count the word vectors that are trained: the unknown word's and those of ``words``."""
         return len(self.words) + 1
 
     @cached_property
@@ -108,17 +108,21 @@ class Vocabulary:
         )
 
     def char_ids(self, word: str) -> Ids:
-        """Of one word, never empty."""
+        """Return the numbers of a word's characters, one at least."""
         number = self._chars
         ids = [number.get(char, UNKNOWN_CHAR) for char in word] or [UNKNOWN_CHAR]
         return np.array(ids, dtype=np.int64)
 
     def tag_ids(self, tags: Iterable[str]) -> Ids:
-        """Raises: KeyError for a tag that training lacks."""
+        """Return the numbers of tags.
+
+        Raises:
+            KeyError: a tag that training lacks.
+        """
         return np.array([self._tags[tag] for tag in tags], dtype=np.int64)
 
 
 def normalise(word: str, lower: bool, digits: bool) -> str:
-    """The form under which a word's vector is looked up."""
+    """Return the form under which a word's vector is looked up."""
     word = word.lower() if lower else word
     return DIGIT.sub("0", word) if digits else word
