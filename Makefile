@@ -14,7 +14,7 @@ TORCH = torch==2.13.0
 ARGS =
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check
-SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
+SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
 .PHONY: setup quickstart test lint rebuild wheel clean
 .DEFAULT_GOAL = setup

@@ -1,10 +1,8 @@
 """Structured dropout for recurrent networks: modules, ops, and a plugin for OpenNMT-py.
 
-The names below are loaded when they are first used. This file also runs at the start of every
-Python in the environment (`_boot` lives beside it), so it must not import torch, nor anything else.
+The names below are loaded when they are first used: importing the package alone imports neither
+torch nor anything else.
 """
-# No `from __future__ import annotations` here: it is a real import, and costs a tenth of a
-# millisecond at the start of every Python. The same holds for `typing`.
 
 __version__ = "0.1.0"
 

@@ -96,12 +96,13 @@ def _facts() -> dict[str, str]:
 
 def _autoload() -> str:
     """Whether the plugin loads into stock commands of this environment."""
-    from opennmt_sd import _boot
+    from opennmt_sd import _autoload as autoload
 
-    if os.environ.get(_boot.SWITCH) == "0":
-        return f"off ({_boot.SWITCH}=0)"
-    armed = any(type(finder).__module__ == _boot.__name__ for finder in sys.meta_path)
-    return "on" if armed else "off (opennmt_sd_autoload.pth is not in this environment)"
+    if os.environ.get(autoload.SWITCH) == "0":
+        return f"off ({autoload.SWITCH}=0)"
+    if not autoload.is_armed():
+        return "off (opennmt_sd_autoload.pth is not in this environment)"
+    return "on"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import opennmt_sd
-from opennmt_sd import _boot
+from opennmt_sd import _autoload as autoload
 from opennmt_sd.cli.stock import CommandError, Progress, clock, run
 from opennmt_sd.data import TATOEBA
 
@@ -93,11 +93,11 @@ def check_environment() -> None:
             f"needs OpenNMT-py, but {', '.join(missing)} is not installed for {sys.executable}. "
             "In a checkout of opennmt_sd: make setup, or pip install '.[onmt]'"
         )
-    if os.environ.get(_boot.SWITCH) == "0":
+    if os.environ.get(autoload.SWITCH) == "0":
         raise QuickstartError(
-            f"{_boot.SWITCH}=0 keeps structured dropout out of the stock commands: unset it"
+            f"{autoload.SWITCH}=0 keeps structured dropout out of the stock commands: unset it"
         )
-    if not any(type(finder).__module__ == _boot.__name__ for finder in sys.meta_path):
+    if not autoload.is_armed():
         raise QuickstartError(
             "opennmt_sd is not installed in this environment, only importable, so the stock "
             "commands would not find it. In a checkout: make setup, or pip install ."

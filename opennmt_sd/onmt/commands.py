@@ -22,14 +22,18 @@ def _run(command: str) -> None:
 
     try:
         register()
-        main = import_module(f"onmt.bin.{command}").main
+        module = import_module(f"onmt.bin.{command}")
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name == "opennmt_sd":
             raise
         missing = "OpenNMT-py" if name == "onmt" else f"'{name}', which OpenNMT-py needs,"
         sys.exit(f"onmt_sd_{command}: {missing} is not installed; {INSTALL}")
-    main()
+    if command in ("average_models", "release_model"):
+        from opennmt_sd.onmt.loading import load_safely_as_command
+
+        load_safely_as_command(module)
+    module.main()
 
 
 def train() -> None:

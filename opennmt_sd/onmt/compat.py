@@ -47,6 +47,17 @@ SEEN = {
     "onmt.modules.copy_generator:CopyGenerator": "c75d2e7bd4001dbe",
     "onmt.modules.copy_generator:CopyGeneratorLoss": "fe77a64ae7a701d0",
     "onmt.utils.loss:LossCompute.forward": "df496dc3fe738897",
+    "onmt.utils.parse:ArgumentParser.validate_train_opts": "7d928c9ce22d2a2e",
+    "onmt.utils.parse:ArgumentParser.validate_prepare_opts": "8dd01625b9150509",
+    "onmt.utils.parse:ArgumentParser.validate_model_opts": "40e2847fe806b836",
+    "onmt.inputters.text_corpus:ParallelCorpus.load": "de0bbd9596ee169c",
+    "onmt.inputters.inputter:_read_vocab_file": "1f873f43cf8af540",
+    "onmt.inputters.dynamic_iterator:build_dynamic_dataset_iter": "8f33902cd3bdbaed",
+    "onmt.modules.embeddings:convert_to_torch_tensor": "168d4464aab03913",
+    "onmt.modules.embeddings:Embeddings.load_pretrained_vectors": "387d6958bc1897a7",
+    "onmt.models.model_saver:load_checkpoint": "3813df7bf683a64b",
+    "onmt.bin.average_models:average_models": "d94f490daa544f52",
+    "onmt.bin.release_model:main": "45643e1d4a527db5",
 }
 
 

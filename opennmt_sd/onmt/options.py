@@ -82,8 +82,13 @@ def unknown_faults(unknown: list[str]) -> list[str]:
             are among them, as ``--key=value``.
     """
     keys = [word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("-")]
-    ours = dict.fromkeys(k for k in keys if k.lower().replace("-", "_").startswith("sd_"))
+    ours = dict.fromkeys(key for key in keys if looks_like_ours(key))
     return [f"{key} is no option: did you mean {_nearest(key, DEFAULTS)}?" for key in ours]
+
+
+def looks_like_ours(key: str) -> bool:
+    """Return whether a key has the prefix of this plugin's options, however it is written."""
+    return key.lower().replace("-", "_").startswith("sd_")
 
 
 def option_faults(opt: Namespace) -> list[str]:

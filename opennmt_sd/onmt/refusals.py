@@ -15,6 +15,13 @@ from opennmt_sd.onmt.names import (
     is_ours,
 )
 from opennmt_sd.onmt.options import ignored_faults, option_faults
+from opennmt_sd.onmt.run_faults import (
+    either,
+    optimizer_faults,
+    run_faults,
+    size_faults,
+    step_faults,
+)
 
 
 class UnsupportedOptionsError(ValueError, RuntimeError):
@@ -94,8 +101,8 @@ RNN_DECODER_REFUSALS = (
 def _combinations(opt: Namespace) -> list[str]:
     """Faults of several model options together. Stock fails on all of these, without a text."""
     faults = []
-    encoder, hidden = opt.encoder_type, _either(opt, "hidden_size", "enc_hid_size")
-    layers = [_either(opt, "layers", f"{side}_layers") for side in ("enc", "dec")]
+    encoder, hidden = opt.encoder_type, either(opt, "hidden_size", "enc_hid_size")
+    layers = [either(opt, "layers", f"{side}_layers") for side in ("enc", "dec")]
     if encoder in ("transformer", "cnn"):
         faults.append(
             f"encoder_type {encoder} gives no state that an RNN decoder could start from: "
@@ -157,12 +164,6 @@ def _schedule_faults(opt: Namespace) -> list[str]:
     return faults
 
 
-def _either(opt: Namespace, both: str, own: str) -> int:
-    """The value set for encoder and decoder together, else the encoder's or decoder's own."""
-    value: int = getattr(opt, both)
-    return value if value > 0 else getattr(opt, own)
-
-
 def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
     """Why a training run cannot work, one text each; empty when it can.
 
@@ -180,7 +181,8 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
         faults += ignored_faults(opt)
     if not is_ours(model_opt):
         return faults
-    faults += _schedule_faults(opt)
+    faults += _unknown_types(model_opt)
+    faults += _schedule_faults(opt) + run_faults(opt) + size_faults(model_opt)
     refusals = list(REFUSALS)
     if has_our_decoder(model_opt) or getattr(model_opt, "decoder_type", None) == "rnn":
         refusals += RNN_DECODER_REFUSALS
@@ -191,6 +193,24 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
         bad = next((value for value in values if refusal.bad(value)), None)
         if bad is not None:
             faults.append(f"{refusal.option} {bad} does not work here: {refusal.why}")
+    return faults
+
+
+def _unknown_types(opt: Namespace) -> list[str]:
+    """Types that stock does not know, or cannot join to an RNN of ours."""
+    from onmt.decoders import str2dec
+    from onmt.encoders import str2enc
+
+    faults = [
+        f"{key} {getattr(opt, key)} is unknown: use {', '.join(sorted(known))}"
+        for key, known in (("encoder_type", str2enc), ("decoder_type", str2dec))
+        if getattr(opt, key) not in known and not getattr(opt, key).startswith("sd_")
+    ]
+    if opt.decoder_type == "cnn":
+        faults.append(
+            f"decoder_type cnn cannot start from the state of encoder_type {opt.encoder_type}: set "
+            "decoder_type: sd_rnn"
+        )
     return faults
 
 
@@ -213,11 +233,24 @@ def command_line_faults(opt: Namespace) -> list[str]:
     if not getattr(opt, "train_from", ""):
         return training_faults(opt, opt)
     try:
-        model_opt = read(opt.train_from, mmap=True)["opt"]
+        checkpoint = read(opt.train_from, mmap=True)
     except CheckpointError as error:
         # Stock's own business, unless one of our types was asked for.
         return [*option_faults(opt), f"train_from {error}"] if is_ours(opt) else []
-    return training_faults(opt if opt.override_opts else model_opt, opt)
+    model_opt = opt if opt.override_opts else checkpoint["opt"]
+    faults = training_faults(model_opt, opt)
+    return [*faults, *step_faults(checkpoint, opt)] if is_ours(model_opt) else faults
+
+
+def resume_file_faults(opt: Namespace) -> list[str]:
+    """Return why the checkpoint to resume does not hold what training takes from it."""
+    if not opt.train_from:
+        return []
+    try:
+        checkpoint = read(opt.train_from, mmap=True)
+    except CheckpointError as error:
+        return [f"train_from {error}"]
+    return optimizer_faults(checkpoint, opt)
 
 
 def check_training(model_opt: Namespace, opt: Namespace) -> None:

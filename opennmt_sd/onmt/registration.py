@@ -14,11 +14,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from opennmt_sd._autoload import hush
 from opennmt_sd.onmt.checkpoint import allow_namespace
+from opennmt_sd.onmt.command_checks import register_checks
 from opennmt_sd.onmt.compat import wrap
+from opennmt_sd.onmt.corpora import register_corpora
 from opennmt_sd.onmt.dropout_mixin import DropoutMixin
 from opennmt_sd.onmt.dropout_plan import DropoutPlan
 from opennmt_sd.onmt.dropout_schedule import Schedule, next_step
+from opennmt_sd.onmt.input_faults import vector_size_faults
+from opennmt_sd.onmt.loading import register_loading
 from opennmt_sd.onmt.names import (
     DECODERS,
     ENCODERS,
@@ -26,31 +31,24 @@ from opennmt_sd.onmt.names import (
     has_our_encoder,
     is_ours,
 )
-from opennmt_sd.onmt.options import (
-    DEFAULTS,
-    accept_override_opts,
-    add_options,
-    unknown_faults,
-)
-from opennmt_sd.onmt.refusals import (
-    check_training,
-    command_line_faults,
-    explain,
-)
-from opennmt_sd.onmt.translation import mend_translation, register_translation
-from opennmt_sd.onmt.translation_checks import command_faults
+from opennmt_sd.onmt.options import DEFAULTS, add_options
+from opennmt_sd.onmt.refusals import UnsupportedOptionsError, check_training
+from opennmt_sd.onmt.translation import register_translation
 
 _Function = Callable[..., Any]
 
 
 def register_plugin() -> None:
     """See :func:`opennmt_sd.onmt.register`."""
+    hush()
     import_module("onmt.model_builder")  # with autoload on, this may come back here: no harm
     allow_namespace()
     _register_types()
     opts, builder = import_module("onmt.opts"), import_module("onmt.model_builder")
     wrap(opts, "model_opts", _with_options)
-    wrap(import_module("onmt.utils.parse").ArgumentParser, "parse_known_args", _with_checks)
+    register_checks()
+    register_loading()
+    register_corpora()
     wrap(builder, "build_model", _with_plan)
     register_translation()
 
@@ -97,37 +95,6 @@ def _with_options(model_opts: _Function) -> _Function:
     return wrapped
 
 
-def _with_checks(parse: _Function) -> _Function:
-    """`ArgumentParser.parse_known_args`: `onmt_train` drops what it does not know in silence."""
-
-    @functools.wraps(parse)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:
-        accept_override_opts(self)
-        sru: Any = import_module("onmt.modules.sru")
-        require_sru = sru.check_sru_requirement
-        # Parsing `rnn_type: SRU` asks for cupy at once; our refusal must come first.
-        sru.check_sru_requirement = lambda abort=False: True  # noqa: ARG005 - stock's signature
-        try:
-            opt, unknown = parse(self, *args, **kwargs)
-        finally:
-            sru.check_sru_requirement = require_sru
-        trains = hasattr(opt, "train_from") and all(hasattr(opt, key) for key in DEFAULTS)
-        if trains:
-            faults = unknown_faults(unknown) + command_line_faults(opt)
-        elif hasattr(opt, "models") and hasattr(opt, "replace_unk"):
-            mend_translation()
-            faults = command_faults(opt)
-        else:
-            faults = []
-        if faults:
-            self.exit(2, f"{self.prog}: error: {explain(faults)}\n")
-        if getattr(opt, "rnn_type", None) == "SRU":
-            require_sru(abort=True)
-        return opt, unknown
-
-    return wrapped
-
-
 def _with_plan(build_model: _Function) -> _Function:
     """`build_model`, of training alone: checks, the schedule of a resumed run, and the log line."""
 
@@ -141,6 +108,9 @@ def _with_plan(build_model: _Function) -> _Function:
         # Only now: their modules are half imported when this plugin is.
         wrap(import_module("onmt.utils.loss").LossCompute, "from_opts", _with_our_loss)
         wrap(import_module("onmt.utils.optimizers"), "build_torch_optimizer", _with_our_optimizer)
+        faults = [] if checkpoint else [*vector_size_faults(model_opt, vocabs)]
+        if faults:
+            raise UnsupportedOptionsError(faults)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)

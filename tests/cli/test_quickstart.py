@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from opennmt_sd import _boot
+from opennmt_sd import _autoload as autoload
 from opennmt_sd.cli import quickstart, stock
 
 yaml = pytest.importorskip("yaml", reason="OpenNMT-py is not installed")
@@ -228,9 +228,9 @@ def test_a_command_that_wrote_too_little(
 @pytest.fixture
 def armed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an environment where the package is installed."""
-    monkeypatch.delenv(_boot.SWITCH, raising=False)
+    monkeypatch.delenv(autoload.SWITCH, raising=False)
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    _boot.install()
+    autoload.install()
 
 
 def test_main_ends_with_the_code_of_a_failed_command(
@@ -268,11 +268,11 @@ def test_main_refuses_without_onmt(
 def test_main_refuses_when_the_plugin_would_not_load(
     armed, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(_boot.SWITCH, "0")
+    monkeypatch.setenv(autoload.SWITCH, "0")
     assert quickstart.main(["--dir", str(folder)]) == 1
     assert "OPENNMT_SD_AUTOLOAD=0 keeps structured dropout out" in capsys.readouterr().err
-    monkeypatch.delenv(_boot.SWITCH)
-    finders = [f for f in sys.meta_path if type(f).__module__ != _boot.__name__]
+    monkeypatch.delenv(autoload.SWITCH)
+    finders = [f for f in sys.meta_path if not hasattr(f, "loads_opennmt_sd")]
     monkeypatch.setattr(sys, "meta_path", finders)
     assert quickstart.main(["--dir", str(folder)]) == 1
     assert "not installed in this environment, only importable" in capsys.readouterr().err

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
 
 import pytest
 
+import opennmt_sd._autoload
+
 PTH = Path(__file__).parents[1] / "autoload" / "opennmt_sd_autoload.pth"
 
 # A stand-in for the plugin, so that these tests see the loading and nothing else.
 STUB = """
 import sys, types
-from opennmt_sd import _boot
+from opennmt_sd import _autoload
 calls = []
 def register():
     calls.append("registered")
 sys.modules["opennmt_sd.onmt"] = types.SimpleNamespace(register=register)
-_boot.install()
+_autoload.install()
 """
 
 
@@ -54,15 +57,15 @@ def test_registers_after_the_module_has_run(run_stub) -> None:
 def test_switch_turns_it_off(run_stub) -> None:
     code = (
         "import onmt.model_builder\n"
-        "print(calls, [f for f in sys.meta_path if type(f).__module__ == 'opennmt_sd._boot'])"
+        "print(calls, [f for f in sys.meta_path if type(f).__module__ == 'opennmt_sd._autoload'])"
     )
     assert lines(run_stub(code, OPENNMT_SD_AUTOLOAD="0")) == ["executed", "[] []"]
 
 
 def test_installing_twice_is_installing_once(run_stub) -> None:
     code = (
-        "_boot.install()\n"
-        "print(sum(type(f).__module__ == 'opennmt_sd._boot' for f in sys.meta_path))\n"
+        "_autoload.install()\n"
+        "print(sum(type(f).__module__ == 'opennmt_sd._autoload' for f in sys.meta_path))\n"
         "import onmt.model_builder; print(calls)"
     )
     assert lines(run_stub(code)) == ["1", "executed", "['registered']"]
@@ -137,23 +140,54 @@ def test_a_fault_of_ours_is_one_warning(run_stub, options: tuple[str, ...]) -> N
     assert "Traceback" not in done.stderr
 
 
-def start_with_pth(run_python, package: Path) -> subprocess.CompletedProcess[str]:
-    """Start Python as site-packages would: run the .pth with `package`'s folder on the path."""
-    assert PTH.is_file()
-    code = f"import site; site.addpackage({str(PTH.parent)!r}, {PTH.name!r}, set()); print('ok')"
-    return run_python("-S", "-c", code, PYTHONPATH=str(package.parent))
+@pytest.fixture
+def start_with_pth(run_python, tmp_path: Path):
+    """Start Python as site-packages would: run the .pth that lies beside a copy of the loader."""
+    place = tmp_path / "site"
+    place.mkdir()
+    shutil.copy(PTH, place)
+    shutil.copy(opennmt_sd._autoload.__file__, place / "opennmt_sd_autoload.py")
+
+    def start(code: str = "print('ok')", **env: str) -> subprocess.CompletedProcess[str]:
+        run = f"import site, sys; site.addpackage({str(place)!r}, {PTH.name!r}, set()); {code}"
+        return run_python("-S", "-c", run, **env)
+
+    start.place = place
+    return start
 
 
-def test_python_starts_silently_without_the_package(run_python, tmp_path: Path) -> None:
-    done = start_with_pth(run_python, tmp_path / "gone" / "opennmt_sd")
+ARMED = "print(*(type(f).__module__ for f in sys.meta_path if hasattr(f, 'loads_opennmt_sd')))"
+
+
+def test_the_loader_runs_from_its_own_path(start_with_pth, tmp_path: Path) -> None:
+    """Whatever somebody has on the path under the package's name, or the loader's."""
+    for name in ("opennmt_sd", "opennmt_sd_autoload", "_autoload"):
+        (tmp_path / f"{name}.py").write_text("print('imported at every start')")
+    done = start_with_pth(ARMED, PYTHONPATH=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("opennmt_sd._autoload\n", "")
+
+
+def test_the_installed_loader_runs_from_its_own_path(run_python, tmp_path: Path) -> None:
+    (tmp_path / "opennmt_sd.py").write_text("print('imported at every start')")
+    done = run_python("-c", f"import sys; {ARMED}", PYTHONPATH=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("opennmt_sd._autoload\n", ""), INSTALLED
+
+
+def test_a_start_imports_nothing(start_with_pth) -> None:
+    code = "print([name for name in sys.modules if 'opennmt' in name or name == 'importlib.util'])"
+    done = start_with_pth(code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_python_starts_silently_without_the_loader(start_with_pth) -> None:
+    (start_with_pth.place / "opennmt_sd_autoload.py").unlink()
+    done = start_with_pth()
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
-def test_python_starts_with_one_line_if_the_package_is_damaged(run_python, tmp_path: Path) -> None:
-    package = tmp_path / "opennmt_sd"
-    package.mkdir()
-    (package / "__init__.py").write_text("1/0")
-    done = start_with_pth(run_python, package)
+def test_python_starts_with_one_line_if_the_loader_is_damaged(start_with_pth) -> None:
+    (start_with_pth.place / "opennmt_sd_autoload.py").write_text("1/0")
+    done = start_with_pth()
     assert (done.returncode, done.stdout) == (0, "ok\n")
     assert done.stderr == (
         "opennmt_sd cannot be loaded (ZeroDivisionError: division by zero): "
@@ -161,12 +195,29 @@ def test_python_starts_with_one_line_if_the_package_is_damaged(run_python, tmp_p
     )
 
 
-def test_the_start_file_names_the_same_function(run_python) -> None:
-    from pkgutil import resolve_name  # what Python 3.15 resolves such a line with
+def test_the_warning_names_a_file_that_hides_the_package(
+    run_stub, start_with_pth, tmp_path: Path
+) -> None:
+    mine = tmp_path / "opennmt_sd.py"
+    mine.write_text("")
+    done = start_with_pth(
+        "import onmt.model_builder as m; print(m.build)", PYTHONPATH=str(tmp_path)
+    )
+    assert (done.returncode, done.stdout) == (0, "executed\nstock\n"), done.stderr
+    assert f"{mine} hides the package: rename that file. OPENNMT_SD_AUTOLOAD=0" in done.stderr
 
-    from opennmt_sd import _boot
 
-    assert resolve_name(PTH.with_suffix(".start").read_text().strip()) is _boot.install
+def test_the_start_file_names_the_same_function(start_with_pth) -> None:
+    module, name = PTH.with_suffix(".start").read_text().strip().split(":")
+    assert (module, name) == (PTH.stem, opennmt_sd._autoload.install.__name__)
+
+
+def test_what_a_new_torch_warns_of_is_silent(run_stub, tmp_path: Path) -> None:
+    warn = "import warnings; warnings.warn('old', FutureWarning)\n"
+    (tmp_path / "onmt" / "model_builder.py").write_text(warn)
+    assert lines(run_stub("import onmt.model_builder; print(calls)")) == ["['registered']"]
+    off = run_stub("import onmt.model_builder; print(calls)", OPENNMT_SD_AUTOLOAD="0")
+    assert "FutureWarning: old" in off.stderr
 
 
 INSTALLED = "the package is not installed in this environment: run `make setup` first"

@@ -1,0 +1,123 @@
+"""What the stock commands are asked for is looked at before any of it is done."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from opennmt_sd.onmt.compat import wrap
+from opennmt_sd.onmt.input_faults import input_faults
+from opennmt_sd.onmt.names import is_ours
+from opennmt_sd.onmt.options import DEFAULTS, accept_override_opts, unknown_faults
+from opennmt_sd.onmt.plain_errors import show_plainly
+from opennmt_sd.onmt.refusals import (
+    UnsupportedOptionsError,
+    command_line_faults,
+    explain,
+    resume_file_faults,
+)
+from opennmt_sd.onmt.run_faults import head_faults
+from opennmt_sd.onmt.translation import mend_translation
+from opennmt_sd.onmt.translation_checks import command_faults
+from opennmt_sd.onmt.unknown_keys import dropped_keys
+
+_Function = Callable[..., Any]
+
+
+def register_checks() -> None:
+    """Wrap the parser of the commands, and what they call before they begin."""
+    parser = import_module("onmt.utils.parse").ArgumentParser
+    wrap(parser, "parse_known_args", _with_checks)
+    wrap(parser, "validate_train_opts", _with_training_input)
+    wrap(parser, "validate_prepare_opts", _with_vocabulary_input)
+    wrap(parser, "validate_model_opts", _said_plainly)
+
+
+def _with_checks(parse: _Function) -> _Function:
+    """`ArgumentParser.parse_known_args`: `onmt_train` drops what it does not know in silence."""
+
+    @functools.wraps(parse)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:
+        show_plainly()
+        accept_override_opts(self)
+        sru: Any = import_module("onmt.modules.sru")
+        require_sru = sru.check_sru_requirement
+        # Parsing `rnn_type: SRU` asks for cupy at once; our refusal must come first.
+        sru.check_sru_requirement = lambda abort=False: True  # noqa: ARG005 - stock's signature
+        try:
+            opt, unknown = parse(self, *args, **kwargs)
+        finally:
+            sru.check_sru_requirement = require_sru
+        trains = hasattr(opt, "train_from") and all(hasattr(opt, key) for key in DEFAULTS)
+        if trains:
+            faults = _key_faults(opt, unknown) + command_line_faults(opt)
+        elif hasattr(opt, "models") and hasattr(opt, "replace_unk"):
+            mend_translation()
+            faults = command_faults(opt)
+        else:
+            faults = []
+        if faults:
+            self.exit(2, f"{self.prog}: error: {explain(faults)}\n")
+        if getattr(opt, "rnn_type", None) == "SRU":
+            require_sru(abort=True)
+        return opt, unknown
+
+    return wrapped
+
+
+def _key_faults(opt: Namespace, unknown: list[str]) -> list[str]:
+    """Unknown keys: a fault where another model of ours would be trained than was asked for, else
+    a warning of one line."""
+    faults = unknown_faults(unknown)
+    for key in dropped_keys(unknown):
+        if key.matters and is_ours(opt):
+            faults.append(str(key))
+        else:
+            print(f"opennmt_sd: warning: {key}", file=sys.stderr)
+    return faults
+
+
+def _with_training_input(validate: _Function) -> _Function:
+    """`validate_train_opts`, the first that training calls: the files that are to be read."""
+
+    @functools.wraps(validate)
+    def wrapped(cls: Any, opt: Namespace) -> Any:
+        faults = head_faults(opt) if is_ours(opt) else []
+        faults += resume_file_faults(opt) + input_faults(opt, builds_vocabulary=False)
+        if faults:
+            raise UnsupportedOptionsError(faults)
+        return _said_plainly(validate)(cls, opt)
+
+    return wrapped
+
+
+def _with_vocabulary_input(validate: _Function) -> _Function:
+    """`validate_prepare_opts`, the first that building a vocabulary calls: the same."""
+
+    @functools.wraps(validate)
+    def wrapped(cls: Any, opt: Namespace, build_vocab_only: bool = False) -> Any:
+        faults = input_faults(opt, builds_vocabulary=True) if build_vocab_only else []
+        if faults:
+            raise UnsupportedOptionsError(faults)
+        return _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
+
+    return wrapped
+
+
+def _said_plainly(validate: _Function) -> _Function:
+    """Any `validate_*`: stock's own complaint is a text, not a traceback."""
+
+    @functools.wraps(validate)
+    def wrapped(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return validate(cls, *args, **kwargs)
+        except (AssertionError, OSError, ValueError) as error:
+            if isinstance(error, UnsupportedOptionsError) or not str(error):
+                raise
+            raise UnsupportedOptionsError([" ".join(str(error).split())]) from error
+
+    return wrapped

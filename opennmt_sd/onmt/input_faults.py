@@ -1,0 +1,149 @@
+"""Input files of a training that are missing or cannot be used: said before any of them is read."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opennmt_sd.onmt.checkpoint import CheckpointError, check_file, read_pickle
+from opennmt_sd.onmt.unknown_keys import corpus_faults
+from opennmt_sd.onmt.vocabulary_file import VocabularyError, read_vocabulary
+
+
+def input_faults(opt: Namespace, *, builds_vocabulary: bool) -> list[str]:
+    """Return what is wrong with the files that the options name, one text each.
+
+    Args:
+        opt: of ``onmt_train`` or ``onmt_build_vocab``, as parsed.
+        builds_vocabulary: the command makes the vocabularies, so that they need not be there.
+    """
+    faults = [*_data_faults(opt)]
+    if not builds_vocabulary:
+        faults += _vocabulary_faults(opt)
+        faults += _vector_faults(opt)
+        faults += _output_faults(opt)
+    return faults
+
+
+def _data_faults(opt: Namespace) -> Iterator[str]:
+    import yaml  # type: ignore[import-untyped]  # it ships no types
+
+    try:
+        corpora = opt.data if isinstance(opt.data, dict) else yaml.safe_load(opt.data)
+    except yaml.YAMLError as error:
+        yield f"data is no YAML: {error}"
+        return
+    if not isinstance(corpora, dict) or not all(isinstance(c, dict) for c in corpora.values()):
+        yield (
+            f"data {str(opt.data)[:60]!r} names no corpora: write data: {{corpus: {{path_src: FILE,"
+            " path_tgt: FILE}, valid: {path_src: FILE, path_tgt: FILE}}"
+        )
+        return
+    if not set(corpora) - {"valid"}:
+        yield "data names no training corpus: add one, by any name but valid"
+    yield from corpus_faults(corpora)
+    transforms = import_module("onmt.transforms").AVAILABLE_TRANSFORMS
+    for name, corpus in corpora.items():
+        yield from _corpus_faults(name, corpus, transforms)
+
+
+def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str]) -> Iterator[str]:
+    if corpus.get("path_src") is None and corpus.get("path_txt") is None:
+        yield f"data: {name}: path_src is missing"
+    for key in ("path_src", "path_tgt", "path_txt", "path_align"):
+        if corpus.get(key) is not None:
+            yield from _file_fault(f"data: {name}: {key}", corpus[key], "a text file")
+    weight = corpus.get("weight", 1)
+    if name != "valid" and (not isinstance(weight, int) or weight < 1):
+        yield f"data: {name}: weight {weight!r} must be a whole number of at least 1"
+    named = corpus.get("transforms") or []
+    if not isinstance(named, list):
+        yield f"data: {name}: transforms {named!r} must be a list: write [{named}]"
+        return
+    unknown = [str(word) for word in named if word not in transforms]
+    for word in unknown:
+        yield f"data: {name}: the transform {word} is unknown: use {', '.join(sorted(transforms))}"
+
+
+def _vocabulary_faults(opt: Namespace) -> Iterator[str]:
+    if opt.train_from and not opt.update_vocab:
+        return  # the checkpoint's count
+    paths = {"src_vocab": opt.src_vocab}
+    if not opt.share_vocab:
+        paths["tgt_vocab"] = opt.tgt_vocab
+    paths.update({f"src_vocab (feature {i})": f"{opt.src_vocab}_feat{i}"
+                  for i in range(opt.n_src_feats)})  # fmt: skip
+    for key, path in paths.items():
+        if not path:
+            yield f"{key} is missing: name a file of onmt_build_vocab's, or set share_vocab: true"
+            continue
+        fault = [*_file_fault(key, path, "a file of onmt_build_vocab's")]
+        yield from fault
+        if not fault:
+            try:
+                read_vocabulary(path, 0)
+            except VocabularyError as error:
+                yield f"{key} {error}"
+
+
+def _vector_faults(opt: Namespace) -> Iterator[str]:
+    """Files of word vectors, as text, or as a tensor that this package reads when it is needed."""
+    texts = [key for key in ("both_embeddings", "src_embeddings", "tgt_embeddings")
+             if getattr(opt, key, None)]  # fmt: skip
+    for key in (*texts, "pre_word_vecs_enc", "pre_word_vecs_dec"):
+        if getattr(opt, key, None):
+            yield from _file_fault(key, getattr(opt, key), "a file of word vectors")
+    if texts and not opt.embeddings_type:
+        yield f"{texts[0]} needs embeddings_type: GloVe or word2vec"
+    if texts and not opt.save_data:
+        yield f"{texts[0]} needs save_data, the beginning of the path it is written to"
+    if "both_embeddings" in texts and len(texts) > 1:
+        yield f"both_embeddings is for both sides: remove {' and '.join(texts[1:])}"
+
+
+def vector_size_faults(opt: Namespace, vocabs: Mapping[str, Any]) -> Iterator[str]:
+    """Word vectors that do not fit a vocabulary: stock would end in a traceback, or cut them."""
+    for key, side in (("pre_word_vecs_enc", "src"), ("pre_word_vecs_dec", "tgt")):
+        path = getattr(opt, key, None)
+        if not path:
+            continue
+        vectors, count = read_pickle(Path(path)), len(vocabs[side])
+        if not isinstance(vectors, torch.Tensor) or vectors.dim() != 2:
+            yield f"{key} {path} must hold one tensor, [words, width]"
+        elif len(vectors) != count:
+            yield (
+                f"{key} {path} has {len(vectors)} rows, the {side} vocabulary {count} words: "
+                f"make it with {side}_embeddings, from this vocabulary"
+            )
+        elif vectors.shape[1] != (width := getattr(opt, f"{side}_word_vec_size")):
+            yield (
+                f"{key} {path} has a width of {vectors.shape[1]}, {side}_word_vec_size is {width}: "
+                f"set {side}_word_vec_size: {vectors.shape[1]}"
+            )
+
+
+def _output_faults(opt: Namespace) -> Iterator[str]:
+    folder = Path(opt.save_model).absolute().parent
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if there != folder and there.is_relative_to("/proc"):
+        yield f"save_model {opt.save_model}: {folder} cannot be made: name another path"
+    elif not there.is_dir():
+        yield f"save_model {opt.save_model}: {there} is no folder: name another path"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"save_model {opt.save_model}: you may not write into {there}: name another path"
+    if opt.tensorboard and find_spec("tensorboard") is None:
+        yield "tensorboard needs a package that is not installed: pip install tensorboard"
+
+
+def _file_fault(key: str, path: Any, kind: str) -> Iterator[str]:
+    try:
+        check_file(Path(str(path)), kind)
+    except CheckpointError as error:
+        yield f"{key} {error}"

@@ -1,0 +1,179 @@
+"""No code of a checkpoint runs, on any torch that is supported."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opennmt_sd.onmt import checkpoint as module
+from opennmt_sd.onmt.checkpoint import CheckpointError, read
+from opennmt_sd.onmt.export import export
+from opennmt_sd.onmt.loading import load_safely
+from opennmt_sd.onmt.unpickling import load
+
+OPT = {
+    "encoder_type": "sd_rnn",
+    "decoder_type": "sd_rnn",
+    "dropout": [0.3],
+    "_all_transform": {"a"},
+}
+
+
+class Trap:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+class Attribute(Trap):
+    """The same by way of a harmless module."""
+
+    def __reduce__(self) -> Any:
+        return getattr, (Trap, "__name__")
+
+
+@pytest.fixture(params=[True, False], ids=["as on torch 2.6", "as on torch 2.1 to 2.5"])
+def stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param and not module.HAS_SAFE_LOAD:
+        pytest.skip("this torch has no safe load of its own")
+    monkeypatch.setattr(module, "HAS_SAFE_LOAD", request.param)
+
+
+def content(**more: Any) -> dict[str, Any]:
+    weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3))
+    vocab = {"src": ["a", "<unk>"], "tgt": ["b"], "data_task": "seq2seq"}
+    return {"model": OrderedDict(a=weight, b=weight.detach()[1:], c=torch.ones(2).half()),
+            "generator": {"bias": torch.ones(2, dtype=torch.bfloat16)}, "vocab": vocab,
+            "opt": Namespace(**OPT, **more), "optim": {"x": torch.tensor(3)}}  # fmt: skip
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("trap", [Trap, Attribute])
+def test_no_code_of_a_checkpoint_runs(
+    stack: None, tmp_path: Path, zipped: bool, trap: type[Trap]
+) -> None:
+    path, trace = tmp_path / "model.pt", tmp_path / "trace"
+    bad = content(share=trap(trace))
+    torch.save(bad, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        CheckpointError, match=r"it names [a-z_.]*(system|getattr), which"
+    ) as caught:
+        export(path, tmp_path / "out.pt")
+    text = str(caught.value)
+    assert "weights_only" not in text, "torch's advice is to load it unsafely"
+    assert "\n" not in text
+    assert not trace.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
+
+
+def test_a_program_is_no_checkpoint(stack: None, tmp_path: Path) -> None:
+    """torch.load hands a TorchScript file on to torch.jit.load, which runs what is in it."""
+    path = tmp_path / "model.pt"
+    torch.jit.script(torch.nn.Identity()).save(path)
+    with pytest.raises(CheckpointError, match=r"not readable as a checkpoint.*TorchScript"):
+        read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_what_onmt_train_writes_is_read(
+    stack: None, tmp_path: Path, zipped: bool, mmap: bool
+) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(content(), path, _use_new_zipfile_serialization=zipped)
+    got, wanted = read(path, mmap=mmap), content()
+    assert vars(got["opt"]) == vars(wanted["opt"])
+    assert got["vocab"] == wanted["vocab"]
+    for part in ("model", "generator"):
+        for key, tensor in wanted[part].items():
+            assert torch.equal(got[part][key], tensor)
+            assert got[part][key].dtype == tensor.dtype
+
+
+def test_a_real_checkpoint_is_read(stack: None, commands: Any) -> None:
+    path = commands.train(1, dropout=0.3).checkpoint()
+    got = read(path)
+    assert {"model", "generator", "vocab", "opt", "optim"} <= set(got)
+    assert len(got["optim"]["optimizer"]["state"]) > 0
+
+
+@pytest.fixture
+def old_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.load as it was before 2.6: whatever a file says is run unless told otherwise."""
+    load = torch.load
+
+    def unsafe(*args: Any, **kwargs: Any) -> Any:
+        return load(*args, **{"weights_only": False, **kwargs})
+
+    monkeypatch.setattr(torch, "load", unsafe)
+    monkeypatch.setattr(module, "HAS_SAFE_LOAD", False)
+
+
+def _translate(commands: Any, path: Path) -> None:
+    commands.translate(path)
+
+
+def _resume(commands: Any, path: Path) -> None:
+    commands.train(3, train_from=path)
+
+
+def _average(commands: Any, path: Path) -> None:
+    from onmt.bin import average_models
+
+    average_models.average_models([str(path)])
+
+
+def _release(commands: Any, path: Path) -> None:
+    from onmt.bin import release_model
+
+    argv = ["onmt_release_model", "-m", str(path), "-o", str(commands.folder / "out.pt")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        release_model.main()
+
+
+@pytest.mark.parametrize("use", [_translate, _resume, _average, _release])
+def test_stocks_commands_run_none_either(
+    old_torch: None, commands: Any, tmp_path: Path, use: Callable[[Any, Path], None]
+) -> None:
+    path, trace = tmp_path / "model.pt", tmp_path / "trace"
+    torch.save(content(share=Trap(trace)), path)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("average_models", "release_model"):
+            # As the autoload does when it is imported, and `onmt_sd_*` always.
+            command = import_module(f"onmt.bin.{name}")
+            patch.setattr(command, "torch", command.torch)
+            load_safely(command)
+        with pytest.raises((CheckpointError, SystemExit)):
+            use(commands, path)
+    assert not trace.exists()
+
+
+def test_word_vectors_run_none_either(old_torch: None, plugin: None, tmp_path: Path) -> None:
+    from onmt.modules.embeddings import Embeddings
+
+    path, trace = tmp_path / "vectors.pt", tmp_path / "trace"
+    torch.save({"a": Trap(trace)}, path)
+    with pytest.raises(CheckpointError, match=r"which could run code|it could run code"):
+        Embeddings(4, 6, 0).load_pretrained_vectors(str(path))
+    assert not trace.exists()
+
+
+def test_a_pickle_of_ours_says_what_it_lacks() -> None:
+    with pytest.raises(pickle.UnpicklingError, match=r"it names os.system, which a checkpoint"):
+        load(io.BytesIO(b"cos\nsystem\n."))

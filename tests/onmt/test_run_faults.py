@@ -1,0 +1,219 @@
+"""Settings that end in a traceback, in silence or never in stock are refused with a remedy."""
+
+from __future__ import annotations
+
+import copy
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opennmt_sd.onmt.refusals import UnsupportedOptionsError
+
+Parse = Callable[..., Namespace]
+Refused = Callable[..., str]
+CPU = "torch sees none: remove gpu_ranks and world_size to train on the CPU"
+# What is set, the text, and what makes it work.
+TABLE = {
+    "tied": (
+        "share_decoder_embeddings: true\nword_vec_size: 10\nhidden_size: 12",
+        "share_decoder_embeddings ties the target embeddings, 10 wide, to the generator, which "
+        "needs hidden_size 12: set word_vec_size: 12, or remove share_decoder_embeddings",
+        ("-word_vec_size", "12"),
+    ),
+    "shared": (
+        "share_embeddings: true",
+        "share_embeddings needs one vocabulary for both sides: add share_vocab: true",
+        ("-share_vocab",),
+    ),
+    "shared widths": (
+        "share_embeddings: true\nshare_vocab: true\nsrc_word_vec_size: 8\ntgt_word_vec_size: 6",
+        "share_embeddings needs one width, src_word_vec_size is 8 and tgt_word_vec_size 6: set "
+        "word_vec_size: 8",
+        ("-word_vec_size", "8"),
+    ),
+    "hidden": (
+        "enc_hid_size: 8\ndec_hid_size: 12",
+        "enc_hid_size 8 and dec_hid_size 12 must be equal: set hidden_size: 12",
+        ("-hidden_size", "12"),
+    ),
+    "layers": ("enc_layers: 0\ndec_layers: 0", "layers 0 must be at least 1", ("-layers", "1")),
+    "world": (
+        "world_size: 2",
+        "world_size 2 without gpu_ranks would train nothing: set gpu_ranks, one for each GPU of "
+        "this machine, or world_size: 1 to train on the CPU",
+        ("-world_size", "1"),
+    ),
+    "accum": (
+        "accum_count: [2, 4]",
+        "accum_count [2, 4] and accum_steps [0] must be equally long",
+        ("-accum_steps", "0", "100"),
+    ),
+    "accum 0": ("accum_count: 0", "accum_count [0] must be at least 1", ("-accum_count", "1")),
+    "valid_steps": ("valid_steps: 0", "valid_steps 0 must be at least 1", ("-valid_steps", "5")),
+    "report": ("report_every: 0", "report_every 0 must be at least 1", ("-report_every", "5")),
+    "bucket": ("bucket_size: 0", "bucket_size 0 must be at least 1", ("-bucket_size", "9")),
+    "smoothing": (
+        "label_smoothing: 1.5",
+        "label_smoothing 1.5 is outside [0, 1)",
+        ("-label_smoothing", "0.1"),
+    ),
+    "rate": ("learning_rate: -1", "learning_rate -1.0 must be above 0", ("-learning_rate", "1")),
+    "warmup": (
+        "decay_method: noam\nwarmup_steps: 0",
+        "warmup_steps 0 must be at least 1 with decay_method noam",
+        ("-warmup_steps", "10"),
+    ),
+    "criteria": (
+        "early_stopping: 2\nearly_stopping_criteria: bleu",
+        "early_stopping_criteria bleu is unknown: use accuracy or ppl",
+        ("-early_stopping_criteria", "ppl"),
+    ),
+    "encoder": ("encoder_type: lstm", "encoder_type lstm is unknown: use brnn, ", None),
+    "decoder": ("decoder_type: lstm", "decoder_type lstm is unknown: use cnn, ", None),
+    "cnn": ("decoder_type: cnn", "decoder_type cnn cannot start from the state of encoder_type "
+            "sd_brnn: set decoder_type: sd_rnn", ("-decoder_type", "sd_rnn")),
+    "package": ("optim: fusedadam", "optim fusedadam needs apex, which is not installed: set "
+                "optim: adam", ("-optim", "adam")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("yaml", "text", "remedy"), TABLE.values(), ids=TABLE)
+def test_refused(
+    parse: Parse, refused: Refused, yaml: str, text: str, remedy: tuple[str, ...] | None
+) -> None:
+    assert f"error: {text}" in refused(yaml=yaml)
+    if remedy is not None:
+        parse(*remedy, yaml=yaml)
+
+
+@pytest.mark.parametrize(
+    ("there", "yaml", "text"),
+    [
+        (0, "gpu_ranks: [0]", f"gpu_ranks [0] needs 1 GPU, {CPU}"),
+        (0, "gpu_ranks: [0, 1]\nworld_size: 2", f"gpu_ranks [0, 1] needs 2 GPUs, {CPU}"),
+        (1, "gpu_ranks: [0, 1]\nworld_size: 2", "torch sees 1: set gpu_ranks: [0] and world_size"),
+        (2, "gpu_ranks: [0, 1]", "gpu_ranks [0, 1] are more than world_size 1: set world_size: 2"),
+        (2, "gpu_ranks: [1]", "gpu_ranks [1] must be [0] with world_size 1 on one machine"),
+    ],
+)
+def test_gpus(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, there: int, yaml: str, text: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert text in refused(yaml=yaml)
+
+
+def test_gpus_that_are_there(parse: Parse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    parse("-gpu_ranks", "0")
+    parse("-gpu_ranks", "0", "1", "-world_size", "2")
+    parse("-gpu_ranks", "2", "3", "-world_size", "4")  # the second machine of two
+
+
+@pytest.fixture
+def checkpoint(parse: Parse, tmp_path: Path) -> str:
+    """Of step 10."""
+    state = {"training_step": 11, "decay_step": 11, "optimizer": {}}
+    path = tmp_path / "model.pt"
+    torch.save({"model": {}, "vocab": {}, "opt": copy.copy(parse()), "optim": state}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("steps", [5, 10])
+def test_steps_that_are_reached(
+    parse: Parse, refused: Refused, checkpoint: str, steps: int
+) -> None:
+    error = refused("-train_from", checkpoint, "-train_steps", str(steps))
+    assert f"error: train_steps {steps} is reached: {checkpoint} is of step 10: set" in error
+    parse("-train_from", checkpoint, "-train_steps", "11")
+    parse("-train_from", checkpoint, "-train_steps", str(steps), "-reset_optim", "all")
+
+
+# What is seen when the training begins.
+
+
+def refusal(commands: Any, **options: Any) -> str:
+    """Begin a training; give the text of its refusal. Nothing is written."""
+    with pytest.raises(UnsupportedOptionsError) as caught:
+        commands.train(1, **options)
+    assert not list(commands.folder.glob("model*"))
+    return str(caught.value)
+
+
+def test_missing_files(commands: Any) -> None:
+    data = {"data": "{c: {path_src: none, path_tgt: /dev/null}}"}
+    options = {"src_vocab": "nowhere", "tgt_vocab": commands.corpus}
+    assert refusal(commands, **data, **options).splitlines() == [
+        "4 faults in the options:",
+        "  data: c: path_src none: no such file",
+        "  data: c: path_tgt /dev/null: this is a device or a pipe: give a text file",
+        "  src_vocab nowhere: no such file",
+        f"  tgt_vocab {commands.corpus}: this is a folder: give a file of onmt_build_vocab's",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("nothing", "data 'nothing' names no corpora: write data: {corpus: {path_src: FILE"),
+        ("[1, 2", "data is no YAML: "),
+        ("{c: {path_tgt: TGT}}", "data: c: path_src is missing"),
+        ("{valid: {path_src: SRC, path_tgt: TGT}}", "data names no training corpus: add one"),
+        ("{c: {path_src: SRC, path_tgt: TGT, weight: 0.5}}", "data: c: weight 0.5 must be a whole"),
+        ("{c: {path_src: SRC, path_tgt: TGT, weight: 0}}", "data: c: weight 0 must be a whole"),
+        ("{c: {path_src: SRC, path_tgt: TGT, transforms: bpe}}", "must be a list: write [bpe]"),
+        ("{c: {path_src: SRC, path_tgt: TGT, transforms: [bep]}}", "transform bep is unknown: use"),
+        ("{c: {path_src: SRC, path_tgt: TGT, transform: [bpe]}}", "did you mean transforms?"),
+    ],
+)
+def test_corpora(commands: Any, data: str, text: str) -> None:
+    for side in ("src", "tgt"):
+        data = data.replace(side.upper(), str(commands.corpus / f"train.{side}"))
+    assert text in refusal(commands, data=data)
+
+
+def test_a_checkpoint_without_an_optimizer(commands: Any) -> None:
+    path = commands.train(1, "start").checkpoint()
+    content = torch.load(path)
+    torch.save({**content, "optim": None}, path)
+    with pytest.raises(UnsupportedOptionsError, match="has no state of an optimizer") as caught:
+        commands.train(3, "more", train_from=path)
+    assert "add reset_optim: all to begin at step 1" in str(caught.value)
+    run = commands.train(2, "more", train_from=path, reset_optim="all")
+    assert [update.step for update in run.updates] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "text"),
+    [
+        (
+            torch.zeros(7, 10),
+            "has 7 rows, the src vocabulary 24 words: make it with src_embeddings",
+        ),
+        (torch.zeros(24, 3), "has a width of 3, src_word_vec_size is 10: set src_word_vec_size: 3"),
+        ({"a": 1}, "must hold one tensor, [words, width]"),
+    ],
+)
+def test_word_vectors(commands: Any, vectors: Any, text: str) -> None:
+    path = commands.folder / "vectors.pt"
+    torch.save(vectors, path)
+    assert f"pre_word_vecs_enc {path} {text}" in refusal(commands, pre_word_vecs_enc=path)
+
+
+def test_word_vectors_of_text(commands: Any) -> None:
+    path = commands.folder / "vectors.txt"
+    text = refusal(commands, src_embeddings=path, both_embeddings=path)
+    assert f"src_embeddings {path}: no such file" in text
+    assert "both_embeddings needs embeddings_type: GloVe or word2vec" in text
+    assert "both_embeddings is for both sides: remove src_embeddings" in text
+
+
+def test_heads_of_a_transformer_decoder(commands: Any) -> None:
+    text = refusal(commands, decoder_type="transformer")
+    assert "12 is no multiple of 8: set heads, or another hidden_size" in text
