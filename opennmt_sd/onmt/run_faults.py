@@ -97,8 +97,8 @@ def _number_faults(opt: Namespace) -> Iterator[str]:
         )
     if min(counts, default=1) < 1:
         yield f"accum_count {counts} must be at least 1"
-    if opt.learning_rate <= 0:
-        yield f"learning_rate {opt.learning_rate} must be above 0"
+    if opt.learning_rate < 0:
+        yield f"learning_rate {opt.learning_rate} must not be negative"
     if not 0 <= opt.label_smoothing < 1:
         yield f"label_smoothing {opt.label_smoothing} is outside [0, 1)"
     if opt.decay_method in ("noam", "noamwd", "rsqrt") and opt.warmup_steps < 1:

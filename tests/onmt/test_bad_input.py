@@ -187,7 +187,7 @@ def test_translates_as_stock_does(models: Models, options: dict[str, Any]) -> No
 
 SOURCES = {
     "one token": (text("w1", "w2", "zzz"), 3),
-    "an empty line is skipped": (text("w1 w2", "", "w3"), 2),
+    "an empty line stays one": (text("w1 w2", "", "w3"), 3),
     "1,000 tokens": (text("w1", LONG), 2),
     "one sentence": (text("w5 w6 w7"), 1),
     "no newline at the end": ("w1\nw2", 2),
