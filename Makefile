@@ -1,6 +1,7 @@
 # make quickstart   train a small translator with structured dropout, translate, print BLEU
-# make test         all tests; ARGS="-m 'not slow'" leaves the long ones out
+# make test         all tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
 # make lint         ruff and mypy
+# make docs         the documentation site, into site/; a broken link ends it
 # make setup        .venv with everything in it; only what changed is done again
 # make rebuild      build the package again, e.g. after a C++ compiler was installed
 # make wheel        dist/*.whl
@@ -16,18 +17,22 @@ ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
-.PHONY: setup quickstart test lint rebuild wheel clean
+.PHONY: setup quickstart test lint docs rebuild wheel clean
 .DEFAULT_GOAL = setup
 
 quickstart: setup
 	.venv/bin/opennmt_sd quickstart
 
 test: setup
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+docs: .venv-docs/.done
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	@echo "look at it: .venv-docs/bin/python -m http.server --directory site"
 
 setup: .venv/.package
 
@@ -39,7 +44,7 @@ wheel: setup
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs build dist site .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each step leaves its stamp last: one that was interrupted is done again.
@@ -66,6 +71,11 @@ endif
 .venv/.lock: .venv/.torch requirements.lock
 	@echo "== 3/4 OpenNMT-py and the rest of requirements.lock"
 	$(PIP) install --no-deps -r requirements.lock
+	@touch $@
+
+.venv-docs/.done: docs/requirements.txt
+	"$(PYTHON)" -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet -r docs/requirements.txt
 	@touch $@
 
 .venv/.package: .venv/.lock $(SOURCES)

@@ -3,6 +3,12 @@ function(opennmt_sd_no_native reason)
   message(STATUS "opennmt_sd: no native module (${reason})")
 endfunction()
 
+option(OPENNMT_SD_NATIVE "Build the native module, where that is possible" ON)
+if(NOT OPENNMT_SD_NATIVE)
+  opennmt_sd_no_native("it was not asked for")
+  return()
+endif()
+
 if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   opennmt_sd_no_native("it is for x86-64, this is ${CMAKE_SYSTEM_PROCESSOR}")
   return()
