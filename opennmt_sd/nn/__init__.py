@@ -3,6 +3,7 @@
 from opennmt_sd.nn.cell import StructuredLSTMCell
 from opennmt_sd.nn.conversion import convert, revert
 from opennmt_sd.nn.dropout import StructuredDropout
+from opennmt_sd.nn.forked import calm_children
 from opennmt_sd.nn.linear import MaskedLinear
 from opennmt_sd.nn.lstm import StructuredLSTM
 
@@ -14,3 +15,5 @@ __all__ = [
     "convert",
     "revert",
 ]
+
+calm_children()

@@ -9,7 +9,7 @@ spaCy finds it through the entry point ``spacy_factories``; nothing need be impo
 
 ``nlp.to_disk`` stores the tagger with the pipeline, and ``spacy.load`` needs nothing else. In a
 training configuration of spaCy's, ``[initialize.components.structured_ner] path = ..`` does the
-same. ``nlp.pipe(n_process=2)`` works: see :mod:`opennmt_sd.tagger.forked`.
+same. ``nlp.pipe(n_process=2)`` works: see :mod:`opennmt_sd.nn.forked`.
 """
 
 from __future__ import annotations

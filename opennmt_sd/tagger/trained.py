@@ -12,7 +12,6 @@ import torch
 
 from opennmt_sd.tagger.batches import Encoded
 from opennmt_sd.tagger.decoding import decode
-from opennmt_sd.tagger.forked import calm_children
 from opennmt_sd.tagger.model import Tagger, TaggerConfig
 from opennmt_sd.tagger.schemes import is_tag
 from opennmt_sd.tagger.vocabulary import Vocabulary
@@ -48,14 +47,11 @@ def file_of(path: Path | str) -> Path:
 class Trained:
     """A model and the vocabulary it was trained with.
 
-    Processes that are forked later may use it too: see :mod:`opennmt_sd.tagger.forked`.
+    Processes that are forked later may use it too: see :mod:`opennmt_sd.nn.forked`.
     """
 
     model: Tagger
     vocabulary: Vocabulary
-
-    def __post_init__(self) -> None:
-        calm_children()
 
     @classmethod
     def load(cls, path: Path | str) -> Trained:
