@@ -24,7 +24,7 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, check_rate
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
 from opennmt_sd.nn import MaskedLinear, StructuredLSTM
-from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
 
 Pattern = DropoutPattern | float | None
 State = tuple[tuple[Tensor, Tensor], ...]  # of each stack: h and c, [layers, B, H]
@@ -142,8 +142,8 @@ class LanguageModel(Structured, nn.Module):
         first = nr if input is None else DropoutPattern.of(input)
         self.stacks = nn.ModuleList(
             StructuredLSTM(
-                D, H, num_layers=count, input_dropout=nr if k else first, dropout=nr,
-                recurrent_dropout=DropoutPattern.of(rh),
+                D, H, num_layers=count, input_dropout=nr if k else first,
+                dropout=nr if count > 1 else NOTHING, recurrent_dropout=DropoutPattern.of(rh),
             )
             for k, (D, H, count) in enumerate(stacks_of(widths))
         )  # fmt: skip
@@ -170,7 +170,8 @@ class LanguageModel(Structured, nn.Module):
             scale: the loss, the mean over all targets and the penalties, is multiplied by it.
         """
         x, state = self._top(ids, state)  # [T, B, H]
-        keep = self._draw(self.decoder.dropout, *x.shape)
+        pattern = getattr(self.decoder, "dropout", NOTHING)  # reverted, it is an nn.Linear
+        keep = self._draw(pattern, *x.shape, dense=not ops.leaves_out(x))
         weight, bias = self.decoder.weight, self.decoder.bias
         factor = scale / targets.numel()
         nll, _ = ops.projected_nll(x, keep, weight, bias, targets, factor=factor)
@@ -198,11 +199,6 @@ class LanguageModel(Structured, nn.Module):
             x, final = stack(x, None if state is None else state[k])
             finals.append(final)
         return x, tuple(finals)
-
-    def _draw(self, pattern: DropoutPattern, T: int, B: int, D: int) -> Keep | None:
-        if not (self.training and pattern.active):
-            return None
-        return pattern.draw(T, B, D, self.generator)
 
 
 def drop_words(x: Tensor, ids: Tensor, keep: Keep) -> Tensor:

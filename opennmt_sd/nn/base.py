@@ -1,4 +1,4 @@
-"""What all our modules share: patterns as attributes, a generator, and no TorchScript."""
+"""What all our modules share: patterns as attributes, the draw, and how torch's tools meet them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.dropout import DropoutPattern, Keep
+from opennmt_sd.nn.tools import Unquantized, refuse_script
 
 NOTHING = DropoutPattern(0.0)
 
@@ -42,7 +43,22 @@ class Structured:
             generator. Not copied or pickled with the module.
     """
 
+    training: bool
     generator: torch.Generator | None = None
+    qconfig = Unquantized()
+
+    def _draw(
+        self, pattern: DropoutPattern, T: int, B: int, D: int, *, dense: bool = False
+    ) -> Keep | None:
+        """Draw what this call keeps: None where nothing is dropped.
+
+        Args:
+            dense: as a mask, since the product behind it is dense; of the same units.
+        """
+        if not (self.training and pattern.active):
+            return None
+        draw = pattern.draw_mask if dense else pattern.draw
+        return draw(T, B, D, self.generator)
 
     def __getstate__(self) -> dict[str, Any]:
         # nn.LSTM has one of its own; before Python 3.11 object has none.
@@ -52,7 +68,4 @@ class Structured:
         return state
 
     def __prepare_scriptable__(self) -> None:
-        raise NotImplementedError(
-            f"{type(self).__name__} cannot be scripted (torch.jit.script): turn it back into "
-            "torch's own modules first, with opennmt_sd.revert(model)"
-        )
+        refuse_script(self)

@@ -1,12 +1,17 @@
-"""Swap the nn.LSTMs of any model for ours, in place, and back; the weights stay where they are."""
+"""Swap the nn.LSTMs of any model for ours, in place; and all of ours for torch's own. The weights
+stay where they are."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from torch import nn
 
 from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.nn.cell import StructuredLSTMCell
+from opennmt_sd.nn.dropout import StructuredDropout
+from opennmt_sd.nn.linear import MaskedLinear
 from opennmt_sd.nn.lstm import StructuredLSTM, refuse_proj_size
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -36,6 +41,11 @@ def convert(
         NotImplementedError: an ``nn.LSTM`` has ``proj_size`` or parametrized weights; nothing
             has been changed then.
         ValueError: a rate outside [0, 1).
+
+    Example::
+
+        model = torch.nn.Sequential(torch.nn.LSTM(650, 650, 2, dropout=0.5))
+        convert(model, input_dropout=0.5, recurrent_dropout=0.3)
     """
     found = [m for m in model.modules() if isinstance(m, nn.LSTM)]
     found = [m for m in found if not isinstance(m, StructuredLSTM)]
@@ -58,27 +68,53 @@ def convert(
 
 
 def revert(model: Module) -> Module:
-    """Turn every :class:`StructuredLSTM` in a model back into an ``nn.LSTM``, in place.
+    """Turn every module of ours in a model into torch's own, in place: as for TorchScript.
 
-    The rate between layers stays, as ordinary dropout; dropout on the input and on the state,
-    which ``nn.LSTM`` does not have, is gone.
+    The module objects, parameters and hooks stay the same ones.
+
+    ======================  ==================  ========================================
+    ours                    torch's             what is left of the dropout
+    ======================  ==================  ========================================
+    ``StructuredLSTM``      ``nn.LSTM``         the rate between layers, as ordinary one
+    ``StructuredLSTMCell``  ``nn.LSTMCell``     nothing
+    ``MaskedLinear``        ``nn.Linear``       nothing
+    ``StructuredDropout``   ``nn.Dropout``      the rate, as ordinary one
+    ======================  ==================  ========================================
+
+    In evaluation nothing changes. Subclasses stay as they are: their forward is their own.
+
+    Returns:
+        The model.
 
     Raises:
-        NotImplementedError: a StructuredLSTM has parametrized weights; nothing has been changed.
+        NotImplementedError: a module of ours has parametrized weights; nothing has been changed.
     """
     for module in model.modules():
-        if isinstance(module, StructuredLSTM) and nn.utils.parametrize.is_parametrized(module):
-            raise NotImplementedError(
-                "a StructuredLSTM with parametrized weights cannot be reverted: remove the "
-                "parametrizations first"
-            )
+        for ours in TORCHS:
+            if isinstance(module, ours) and nn.utils.parametrize.is_parametrized(module):
+                raise NotImplementedError(
+                    f"a {ours.__name__} with parametrized weights cannot be reverted: remove the "
+                    "parametrizations first"
+                )
     for module in model.modules():
-        if type(module) is StructuredLSTM:
-            rate = module.dropout.p
-            for name in [n for n in module.__dict__ if n.startswith("_pattern_")]:
-                del module.__dict__[name]
-            for name in ("generator", "exact"):
-                module.__dict__.pop(name, None)
-            module.__class__ = nn.LSTM  # type: ignore[assignment]
-            module.dropout = rate
+        if type(module) in TORCHS:
+            torchs, attributes = TORCHS[type(module)]
+            kept = attributes(module)
+            for name in [n for n in vars(module) if n.startswith("_pattern_") or n in OURS]:
+                del vars(module)[name]
+            if not isinstance(module, nn.LSTM):
+                vars(module).pop("batch_first", None)
+            module.__class__ = torchs
+            for name, value in kept.items():
+                setattr(module, name, value)
     return model
+
+
+# Ours, torch's, and the attributes that torch's has and ours has not.
+TORCHS: dict[type[nn.Module], tuple[type[nn.Module], Callable[[Any], dict[str, Any]]]] = {
+    StructuredLSTM: (nn.LSTM, lambda lstm: {"dropout": lstm.dropout.p}),
+    StructuredLSTMCell: (nn.LSTMCell, lambda _: {}),
+    MaskedLinear: (nn.Linear, lambda _: {}),
+    StructuredDropout: (nn.Dropout, lambda drop: {"p": drop.dropout.p, "inplace": False}),
+}
+OURS = ("generator", "exact")

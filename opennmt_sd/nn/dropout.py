@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.nn.layout import time_first
+from opennmt_sd.nn.tools import leaf
 
 
 class StructuredDropout(Structured, nn.Module):
@@ -29,6 +30,11 @@ class StructuredDropout(Structured, nn.Module):
         ValueError: a rate outside [0, 1), or another number of axes.
 
     Source: Sarma et al., NeurIPS 2021, section 3.
+
+    Example::
+
+        drop = StructuredDropout(0.5)
+        y = drop(torch.randn(35, 20, 650))  # at each step the whole batch loses the same units
     """
 
     dropout = PatternAttribute()
@@ -38,10 +44,13 @@ class StructuredDropout(Structured, nn.Module):
         self.dropout = DropoutPattern.of(dropout)
         self.batch_first = batch_first
 
+    @leaf
     def forward(self, input: Tensor | PackedSequence) -> Tensor | PackedSequence:
+        """Drop and scale in training; give the input back in evaluation."""
+
         def drop(x: Tensor, batch_sizes: Tensor | None, T: int, B: int) -> Tensor:
-            keep = self.dropout.draw(T, B, x.shape[-1], self.generator)
-            return keep.apply(x, batch_sizes)
+            keep = self._draw(self.dropout, T, B, x.shape[-1])
+            return x if keep is None else keep.apply(x, batch_sizes)
 
         if not (self.training and self.dropout.active):
             return input

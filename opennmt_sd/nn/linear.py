@@ -11,6 +11,8 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.nn.layout import time_first
+from opennmt_sd.nn.tools import leaf
+from opennmt_sd.ops.checks import check_keep
 
 
 class MaskedLinear(Structured, nn.Linear):
@@ -30,6 +32,11 @@ class MaskedLinear(Structured, nn.Linear):
         ValueError: a rate outside [0, 1), or shapes that do not fit.
 
     Source: Sarma et al., NeurIPS 2021, section 3 (the FC layer).
+
+    Example::
+
+        vocabulary = MaskedLinear(650, 10_000, dropout=0.5)
+        logits = vocabulary(torch.randn(35, 20, 650))  # [T, B, 650] -> [T, B, 10_000]
     """
 
     dropout = PatternAttribute()
@@ -49,6 +56,7 @@ class MaskedLinear(Structured, nn.Linear):
         self.dropout = DropoutPattern.of(dropout)
         self.batch_first = batch_first
 
+    @leaf
     def forward(  # type: ignore[override]
         self, input: Tensor | PackedSequence, keep: Keep | None = None
     ) -> Tensor | PackedSequence:
@@ -56,12 +64,18 @@ class MaskedLinear(Structured, nn.Linear):
         drops = self.training and (keep is not None or self.dropout.active)
 
         def project(x: Tensor, batch_sizes: Tensor | None, T: int, B: int) -> Tensor:
+            D = x.shape[-1]
             if not drops:
                 return F.linear(x, self.weight, self.bias)
-            sets = keep or self.dropout.draw(T, B, x.shape[-1], self.generator)
-            return ops.masked_linear(x, sets, self.weight, self.bias, batch_sizes=batch_sizes)
+            if ops.leaves_out(x):
+                sets = self._draw(self.dropout, T, B, D) if keep is None else keep
+                return ops.masked_linear(x, sets, self.weight, self.bias, batch_sizes=batch_sizes)
+            mask = self._draw(self.dropout, T, B, D, dense=True) if keep is None else keep
+            check_keep(mask, T, B, D)
+            x = x if mask is None else mask.apply(x, batch_sizes)
+            return F.linear(x, self.weight, self.bias)
 
-        if not drops and isinstance(input, Tensor):
+        if not drops and not isinstance(input, PackedSequence):
             return F.linear(input, self.weight, self.bias)
         return time_first(input, self.batch_first, project)
 

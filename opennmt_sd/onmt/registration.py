@@ -146,13 +146,12 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
 
 def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
     """The one line at the start of training."""
-    from opennmt_sd.ops import engine_for
+    from opennmt_sd.nn.precision import engine_of
 
     plan = DropoutPlan.from_opt(model_opt)
     plan.follow(rate)
     ours = (("encoder", has_our_encoder(model_opt)), ("decoder", has_our_decoder(model_opt)))
-    weight = next(model.parameters())
-    engine = engine_for(weight.device, weight.dtype)
+    engine = engine_of(model)
     sides = tuple(side for side, there in ours if there)
     return f"dropout {plan.describe(sides)}; engine {engine}"
 

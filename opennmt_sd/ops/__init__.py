@@ -29,13 +29,22 @@ from opennmt_sd.ops.checks import (
     check_state,
     check_weight,
 )
-from opennmt_sd.ops.engines import engine, engine_for, forced, has_kernels, use, worth_compacting
+from opennmt_sd.ops.engines import (
+    engine,
+    engine_for,
+    forced,
+    has_kernels,
+    leaves_out,
+    use,
+    worth_compacting,
+)
 
 __all__ = [
     "attend_step",
     "engine_for",
     "forced",
     "has_kernels",
+    "leaves_out",
     "lstm",
     "lstm_gates",
     "lstm_layer",

@@ -64,8 +64,18 @@ def forced() -> str | None:
 
 
 def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
-    """The name of the engine that runs on this device and dtype."""
-    runs = torch.device(device).type == "cpu" and dtype in DTYPES
+    """Return the name of the engine that runs on this device and dtype.
+
+    Under autocast this is the engine of the dtype that autocast asks for. ``"portable"``, chosen
+    and not forced, multiplies densely behind a mask, as torch's own modules do.
+    """
+    kind = torch.device(device).type
+    lower = autocast_dtype(kind)
+    return _engine_for(kind, dtype if lower is None or dtype not in LOWERED else lower)
+
+
+def _engine_for(kind: str, dtype: torch.dtype) -> str:
+    runs = kind == "cpu" and dtype in DTYPES
     if _forced == "cpu" and not runs:
         return "portable"
     return _forced or ("cpu" if runs and there() else "portable")
@@ -88,10 +98,26 @@ def worth_compacting(x: torch.Tensor, N: int) -> bool:
     return x.numel() * N >= SMALL and has_kernels(x)
 
 
-def has_kernels(x: torch.Tensor) -> bool:
-    """Whether an op on x runs on native kernels: float32 or float64 on the CPU, no autocast."""
-    lowers = autocast_dtype(x.device.type) is not None and x.dtype in LOWERED
-    return not lowers and engine_for(x.device, x.dtype) == "cpu"
+def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Return whether an op on x runs on native kernels: float32 or float64 on the CPU.
+
+    Args:
+        dtype: what it is computed in. Default: x's, or what autocast asks for.
+    """
+    if dtype is not None:
+        return _engine_for(x.device.type, dtype) == "cpu"
+    return engine_for(x.device, x.dtype) == "cpu"
+
+
+def leaves_out(x: torch.Tensor) -> bool:
+    """Return whether products on x leave the dropped units out.
+
+    They do on native kernels and on an engine that is forced; else x is masked and multiplied
+    densely, at torch's own speed.
+    """
+    if _forced is None and x.device.type == "cpu":
+        warn_if_missing()
+    return forced() is not None or has_kernels(x)
 
 
 def engine(x: torch.Tensor) -> ModuleType:

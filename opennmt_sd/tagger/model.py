@@ -158,8 +158,8 @@ class Tagger(nn.Module):
         self.chars = char_encoder(config, FIRST_CHAR + len(vocabulary.chars))
         self.lstm = StructuredLSTM(
             config.word_dim + self.chars.width, config.hidden, config.layers, bidirectional=True,
-            dropout=config.dropout, input_dropout=config.input_dropout,
-            recurrent_dropout=config.recurrent_dropout,
+            dropout=config.dropout if config.layers > 1 else NOTHING,
+            input_dropout=config.input_dropout, recurrent_dropout=config.recurrent_dropout,
         )  # fmt: skip
         self.lstm.exact = False  # prediction is quicker so
         K = len(vocabulary.tags)

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opennmt_sd import DropoutPattern, StructuredLSTM, convert, revert
+from opennmt_sd import (
+    DropoutPattern,
+    MaskedLinear,
+    StructuredDropout,
+    StructuredLSTM,
+    StructuredLSTMCell,
+    convert,
+    revert,
+)
 
 T, B, D, H = 5, 3, 4, 6
 
@@ -146,6 +154,33 @@ def test_reverting_takes_the_present_rate_and_the_generator() -> None:
     assert lstm.dropout == 0.4
     assert "generator" not in vars(lstm)
     copy.deepcopy(lstm)
+
+
+ALONE: dict[str, tuple[nn.Module, nn.Module]] = {
+    "cell": (StructuredLSTMCell(D, H, recurrent_dropout=0.3), nn.LSTMCell(D, H)),
+    "linear": (MaskedLinear(D, H, dropout=0.4, batch_first=True), nn.Linear(D, H)),
+    "dropout": (StructuredDropout(0.4, batch_first=True), nn.Dropout(0.4)),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_reverting_the_others(name: str, training: bool) -> None:
+    """Nothing is left of ours: a reverted module is one that was built as torch's."""
+    ours, theirs = (copy.deepcopy(module).train(training) for module in ALONE[name])
+    theirs.load_state_dict(ours.state_dict())
+    ours.generator = torch.Generator()
+    assert revert(ours) is ours
+    assert type(ours) is type(theirs)
+    assert vars(ours).keys() == vars(theirs).keys()
+    assert repr(ours) == repr(theirs)
+    x = torch.randn(B, D)
+    results = []
+    for module in (ours, theirs):
+        torch.manual_seed(3)
+        y = module(x)
+        results.append(y[0] if isinstance(y, tuple) else y)
+    assert torch.equal(*results)
 
 
 def test_converting_twice_changes_nothing() -> None:

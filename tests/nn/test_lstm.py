@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 import pytest
@@ -305,3 +306,31 @@ def test_rates_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match=r"^dropout rate -0\.5 is outside \[0, 1\)"):
         setattr(lstm, name, -0.5)
     assert getattr(lstm, name) == DropoutPattern(0.25)
+
+
+def test_a_rate_between_layers_of_a_single_one() -> None:
+    """As nn.LSTM, ours warns of what drops nothing, and where the call stands."""
+    with pytest.warns(UserWarning, match="num_layers") as theirs:
+        nn.LSTM(D, H, 1, dropout=0.5)
+    with pytest.warns(UserWarning, match="num_layers") as caught:
+        StructuredLSTM(D, H, 1, dropout=0.5)
+    assert str(caught[0].message) == (
+        "dropout=0.5 is between layers, and num_layers=1 has nothing between: it drops nothing; "
+        "for the first layer's input use input_dropout, for the output StructuredDropout or "
+        "MaskedLinear behind the layer"
+    )
+    assert len(caught) == len(theirs) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        StructuredLSTM(D, H, 1, input_dropout=0.5, recurrent_dropout=0.5)
+        StructuredLSTM(D, H, 2, dropout=0.5)
+
+
+@pytest.mark.parametrize("given", [1, 3])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_a_state_of_another_number_of_tensors(given: int, training: bool) -> None:
+    lstm = StructuredLSTM(D, H, recurrent_dropout=0.5).train(training)
+    with pytest.raises(RuntimeError) as error:
+        lstm(torch.randn(T, B, D), (torch.zeros(1, B, H),) * given)
+    assert str(error.value) == f"an LSTM needs an hx of 2 tensors, got {given}"

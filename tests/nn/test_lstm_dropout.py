@@ -305,14 +305,6 @@ def test_the_automatic_choice_compacts_where_it_pays(T: int, pays: bool, given: 
     assert bool(calls) is (pays and ops.engine_for() == "cpu")
 
 
-def test_autocast_has_no_kernels_and_is_torchs() -> None:
-    lstm = StructuredLSTM(200, 32, input_dropout=0.5)
-    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(ops, "lstm_layer", None)  # not to be called
-        y, _ = lstm(torch.randn(20, 40, 200))
-    assert y.dtype == torch.bfloat16
-
-
 def test_packed_results_keep_their_order() -> None:
     x = torch.randn(T, B, D, dtype=torch.float64)
     packed = pack_padded_sequence(x, torch.tensor([2, 5, 1]), enforce_sorted=False)

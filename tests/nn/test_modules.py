@@ -1,5 +1,4 @@
-"""What torch does to modules: copies, pickles, compilation, parametrizations, checkpoints, mixed
-precision."""
+"""What torch does to modules: copies, pickles, compilation, parametrizations, checkpoints."""
 
 from __future__ import annotations
 
@@ -216,40 +215,6 @@ def test_compilation() -> None:
             torch.testing.assert_close(a, b)
     compiled.eval()
     torch.testing.assert_close(compiled(ids), model(ids))
-
-
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-def test_autocast_of_an_lstm(training: bool) -> None:
-    theirs, ours = nn.LSTM(D, H, 2), MODULES["lstm"]().train(training)
-    x = torch.randn(T, B, D)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        (y, (h, c)), (y2, (h2, c2)) = ours(x), theirs(x)
-    assert [t.dtype for t in (y, h, c)] == [t.dtype for t in (y2, h2, c2)] == [torch.bfloat16] * 3
-    y.float().sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in ours.parameters())
-
-
-def test_autocast_of_a_packed_lstm() -> None:
-    """Lowered as any other; nn.LSTM on a CPU leaves packed input in float32, and evaluation is its
-    own computation."""
-    lstm = MODULES["lstm"]()
-    x = nn.utils.rnn.pack_padded_sequence(torch.randn(T, B, D), torch.tensor([5, 3, 1]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, (h, c) = lstm(x)
-        want = nn.LSTM(D, H, 2)(x)[0].data.dtype
-        assert lstm.eval()(x)[0].data.dtype == want
-    assert {y.data.dtype, h.dtype, c.dtype} == {torch.bfloat16}
-    y.data.float().sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lstm.parameters())
-
-
-def test_autocast_of_a_linear() -> None:
-    linear = MODULES["linear"]()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = linear(torch.randn(B, T, D))
-    assert y.dtype == torch.bfloat16
-    y.float().sum().backward()
-    assert linear.weight.grad.dtype == torch.float32
 
 
 def test_training_lowers_a_loss() -> None:

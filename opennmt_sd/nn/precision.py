@@ -1,0 +1,75 @@
+"""Precision: the dtype a recurrent layer gives, the one it is computed in, and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd import ops
+from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
+
+
+def result_dtype(x: Tensor, h: Tensor, packed: bool) -> torch.dtype:
+    """Return the dtype of what a layer gives, as ``nn.LSTM`` has it.
+
+    It is the input's; under autocast, autocast's; but packed rows on a CPU, which autocast does not
+    know, take the state's.
+    """
+    if not autocasts(x):
+        return x.dtype
+    if packed and x.device.type == "cpu":
+        return h.dtype
+    return autocast_dtype(x.device.type) or x.dtype
+
+
+def computed_in(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return what a recurrence that gives ``dtype`` is computed in.
+
+    Half precision has no kernels, and step by step is many times slower than float32's.
+    """
+    if ops.forced() is None and dtype in LOWERED and ops.has_kernels(x, torch.float32):
+        return torch.float32
+    return dtype
+
+
+def cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return tensors as autocast would: what it does not know stays, for the checks to refuse."""
+    return [t.to(dtype) if t.dtype in LOWERED else t for t in tensors]
+
+
+def autocasts(x: Tensor) -> bool:
+    """Return whether autocast changes what is computed with x."""
+    return autocast_dtype(x.device.type) is not None and x.dtype in LOWERED
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which autocast changes nothing."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
+def engine_of(model: nn.Module) -> str:
+    """Return what a model's dropped products run on, in words for a log.
+
+    Call it under the autocast that the model will run under.
+
+    Returns:
+        ``"cpu"``, or say ``"portable in bfloat16, recurrent dropout on cpu in float32"``.
+    """
+    weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    dtype = autocast_dtype(weight.device.type) if autocasts(weight) else weight.dtype
+    dtype = dtype or weight.dtype
+    text = ops.engine_for(weight.device, weight.dtype)
+    if dtype != torch.float32:
+        text += f" in {_name(dtype)}"
+    recurrent = computed_in(weight, dtype)
+    if recurrent != dtype:
+        text += f", recurrent dropout on cpu in {_name(recurrent)}"
+    return text
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,265 @@
+"""Layers of recurrent cells with structured dropout, whatever the cell: what all of them share.
+
+Layouts, the initial state, layers and directions, the draws, the choice between our ops and torch's
+own layer. A subclass (:mod:`opennmt_sd.nn.lstm`) brings the two calls of its cell.
+
+Inside, a state is a tuple of tensors ``[layers * directions, B, H]``: (h, c) of an LSTM.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from opennmt_sd import ops
+from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
+from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.nn.precision import (
+    autocasts,
+    cast,
+    computed_in,
+    result_dtype,
+    without_autocast,
+)
+from opennmt_sd.ops.checks import check_keep
+
+State = tuple[Tensor, ...]
+Patterns = dict[str, DropoutPattern]
+PLACES = ("input_dropout", "dropout", "recurrent_dropout")
+
+
+class Recurrent(Structured, nn.RNNBase):
+    """Mixin before ``nn.LSTM`` and its like.
+
+    Attributes:
+        gates: rows of a weight, in units of H.
+        state_names: of the tensors of a state, for messages.
+        exact: see :class:`opennmt_sd.StructuredLSTM`.
+    """
+
+    gates: ClassVar[int]
+    state_names: ClassVar[tuple[str, ...]]
+
+    input_dropout = PatternAttribute()
+    dropout = PatternAttribute()
+    recurrent_dropout = PatternAttribute()
+    exact = True
+
+    def _torch_layers(
+        self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Run torch's own dense computation, in the call that torch's module makes."""
+        raise NotImplementedError
+
+    def _our_direction(
+        self, x: Tensor, keep: Keep | None, weights: list[Tensor], state: State,
+        state_keep: Keep | None, sizes: Tensor | None, reverse: bool,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Run one layer in one direction on our ops; the state is ``[B, H]`` each."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ from a call to rows and back
+
+    def _forward(
+        self, input: Tensor | PackedSequence, state: State | None, input_keep: Keep | None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run all layers on any layout; give the output in the same, and the final state."""
+        if isinstance(input, PackedSequence):
+            x, sizes, order, back = input
+            self.check_input(x, sizes)
+            state = self._checked(int(sizes[0]), _permuted(state, order), x)
+            x, final = self._run(x, state, sizes, input_keep)
+            return PackedSequence(x, sizes, order, back), _permuted(final, back)
+
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                f"input must be 3-D, or 2-D (unbatched), or packed; got {list(input.shape)}"
+            )
+        unbatched = input.dim() == 2
+        batch_first = self.batch_first and not unbatched
+        x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if batch_first else input
+        if state is not None:
+            state = _batched(state, unbatched)
+        self.check_input(x, None)
+        if not x.shape[0]:
+            raise RuntimeError(
+                f"an {self.mode} needs at least one step, got a sequence of length 0"
+            )
+        x, final = self._run(x, self._checked(x.shape[1], state, x), None, input_keep)
+        if unbatched:
+            return x.squeeze(1), tuple(s.squeeze(1) for s in final)
+        return x.transpose(0, 1) if batch_first else x, final
+
+    def _checked(self, B: int, state: State | None, x: Tensor) -> State:
+        """Return the initial state, zeros by default, checked as torch checks it."""
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        expected = (rows, B, self.hidden_size)
+        if state is None:
+            return (x.new_zeros(expected),) * len(self.state_names)
+        if len(state) != len(self.state_names):
+            raise RuntimeError(
+                f"an {self.mode} needs an hx of {len(self.state_names)} tensors, got {len(state)}"
+            )
+        for given, name in zip(state, self.state_names):
+            self.check_hidden_size(given, expected, f"Expected {name} size {{}}, got {{}}")
+        return state
+
+    # ------------------------------------------------------------ the layers
+
+    def _run(
+        self, x: Tensor, state: State, sizes: Tensor | None, input_keep: Keep | None
+    ) -> tuple[Tensor, State]:
+        """Run all layers, on x time first or packed, with a given state."""
+        weights = [self._weights(k) for k in range(self.num_layers)]
+        input_keep = input_keep if self.training else None
+        dtype = result_dtype(x, state[0], sizes is not None)
+        if not (self._drops(input_keep) or ops.forced() or self._packed_kernels(x, sizes, dtype)):
+            return self._torch(x, state, weights, sizes, dtype)
+
+        T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), state[0].shape[1])
+        check_keep(input_keep, T, B, self.input_size)
+        finals: list[State] = []
+        for k, directions in enumerate(weights):
+            pattern = self.dropout if k else self.input_dropout
+            given = None if k else input_keep
+            count = len(directions)
+            first = tuple(s[k * count : (k + 1) * count] for s in state)
+            if self._ours(x, pattern, given, sizes, dtype):
+                x, final = self._layer(x, pattern, given, first, directions, sizes, T, B, dtype)
+            else:  # nothing that a smaller product would serve: torch's own layer, one call
+                mask = given or self._draw(pattern, T, B, x.shape[-1], dense=True)
+                x = x if mask is None else mask.apply(x, sizes)
+                x, final = self._torch(x, first, [directions], sizes, dtype)
+            finals.append(final)
+        if len(finals) == 1:  # even of one tensor, cat would make a copy
+            return x, finals[0]
+        return x, tuple(torch.cat(states) for states in zip(*finals))
+
+    def _drops(self, input_keep: Keep | None) -> bool:
+        """Return whether this call drops anything."""
+        between = self.dropout.active and self.num_layers > 1
+        drops = self.input_dropout.active or self.recurrent_dropout.active or between
+        return self.training and (input_keep is not None or drops)
+
+    def _ours(
+        self, x: Tensor, pattern: DropoutPattern, given: Keep | None, sizes: Tensor | None,
+        dtype: torch.dtype,
+    ) -> bool:  # fmt: skip
+        """Return whether a layer on x runs on our ops, and not as torch's own on a masked input."""
+        if x.is_meta:  # shapes alone
+            return False
+        if (self.training and self.recurrent_dropout.active) or ops.forced() is not None:
+            return True
+        drawn = self.training and pattern.active and pattern.structured
+        sets = isinstance(given, KeepSets) if given is not None else drawn
+        compacts = sets and ops.worth_compacting(x, self.gates * self.hidden_size)
+        return compacts or (sizes is not None and ops.has_kernels(x, dtype))
+
+    def _layer(
+        self, x: Tensor, pattern: DropoutPattern, given: Keep | None, state: State,
+        directions: list[list[Tensor]], sizes: Tensor | None, T: int, B: int, dtype: torch.dtype,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Run one layer on our ops."""
+        if x.device.type != "cpu":
+            _tell_of_loop(x.device.type)
+        computed = computed_in(x, dtype)
+        dense = ops.forced() is None and not ops.has_kernels(x, computed)
+        keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)
+        outputs: list[Tensor] = []
+        finals: list[State] = []
+        casts = autocasts(x) or computed != dtype
+        with without_autocast(x):
+            if casts:
+                x, directions = cast([x], computed)[0], [cast(w, computed) for w in directions]
+            for d, weights in enumerate(directions):
+                first = tuple(s[d] for s in state)
+                first = tuple(cast(first, computed)) if casts else first
+                state_keep = self._draw(self.recurrent_dropout, T, B, self.hidden_size, dense=dense)
+                y, final = self._our_direction(x, keep, weights, first, state_keep, sizes, d == 1)
+                outputs.append(y.to(dtype))
+                finals.append(tuple(s.to(dtype) for s in final))
+        # Even of one tensor, cat would make a copy.
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        return y, tuple(torch.stack(states) for states in zip(*finals))
+
+    def _torch(
+        self, x: Tensor, state: State, weights: list[list[list[Tensor]]], sizes: Tensor | None,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Run layers as torch's own."""
+        if sizes is None and autocasts(x):
+            # torch's own casts come too late for processors without bfloat16.
+            x, *rest = cast([x, *state], dtype)
+            state = tuple(rest)
+        flat = [w for layer in weights for direction in layer for w in direction]
+        return self._torch_layers(x, state, flat, len(weights), sizes)
+
+    def _packed_kernels(self, x: Tensor, sizes: Tensor | None, dtype: torch.dtype) -> bool:
+        """Return whether packed rows that drop nothing go to the native kernels all the same:
+        torch runs them step by step."""
+        return not self.exact and sizes is not None and ops.has_kernels(x, dtype)
+
+    def _weights(self, layer: int) -> list[list[Tensor]]:
+        """Return each direction's weight_ih, weight_hh and, with bias, bias_ih and bias_hh.
+
+        Read as attributes at every call, so that parametrizations take effect.
+        """
+        names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        suffixes = ["", "_reverse"] if self.bidirectional else [""]
+        return [[getattr(self, f"{n}_l{layer}{s}") for n in names] for s in suffixes]
+
+    def extra_repr(self) -> str:
+        shape = [f"{self.input_size}, {self.hidden_size}"]
+        shape += [f"num_layers={self.num_layers}"] if self.num_layers != 1 else []
+        shape += [f"{n}={getattr(self, n)}" for n in ("batch_first", "bidirectional") if
+                  getattr(self, n)]  # fmt: skip
+        shape += ["bias=False"] if not self.bias else []
+        patterns = {name: getattr(self, name) for name in PLACES}
+        return ", ".join(shape + [f"{n}={p}" for n, p in patterns.items() if p.active])
+
+
+def _permuted(state: State | None, order: Tensor | None) -> Any:
+    """Return the state with the batch in another order."""
+    if state is None or order is None:
+        return state
+    return tuple(s.index_select(1, order) for s in state)
+
+
+def _batched(state: State, unbatched: bool) -> State:
+    """Return a given state as ``[layers * directions, B, H]`` each.
+
+    Raises:
+        RuntimeError: the state has another number of axes than the input asks for.
+    """
+    wanted = 2 if unbatched else 3
+    if any(s.dim() != wanted for s in state):
+        given = ", ".join(f"{s.dim()}-D" for s in state)
+        layout = "an unbatched 2-D input" if unbatched else "a batched 3-D input"
+        raise RuntimeError(f"{layout} needs a {wanted}-D hx, got ({given})")
+    return tuple(s.unsqueeze(1) for s in state) if unbatched else tuple(state)
+
+
+def warn_of_one_layer(dropout: DropoutPattern, num_layers: int) -> None:
+    """Warn, as torch does, of a rate that drops nothing."""
+    if dropout.active and num_layers == 1:
+        warnings.warn(
+            f"dropout={dropout.p} is between layers, and num_layers=1 has nothing between: it "
+            "drops nothing; for the first layer's input use input_dropout, for the output "
+            "StructuredDropout or MaskedLinear behind the layer",
+            stacklevel=3,
+        )
+
+
+@functools.cache
+def _tell_of_loop(device: str) -> None:
+    warnings.warn(
+        f"recurrent dropout runs step by step on {device}: there are no kernels for it yet. "
+        "Without it (recurrent_dropout=None) each layer is one fused call",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,224 @@
+"""Mixed and half precision: the dtypes are torch's, and what has no kernels is no slower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from opennmt_sd import (
+    DropoutPattern,
+    MaskedLinear,
+    StructuredDropout,
+    StructuredLSTM,
+    StructuredLSTMCell,
+    ops,
+)
+from opennmt_sd.nn.precision import engine_of
+
+T, B, D, H = 5, 3, 4, 6
+KINDS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "input": {"input_dropout": 0.5},
+    "between": {"dropout": 0.5},
+    "state": {"recurrent_dropout": 0.5},
+    "random": {"input_dropout": DropoutPattern(0.5, "random"), "recurrent_dropout": 0.5},
+}
+every_kind = pytest.mark.parametrize("places", KINDS.values(), ids=KINDS.keys())
+
+
+def autocast() -> Any:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def packed(x: Tensor) -> PackedSequence:
+    return pack_padded_sequence(x, torch.tensor([2, 5, 1]), enforce_sorted=False)
+
+
+@every_kind
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", [None, torch.float32], ids=str)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_lstm_under_autocast(
+    places: dict[str, Any], training: bool, given: torch.dtype, state: torch.dtype | None,
+    layers: int,
+) -> None:  # fmt: skip
+    """All results have autocast's dtype, and gradients are the weights'."""
+    places = {k: p for k, p in places.items() if layers > 1 or k != "dropout"}
+    lstm = StructuredLSTM(D, H, layers, bidirectional=True, **places).train(training)
+    hx = None if state is None else tuple(torch.randn(2 * layers, B, H, dtype=state) for _ in "hc")
+    with autocast():
+        y, (h, c) = lstm(torch.randn(T, B, D).to(given), hx)
+    assert {y.dtype, h.dtype, c.dtype} == {torch.bfloat16}
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lstm.parameters())
+
+
+@every_kind
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "inexact"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", [None, torch.float32], ids=str)
+def test_packed_rows_under_autocast(
+    places: dict[str, Any], exact: bool, training: bool, given: torch.dtype,
+    state: torch.dtype | None,
+) -> None:  # fmt: skip
+    """In every mode as nn.LSTM has it, for which the state decides."""
+    lstm = StructuredLSTM(D, H, 2, **places).train(training)
+    lstm.exact = exact
+    x = packed(torch.randn(T, B, D).to(given))
+    hx = None if state is None else tuple(torch.randn(2, B, H, dtype=state) for _ in "hc")
+    with autocast():
+        y, (h, c) = lstm(x, hx)
+        want, (h2, c2) = nn.LSTM(D, H, 2)(x, hx)
+    assert [t.dtype for t in (y.data, h, c)] == [t.dtype for t in (want.data, h2, c2)]
+    y.data.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lstm.parameters())
+
+
+def test_packed_rows_keep_float32_under_autocast() -> None:
+    """What autocast leaves in float32 is computed in it, kernels and all."""
+    lstm = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    x = packed(torch.randn(T, B, D))
+    torch.manual_seed(7)
+    want, _ = lstm(x)
+    torch.manual_seed(7)
+    with autocast():
+        got, _ = lstm(x)
+    assert got.data.dtype == torch.float32
+    torch.testing.assert_close(got.data, want.data)
+
+
+HALF: dict[str, Callable[..., nn.Module]] = {
+    "lstm": lambda **k: StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5,
+                                       recurrent_dropout=0.5, **k),
+    "cell": lambda **k: StructuredLSTMCell(D, H, input_dropout=0.5, recurrent_dropout=0.5, **k),
+    "linear": lambda **k: MaskedLinear(D, H, dropout=0.5, **k),
+    "dropout": lambda **_: StructuredDropout(0.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("build", HALF.values(), ids=HALF.keys())
+@pytest.mark.parametrize("how", ["autocast", "module.to"])
+def test_half_precision_drops_the_same(build: Callable[..., nn.Module], how: str) -> None:
+    """The sets do not depend on the precision, and results agree as far as bfloat16 reaches."""
+    module = build()
+    x = torch.randn(B, D) if isinstance(module, nn.LSTMCell) else torch.randn(T, B, D)
+    torch.manual_seed(7)
+    want = module(x)
+    torch.manual_seed(7)
+    if how == "autocast":
+        with autocast():
+            got = module(x)
+    else:
+        got = module.to(torch.bfloat16)(x.to(torch.bfloat16))
+    got, want = (y[0] if isinstance(y, tuple) else y for y in (got, want))
+    torch.testing.assert_close(got.float(), want, rtol=0.05, atol=0.05)
+
+
+def test_half_precision_is_kept() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        lstm = HALF["lstm"](dtype=dtype)
+        y, (h, c) = lstm(torch.randn(T, B, D, dtype=dtype))
+        assert {y.dtype, h.dtype, c.dtype} == {dtype}
+        y.sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == dtype for p in lstm.parameters())
+
+
+@pytest.mark.parametrize("name", ["a state", "an input"])
+def test_what_autocast_does_not_know_is_refused(name: str) -> None:
+    """Wider than the weights: nn.LSTM refuses it as well."""
+    lstm = HALF["lstm"]()
+    x, h = torch.randn(T, B, D), torch.randn(2, B, H)
+    if name == "a state":
+        h = h.double()
+    else:
+        x = x.double()
+    for context in (torch.autocast("cpu", enabled=False), autocast()):
+        with pytest.raises((ValueError, RuntimeError)), context:
+            lstm(x, (h, h))
+
+
+class Calls:
+    """Which of the ops run: none may, where torch's own are as good."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.dtypes: list[torch.dtype] = []
+        for name in ("masked_linear", "lstm_layer"):
+            real = getattr(ops, name)
+            patch.setattr(ops, name, self._recorded(real))
+
+    def _recorded(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def op(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.dtypes.append(x.dtype)
+            return real(x, *args, **kwargs)
+
+        return op
+
+
+@pytest.mark.parametrize("how", ["autocast", "module.to"])
+def test_what_has_no_kernels_is_torchs(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dense product behind a mask, in one call; but recurrent dropout, for which torch has no
+    call, runs on the kernels of float32."""
+    calls = Calls(monkeypatch)
+    dtype = torch.float32 if how == "autocast" else torch.bfloat16
+    x = torch.randn(20, 40, 200, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        for module in (
+            StructuredLSTM(200, 32, input_dropout=0.5, dtype=dtype),
+            MaskedLinear(200, 32, dtype=dtype),
+        ):
+            y = module(x)
+            assert (y[0] if isinstance(y, tuple) else y).dtype == torch.bfloat16
+        StructuredLSTMCell(200, 32, recurrent_dropout=0.5, dtype=dtype)(x[0])
+    assert calls.dtypes == []
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        y, _ = StructuredLSTM(200, 32, recurrent_dropout=0.5, dtype=dtype)(x)
+    assert y.dtype == torch.bfloat16
+    assert calls.dtypes == [torch.float32 if ops.engine_for() == "cpu" else torch.bfloat16]
+
+
+def test_a_masked_linear_without_kernels_is_a_masked_nn_linear() -> None:
+    linear = MaskedLinear(D, H, dtype=torch.bfloat16)
+    x = torch.randn(T, B, D, dtype=torch.bfloat16, requires_grad=True)
+    keep = DropoutPattern(0.5).draw(T, B, D)
+    got, want = linear(x, keep), F.linear(keep.apply(x), linear.weight, linear.bias)
+    assert torch.equal(got, want)
+    leaves = [x, *linear.parameters()]
+    for a, b in zip(*(torch.autograd.grad(y.float().sum(), leaves) for y in (got, want))):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match=r"^keep sets of width 5 do not fit"):
+        linear(x, DropoutPattern(0.5).draw(T, B, D + 1))
+
+
+def test_the_engine_is_named_as_it_runs() -> None:
+    """Under autocast, the one of autocast's dtype."""
+    plain = ops.engine_for("cpu", torch.float32)
+    with autocast():
+        assert ops.engine_for("cpu", torch.float32) == "portable"
+        assert ops.engine_for("cpu") == ops.engine_for("cpu", torch.bfloat16) == "portable"
+        assert ops.engine_for("cpu", torch.float64) == plain, "autocast leaves it"
+        with ops.use("naive"):
+            assert ops.engine_for("cpu") == "naive"
+    assert ops.engine_for("cpu", torch.float32) == plain
+
+
+def test_what_a_log_says_of_a_model() -> None:
+    """The engine and the dtype that run, asked under the autocast of the run."""
+    model = StructuredLSTM(D, H, recurrent_dropout=0.5)
+    here = ops.engine_for("cpu", torch.float32)
+    recurrent = ", recurrent dropout on cpu in float32" if here == "cpu" else ""
+    assert engine_of(model) == here
+    with autocast():
+        assert engine_of(model) == "portable in bfloat16" + recurrent
+        with ops.use("naive"):
+            assert engine_of(model) == "naive in bfloat16"
+    assert engine_of(model.to(torch.float16)) == "portable in float16" + recurrent
+    assert engine_of(model.double()) == f"{here} in float64"
+    assert engine_of(nn.Identity()) == here, "of no parameters"
