@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -10,22 +11,20 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.cli.errors import ConfigError, guarded
+from opennmt_sd.cli.places import FILES, PLACES, check_places, given_data, overridden
 from opennmt_sd.cli.record import begin, run_folder
-from opennmt_sd.cli.trainer import (
-    PLACES,
-    absolute,
-    data_given,
-    fabric_for,
-    fit,
-    score_or_worst,
-)
-from opennmt_sd.cli.validate import FILES, Checks, check_mode, check_places, check_training
+from opennmt_sd.cli.trainer import absolute, fabric_for, fit, score_or_worst
+from opennmt_sd.cli.validate import Checks, check_mode, check_training
+from opennmt_sd.data.textfile import check_encoding
 from opennmt_sd.dropout import DropoutPattern
-from opennmt_sd.lm.data import Corpus, CorpusError
+from opennmt_sd.lm.data import Corpus, CorpusError, describe, read
+from opennmt_sd.lm.evaluation import Evaluation
 from opennmt_sd.lm.model import LanguageModel
+from opennmt_sd.lm.places import files_of
 from opennmt_sd.lm.sample import prompt_ids
 from opennmt_sd.lm.sample import sample as written
 from opennmt_sd.lm.task import LMTask
+from opennmt_sd.lm.text import CHAR, LEAST, LEVELS, WORD, Reading
 from opennmt_sd.lm.vocabulary import Vocabulary
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.loop import BEST
@@ -38,6 +37,8 @@ SPLITS = ("valid", "test")
 REDUCTIONS = ("mean", "sum_over_time")
 PATTERNS = ("nr", "rh", "fc", "input", "words")
 PATHS = (*PLACES, "checkpoint")
+# How a text is read. A resumed training may say it otherwise: what matters is its vocabulary.
+READING = ("data.level", "data.min_count", "data.max_words", "data.encoding")
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -81,13 +82,25 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         checks.fault("direction", "perplexity is better when lower: minimize")
     checks.choice("optim.reduction", REDUCTIONS)
     checks.counts("data.batch_size", "data.unroll", "data.eval_batch_size", "data.test_batch_size")
+    _check_reading(checks)
     checks.counts("sample.words", "sample.top_k", least=0)
     checks.within("sample.temperature", "must be 0 or more; 0 takes the likeliest word", 0)
     checks.within("sample.seed", "must lie in [0, 2**32)", 0, 2**32)
     if checks.value("mode") == "train":
         _check_model(checks)
-        check_places(checks)
+        without = {"test": "trainer.test=false, which does without it"}
+        check_places(checks, () if checks.value("trainer.test") else ("test",), without)
     checks.finish()
+
+
+def _check_reading(checks: Checks) -> None:
+    checks.choice("data.level", LEVELS)
+    checks.counts("data.min_count")
+    checks.counts("data.max_words", least=LEAST)
+    try:
+        check_encoding(checks.value("data.encoding"))
+    except ValueError as error:
+        checks.faults.append(f"data.{error}")
 
 
 def _check_model(checks: Checks) -> None:
@@ -124,23 +137,24 @@ def train(cfg: DictConfig) -> float:
     Returns:
         The best perplexity on the validation data.
     """
-    corpus = corpus_of(cfg.data)
+    corpus = corpus_of(cfg.data, test=cfg.trainer.test)
     check_prompt(cfg, corpus.vocabulary)  # now, not at the end
-    log.info(str(corpus))
+    for line in corpus.described():
+        log.info(line)
 
     def build(rank: int, world_size: int) -> tuple[LMTask, dict[str, Any]]:
         model = model_of(cfg.model, len(corpus.vocabulary))
         constants = {
             "vocabulary": list(corpus.vocabulary.words),
-            "words": {name: len(getattr(corpus, name)) for name in FILES},
+            "words": {name: len(text) for name, text in corpus.splits.items()},
         }
         return task_of(cfg, model, corpus, rank, world_size), constants
 
-    outcome, task, fabric = fit(cfg, build=build, measure="perplexity", places=PLACES)
+    outcome, task, fabric = fit(cfg, build=build, measure="perplexity", places=(*PLACES, *READING))
     if fabric.is_global_zero:
-        test = f", test {outcome.test['perplexity']:.2f}" if outcome.test else ""
+        test = f", test {figure(outcome.test['perplexity'], corpus)}" if outcome.test else ""
         log.info(
-            f"Perplexity: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
+            f"Perplexity: valid {figure(outcome.score, corpus)} (update {outcome.update:,}){test}. "
             f"Best weights: {outcome.checkpoint}"
         )
         if cfg.sample.words:
@@ -148,27 +162,43 @@ def train(cfg: DictConfig) -> float:
     return outcome.score
 
 
+def figure(perplexity: float, corpus: Corpus) -> str:
+    """Return a perplexity as text; of characters also their bits."""
+    bits = f" ({math.log2(perplexity):.3f} bits a character)"
+    return f"{perplexity:.2f}{bits if corpus.vocabulary.level == CHAR else ''}"
+
+
 def evaluate(cfg: DictConfig) -> float:
     """Print a checkpoint's scores on ``cfg.split``, of its own data or of others that are given.
+
+    Words of other data that the model does not know are ``<unk>``. No other text is read.
 
     Returns:
         The perplexity.
     """
     fabric = fabric_for(cfg.trainer)
     state, model, vocabulary = load(cfg.checkpoint)
-    before = OmegaConf.create(state["config"])
-    before.data = data_given(cfg.data, before.data)
-    corpus = corpus_of(before.data)
-    if corpus.vocabulary != vocabulary:
+    before = OmegaConf.create(state["config"]["data"])
+    data = overridden(cfg.data, before)
+    moved = set(PLACES) & {f"data.{key}" for key in given_data()}
+    encoding = (cfg.data if moved else before).get("encoding", "utf-8")  # this file's
+    files = files_of(**places_of(data))
+    if cfg.split not in files or not files[cfg.split].is_file():
         raise CorpusError(
-            f"{cfg.checkpoint} was trained with {len(vocabulary):,} words, these data have "
-            f"{len(corpus.vocabulary):,}, or others: name the data of its training "
-            "(data.path=...), which may lie elsewhere now"
+            f"split={cfg.split}: {files.get(cfg.split, 'its text')} is not there: name it, "
+            f"data.{cfg.split}=FILE, or the folder that holds it, data.path=FOLDER"
         )
-    task = task_of(before, model, corpus, 0, 1)
-    scores = task.evaluate(fabric.setup(model), cfg.split)
-    text = ", ".join(f"{name} {value:.5g}" for name, value in scores.items())
-    log.info(f"{cfg.checkpoint}: {cfg.split} {text}")
+    path = files[cfg.split]
+    text = read(path, vocabulary, encoding)
+    log.info(describe(cfg.split, text.ids, vocabulary, path))
+    name = {"valid": "eval_batch_size", "test": "test_batch_size"}[cfg.split]
+    evaluation = Evaluation(
+        text.ids, data[name], data.unroll, level=vocabulary.level, name=str(path),
+        setting=f"data.{name}",
+    )  # fmt: skip
+    scores = evaluation.run(fabric.setup(model), fabric.device)
+    shown = ", ".join(f"{name} {value:.5g}" for name, value in scores.items())
+    log.info(f"{cfg.checkpoint}: {cfg.split} {shown}")
     return scores["perplexity"]
 
 
@@ -210,17 +240,22 @@ def load(path: str) -> tuple[dict[str, Any], LanguageModel, Vocabulary]:
             raise checkpoint.CheckpointError(
                 f"{file} is not of a language model: it has no vocabulary"
             )
-        vocabulary = Vocabulary(state["constants"]["vocabulary"])
+        level = state["config"]["data"].get("level", WORD)  # of before there were two: words
+        vocabulary = Vocabulary(state["constants"]["vocabulary"], level)
         model = model_of(OmegaConf.create(state["config"]["model"]), len(vocabulary))
         model.load_state_dict(checkpoint.weights(state))
     return state, model, vocabulary
 
 
-def corpus_of(data: DictConfig) -> Corpus:
-    """The corpus that ``data`` names."""
-    if data.train is not None:
-        return Corpus.files(data.train, data.valid, data.test)
-    return Corpus.load(data.path)
+def corpus_of(data: DictConfig, *, test: bool = True) -> Corpus:
+    """Read the corpus that ``data`` names; ``test``: whether its test text is needed."""
+    reading = Reading(data.level, data.min_count, data.max_words, data.encoding)
+    return Corpus.read(files_of(**places_of(data)), reading, test=test)
+
+
+def places_of(data: DictConfig) -> dict[str, Any]:
+    """Return where ``data`` says that its texts lie."""
+    return {name: data[name] for name in ("path", *FILES)}
 
 
 def model_of(model: DictConfig, vocabulary: int) -> LanguageModel:

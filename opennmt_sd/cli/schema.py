@@ -100,12 +100,16 @@ class PlacesConfig:
     train: str | None = MISSING
     valid: str | None = MISSING
     test: str | None = MISSING
+    encoding: str = "utf-8"
 
 
 @dataclass
 class LMDataConfig(PlacesConfig):
-    """The corpus, and how it is cut into batches."""
+    """The corpus, how it is read, and how it is cut into batches."""
 
+    level: str = "word"  # or char
+    min_count: int | None = None  # rarer words are <unk>; null: 1, or 2 where <unk> is needed
+    max_words: int | None = None  # the size of the vocabulary; rarer words are <unk>
     batch_size: int = 20
     unroll: int = 35
     random_unroll: bool = False

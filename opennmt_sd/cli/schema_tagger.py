@@ -50,7 +50,6 @@ class TaggerDataConfig(PlacesConfig):
     """CoNLL column files, and what is made of their words."""
 
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    encoding: str = "utf-8"
     glove: str | None = MISSING  # word vectors
     scheme: str = "bioes"  # the model's tags
     lower: bool = True  # words, not their characters

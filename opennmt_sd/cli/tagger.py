@@ -11,18 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic
 from opennmt_sd.cli.errors import guarded
+from opennmt_sd.cli.places import PLACES, check_places, data_given, given_data, overridden
 from opennmt_sd.cli.record import begin, run_folder
-from opennmt_sd.cli.trainer import (
-    PLACES,
-    absolute,
-    data_given,
-    fabric_for,
-    fit,
-    given_data,
-    overridden,
-    score_or_worst,
-)
-from opennmt_sd.cli.validate import Checks, check_mode, check_places, check_training
+from opennmt_sd.cli.trainer import absolute, fabric_for, fit, score_or_worst
+from opennmt_sd.cli.validate import Checks, check_mode, check_training
 from opennmt_sd.data.textfile import TextError, check_encoding
 from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card

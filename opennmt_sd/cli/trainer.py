@@ -21,9 +21,10 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic, ops
+from opennmt_sd.cli.places import settled
 from opennmt_sd.cli.ranks import is_first_process
 from opennmt_sd.cli.record import alone_in, run_folder, write_record
-from opennmt_sd.cli.validate import FILES, Checks, check_places, resume_source
+from opennmt_sd.cli.validate import resume_source
 from opennmt_sd.nn.precision import engine_of
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
@@ -36,9 +37,6 @@ from opennmt_sd.training.schedules import constant, inverse, step_down
 from opennmt_sd.training.task import Task
 
 log = logging.getLogger(__name__)
-
-# Where data lie: a folder, or three files.
-PLACES = ("data.path", *(f"data.{name}" for name in FILES))
 
 # What a resumed training may have otherwise than the checkpoint: where, how long, what is shown.
 MAY_CHANGE = (
@@ -57,49 +55,13 @@ MAY_CHANGE = (
 def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
     """The same with these paths absolute, from the folder in which the command was started."""
     cfg = cfg.copy()
+    cfg.data = settled(cfg.data)
     for key in paths:
         if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
             OmegaConf.update(cfg, key, to_absolute_path(str(value)))
     return cfg
 
 
-def data_given(data: DictConfig, before: DictConfig) -> DictConfig:
-    """A checkpoint's data, but for what the command line gives in their place.
-
-    Args:
-        data: of this run; its paths are absolute.
-        before: of the checkpoint's training.
-
-    Raises:
-        ConfigError: the places that result are no corpus.
-    """
-    merged = overridden(data, before)
-    checks = Checks(OmegaConf.create({"data": merged}))
-    check_places(checks)
-    checks.finish()
-    return merged
-
-
-def given_data() -> list[str]:
-    """Return the keys below ``data`` that the command line gives."""
-    keys = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
-    if "data" in keys:  # a group says where, all of it
-        keys |= set(PLACES)
-    return [key.removeprefix("data.") for key in sorted(keys) if key.startswith("data.")]
-
-
-def overridden(data: DictConfig, before: DictConfig) -> DictConfig:
-    """Return a checkpoint's data with what the command line gives in their place, unchecked."""
-    merged, given = before.copy(), given_data()
-    for key in given:
-        if not OmegaConf.is_missing(data, key):
-            OmegaConf.update(merged, key, OmegaConf.select(data, key), force_add=True)
-    # A folder takes the place of three files, and they that of a folder.
-    replaced = FILES if "path" in given else ("path",) if set(FILES) & set(given) else ()
-    for name in replaced:
-        if name not in given:
-            merged[name] = None
-    return merged
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:

@@ -28,7 +28,6 @@ OPTIMIZERS = ("sgd", "adam", "nt_asgd")
 SCHEDULES = ("constant", "step_down", "inverse")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
-FILES = ("train", "valid", "test")
 ENGINES = ("auto", "naive", "portable", "cpu")
 
 
@@ -49,6 +48,12 @@ class Checks:
     def fault(self, key: str, rule: str) -> None:
         """Note that the value of a key breaks a rule."""
         self.faults.append(f"{key}={self.value(key)}: {rule}")
+
+    def take_missing(self, keys: Sequence[str]) -> list[str]:
+        """Return which of some keys are missing; who asks reports them in a text of its own."""
+        found = [key for key in keys if key in self.missing]
+        self.faults = [f for f in self.faults if f.partition(": missing;")[0] not in found]
+        return found
 
     def choice(self, key: str, allowed: Sequence[str]) -> None:
         value = self.value(key)
@@ -142,21 +147,6 @@ def check_mode(checks: Checks, modes: Sequence[str], files: str) -> None:
         checks.fault("checkpoint", f"mode={mode} needs the path of a {files}")
     elif not Path(source).exists():
         checks.fault("checkpoint", "there is no such file")
-
-
-def check_places(checks: Checks) -> None:
-    """Where the data lie: a folder, three files, or neither for the sample that ships."""
-    path, files = checks.value("data.path"), [checks.value(f"data.{name}") for name in FILES]
-    given = any(file is not None for file in files)
-    if path is not None and given:
-        checks.fault("data.path", "contradicts data.train, data.valid, data.test: give one of both")
-    elif path is not None and not (path and Path(path).is_dir()):
-        checks.fault("data.path", "there is no such folder")
-    for name, file in zip(FILES, files):
-        if file is not None and not Path(file).is_file():
-            checks.fault(f"data.{name}", "there is no such file")
-        elif file is None and given and f"data.{name}" not in checks.missing:
-            checks.fault(f"data.{name}", "missing: three files, or a folder with data.path")
 
 
 def resume_source(resume: str | None, folder: Path) -> Path | None:

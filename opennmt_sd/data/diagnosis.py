@@ -76,9 +76,9 @@ def _wide(head: bytes) -> str | None:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether one byte of 50 or more is a control character that no text has."""
+    """Whether it has some control characters that no text has, one in 50 bytes or more."""
     controls = sum(byte < 32 and byte not in b"\t\n\v\f\r\x1b" for byte in head)
-    return controls * 50 > len(head)
+    return controls > max(2, len(head) / 50)
 
 
 def _locate(path: Path, encoding: str, setting: str | None) -> str:

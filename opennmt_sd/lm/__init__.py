@@ -5,7 +5,7 @@ from opennmt_sd.lm.model import LanguageModel
 from opennmt_sd.lm.reference import ReferenceLanguageModel
 from opennmt_sd.lm.sample import sample
 from opennmt_sd.lm.task import LMTask
-from opennmt_sd.lm.text import CorpusError
+from opennmt_sd.lm.text import CorpusError, Reading
 from opennmt_sd.lm.vocabulary import Vocabulary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "CorpusError",
     "LMTask",
     "LanguageModel",
+    "Reading",
     "ReferenceLanguageModel",
     "Vocabulary",
     "sample",

@@ -28,6 +28,7 @@ def streams(
     *,
     name: str = "the text",
     setting: str = "batch_size",
+    unit: str = "words",
 ) -> Tensor:
     """Cut a text into streams of equal length, side by side; words that fill no row are left out.
 
@@ -36,10 +37,10 @@ def streams(
         batch_size: B, streams of this rank.
         rank, world_size: of this process and how many there are; the text is cut into
             ``batch_size * world_size`` streams, and each rank reads its own B.
-        name, setting: what the text and the batch size are called, for the error.
+        name, setting, unit: what the text, the batch size and the words are called, for the error.
 
     Returns:
-        int64 ``[N // (B * world_size), B]``: stream b is column b.
+        A view ``[N // (B * world_size), B]``: stream b is column b.
 
     Raises:
         CorpusError: the text has fewer than two words a stream.
@@ -54,14 +55,14 @@ def streams(
     if length < 2:
         processes = f" in {world_size} processes" if world_size > 1 else ""
         raise CorpusError(
-            f"{name} has {len(text):,} words with <eos>: too few for {setting} "
-            f"{batch_size}{processes}, which reads {count} streams of two words or more "
+            f"{name} has {len(text):,} {unit} with <eos>: too few for {setting} "
+            f"{batch_size}{processes}, which reads {count} streams of two {unit} or more "
             f"({2 * count:,}). Take a longer text, or {setting} "
             f"{max(len(text) // (2 * world_size), 1):,} at most"
         )
     columns = text[: count * length].view(count, length)
     mine = columns[rank * batch_size : (rank + 1) * batch_size]
-    return mine.t().contiguous()  # [length, B]
+    return mine.t()  # [length, B]
 
 
 def segments(length: int, unroll: int) -> list[tuple[int, int]]:
@@ -119,4 +120,5 @@ class Batches(Sequence[Batch]):
         if isinstance(i, slice):
             return Batches(self.columns, self.plan[i])
         begin, T = self.plan[i]
-        return Batch(self.columns[begin : begin + T], self.columns[begin + 1 : begin + T + 1])
+        words = self.columns[begin : begin + T + 1].contiguous()
+        return Batch(words[:-1], words[1:])

@@ -1,188 +1,278 @@
-"""The corpus: three texts, the vocabulary of the first, and everything as word ids."""
+"""The corpus: three texts, the vocabulary of the first, and everything as ids."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from opennmt_sd.data import SHAKESPEARE
-from opennmt_sd.lm.text import CorpusError, read_lines
+from opennmt_sd.lm import ptb
+from opennmt_sd.lm.places import (
+    PTB_NAME,
+    SPLITS,
+    check_there,
+    files_of,
+    folder_of,
+    in_folder,
+    is_ptb,
+)
+from opennmt_sd.lm.ptb import PTB
+from opennmt_sd.lm.text import (
+    CorpusError,
+    Ids,
+    Known,
+    Numbers,
+    Reading,
+    first_unknown,
+    numbers,
+    smallest,
+)
 from opennmt_sd.lm.vocabulary import EOS, UNK, Vocabulary
 
-__all__ = ["PTB", "SPLITS", "Corpus", "CorpusError"]
+__all__ = ["PTB", "SPLITS", "Corpus", "CorpusError", "Text", "read"]
 
-SPLITS = ("train", "valid", "test")
 
-# Lines and words (without <eos>) of the Penn Treebank as T. Mikolov prepared it.
-PTB = {"train": (42_068, 887_521), "valid": (3_370, 70_390), "test": (3_761, 78_669)}
-PTB_TYPES = 10_000  # with <eos>
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A text as ids.
 
-logger = logging.getLogger(__name__)
+    Args:
+        ids: int64 ``[N]``, with an ``<eos>`` behind every line.
+        unknown: how many of its words were made ``<unk>``.
+    """
+
+    ids: Tensor
+    unknown: int
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Three texts as word ids, each one long sequence with an ``<eos>`` behind every line.
+    """Three texts as ids, each one long sequence with an ``<eos>`` behind every line.
 
     Args:
-        vocabulary: the words of the training text and ``<eos>``.
-        train, valid, test: int64 ``[number of words]``.
-        unknown: how many words of ``valid`` and ``test`` became ``<unk>``.
+        vocabulary: the words, or characters, of the training text.
+        train, valid, test: int64 ``[N]``; ``test`` may be None.
+        unknown: how many words of each text were made ``<unk>`` (those that were ``<unk>`` in the
+            file are not among them).
+        paths: where each text lies.
     """
 
     vocabulary: Vocabulary
     train: Tensor
     valid: Tensor
-    test: Tensor
+    test: Tensor | None
     unknown: Mapping[str, int] = field(default_factory=dict)
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path | None = None) -> Corpus:
-        """The corpus in a folder, whatever it is; the sample that ships where there is none.
+    def load(
+        cls, path: str | Path | None = None, reading: Reading | None = None, *, test: bool = True
+    ) -> Corpus:
+        """Read the corpus in a folder, whatever it is; the sample that ships where there is none.
 
-        A folder with any of ``ptb.{train,valid,test}.txt`` is read as :meth:`ptb`, another one as
-        :meth:`folder`.
+        Args:
+            path: a folder with any of ``ptb.{train,valid,test}.txt``, which is read as :meth:`ptb`;
+                another one is read as :meth:`folder`.
+            reading: how; default: words, UTF-8.
+            test: whether a test text must be there. Default True.
 
         Raises:
             CorpusError: see the method that reads it.
         """
-        if path is None:
-            return cls.sample()
-        is_ptb = any(file.is_file() for file in _files(Path(path), "ptb.{}.txt").values())
-        return cls.ptb(path) if is_ptb else cls.folder(path)
+        return cls.read(files_of(path), reading, test=test)
 
     @classmethod
-    def sample(cls) -> Corpus:
-        """The sample that ships: Shakespeare, lower-cased, rare words as ``<unk>``."""
-        return cls.folder(SHAKESPEARE)
+    def sample(cls, reading: Reading | None = None) -> Corpus:
+        """Read the sample that ships: Shakespeare, lower-cased, rare words as ``<unk>``."""
+        return cls.folder(SHAKESPEARE, reading)
 
     @classmethod
-    def ptb(cls, path: str | Path) -> Corpus:
-        """The Penn Treebank from a folder with ``ptb.{train,valid,test}.txt``.
+    def ptb(cls, path: str | Path, reading: Reading | None = None) -> Corpus:
+        """Read the Penn Treebank from a folder with ``ptb.{train,valid,test}.txt``.
 
         Raises:
             CorpusError: a file is missing or cannot be read, or its counts are not those of PTB.
         """
-        return cls._read(_files(_folder(path), "ptb.{}.txt"), PTB)
+        return cls.read(in_folder(folder_of(path), PTB_NAME), reading)
 
     @classmethod
-    def folder(cls, path: str | Path) -> Corpus:
-        """Any three texts: ``{train,valid,test}.txt`` in a folder.
+    def folder(
+        cls, path: str | Path, reading: Reading | None = None, *, test: bool = True
+    ) -> Corpus:
+        """Read any three texts: ``{train,valid,test}.txt`` in a folder.
 
         Raises:
-            CorpusError: a file is missing, empty, of one line or not UTF-8; or ``valid`` or
-                ``test`` holds a word that the training text does not, and that has no ``<unk>``.
+            CorpusError: a file is missing or empty or cannot be read; or ``valid`` or ``test``
+                holds a word that the training text does not, and there is no ``<unk>``.
         """
-        return cls._read(_files(_folder(path), "{}.txt"))
+        return cls.read(in_folder(folder_of(path)), reading, test=test)
 
     @classmethod
-    def files(cls, train: str | Path, valid: str | Path, test: str | Path) -> Corpus:
-        """Any three texts, each by its path. Raises as :meth:`folder`."""
-        return cls._read(dict(zip(SPLITS, map(Path, (train, valid, test)))))
-
-    @classmethod
-    def _read(
-        cls, files: Mapping[str, Path], counts: Mapping[str, tuple[int, int]] | None = None
+    def files(
+        cls,
+        train: str | Path,
+        valid: str | Path,
+        test: str | Path | None = None,
+        reading: Reading | None = None,
     ) -> Corpus:
-        missing = [str(path) for path in files.values() if not path.exists()]
-        if missing:
-            raise CorpusError(
-                f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there: a corpus "
-                "is three text files. Name a folder with train.txt, valid.txt and test.txt, or "
-                "with PTB's ptb.train.txt, ptb.valid.txt and ptb.test.txt, or all three files"
-            )
-        lines = {split: read_lines(path) for split, path in files.items()}
-        if counts is not None:
-            check_ptb_counts(files, lines, counts)
-        vocabulary = Vocabulary.of(
-            word for line in lines["train"] for word in (*line, EOS)
-        )  # of train alone: what only valid or test holds must not be known
-        if counts is not None and len(vocabulary) != PTB_TYPES:
-            raise CorpusError(
-                f"{files['train']} has {len(vocabulary):,} different words with {EOS}, PTB has "
-                f"{PTB_TYPES:,}. {PTB_REMEDY}"
-            )
-        texts, unknown = {}, {}
-        for split, path in files.items():
-            texts[split], n = _ids(lines[split], vocabulary, path)
-            if split != "train":
-                unknown[split] = n
-        if any(unknown.values()):
-            logger.info("unknown words that became %s: %s", UNK, unknown)
-        return cls(vocabulary, **texts, unknown=unknown)
+        """Read any texts, each by its path; ``test`` may be left out. Raises as :meth:`folder`."""
+        paths = files_of(train=train, valid=valid, test=test)
+        return cls.read(paths, reading, test=test is not None)
+
+    @classmethod
+    def read(
+        cls, paths: Mapping[str, Path], reading: Reading | None = None, *, test: bool = True
+    ) -> Corpus:
+        """Read the texts of a corpus.
+
+        Args:
+            paths: of each split, as :func:`opennmt_sd.lm.places.files_of` gives them.
+            reading: how; default: words, UTF-8.
+            test: whether a test text must be there. Default True.
+
+        Raises:
+            CorpusError: as :meth:`ptb` where they are called so, else as :meth:`folder`.
+        """
+        reading = reading or Reading()
+        check_there(paths, test=test)
+        paths = {split: path for split, path in paths.items() if path.exists()}
+        if is_ptb(paths):
+            ptb.check(paths, reading.encoding)
+        table = Numbers()
+        pieces = numbers(paths["train"], reading.level, reading.encoding, table)
+        counts = _counts(pieces, table)
+        vocabulary = _vocabulary(counts, reading, reading.min_count or 1)
+        others = {split: path for split, path in paths.items() if split != "train"}
+        if reading.min_count is None and vocabulary.unk is None and any(
+            _lacks(path, vocabulary, reading.encoding) for path in others.values()
+        ):  # fmt: skip
+            vocabulary = _vocabulary(counts, reading, 2)
+        train = _renumbered(pieces, table, vocabulary, counts)
+        texts = {split: read(path, vocabulary, reading.encoding) for split, path in others.items()}
+        return cls(
+            vocabulary,
+            train.ids,
+            texts["valid"].ids,
+            texts["test"].ids if "test" in texts else None,
+            {"train": train.unknown, **{split: text.unknown for split, text in texts.items()}},
+            paths,
+        )
+
+    @property
+    def splits(self) -> dict[str, Tensor]:
+        """The texts there are, by name."""
+        found = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: text for split, text in found.items() if text is not None}
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{split} {len(getattr(self, split)):,}" for split in SPLITS)
+        sizes = ", ".join(f"{split} {len(text):,}" for split, text in self.splits.items())
         unknown = "".join(f", {n:,} unknown in {split}" for split, n in self.unknown.items() if n)
-        return f"Corpus: {len(self.vocabulary):,} types; words: {sizes}{unknown}"
+        return f"Corpus: {len(self.vocabulary):,} types; {self.vocabulary.unit}: {sizes}{unknown}"
+
+    def described(self) -> list[str]:
+        """Give a line for each text (see :func:`describe`), and one for the vocabulary."""
+        lines = [
+            describe(split, ids, self.vocabulary, self.paths.get(split))
+            for split, ids in self.splits.items()
+        ]
+        return [*lines, f"{self.vocabulary}, with {EOS}" + _rule(self.unknown)]
 
 
-PTB_REMEDY = (
-    "`python scripts/prepare_ptb.py --help` says how to get PTB. A text of your own belongs into "
-    "train.txt, valid.txt and test.txt (without `ptb.`), which may have any size"
-)
+def describe(split: str, ids: Tensor, vocabulary: Vocabulary, file: Path | None) -> str:
+    """Tell where a text lies, how long it is and how much of it is ``<unk>``."""
+    length = len(ids)
+    text = f"{split}: {f'{file}, ' if file else ''}{length:,} {vocabulary.unit} with {EOS}"
+    if vocabulary.unk is None:
+        return text
+    share = int((ids == vocabulary.unk).sum()) / length
+    return f"{text}, {share:.2%} {UNK}"
 
 
-def check_ptb_counts(
-    files: Mapping[str, Path],
-    lines: Mapping[str, list[list[str]]],
-    counts: Mapping[str, tuple[int, int]] = PTB,
-) -> None:
-    """Refuse files that are named as PTB's and are not PTB.
+def _rule(unknown: Mapping[str, int]) -> str:
+    if not any(unknown.values()):
+        return ""
+    made = ", ".join(f"{n:,} of {split}" for split, n in unknown.items())
+    return (
+        f" and {UNK}, which stands for {made}: all of them count as one and the same, so "
+        "perplexity compares only with others of this vocabulary"
+    )
+
+
+def read(path: Path, vocabulary: Vocabulary, encoding: str = "utf-8") -> Text:
+    """Read a text in a vocabulary that there is; what it lacks becomes ``<unk>``.
 
     Raises:
-        CorpusError: with all that differs, found and expected.
+        CorpusError: the file cannot be read; or it holds a word that the vocabulary lacks, and that
+            has no ``<unk>``.
     """
-    faults = []
-    for split, (want_lines, want_words) in counts.items():
-        n_lines, n_words = len(lines[split]), sum(map(len, lines[split]))
-        if (n_lines, n_words) != (want_lines, want_words):
-            faults.append(
-                f"{files[split]} has {n_lines:,} lines and {n_words:,} words, PTB's has "
-                f"{want_lines:,} and {want_words:,}"
-            )
-    if faults:
-        raise CorpusError("\n".join([*faults, PTB_REMEDY]))
-
-
-def _folder(path: str | Path) -> Path:
-    folder = Path(path)
-    if not folder.exists():
-        raise CorpusError(f"there is no folder {folder}: check the path")
-    if not folder.is_dir():
-        raise CorpusError(f"{folder} is a file: name the folder that holds the three texts")
-    return folder
-
-
-def _files(folder: Path, name: str) -> dict[str, Path]:
-    return {split: folder / name.format(split) for split in SPLITS}
-
-
-def _ids(lines: list[list[str]], vocabulary: Vocabulary, path: Path) -> tuple[Tensor, int]:
-    """The ids of a text, and how many of its words are unknown."""
-    known, unk = vocabulary.ids, vocabulary.unk
-    ids = [known.get(word, -1) for line in lines for word in (*line, EOS)]
-    text = torch.tensor(ids, dtype=torch.int64)
-    unknown = text < 0
-    n = int(unknown.sum())
-    if not n:
-        return text, 0
-    if unk is None:
-        where, word = next(
-            (number, word)
-            for number, line in enumerate(lines, start=1)
-            for word in line
-            if word not in known
-        )
+    ids = _joined(numbers(path, vocabulary.level, encoding, Known(vocabulary.ids)))
+    missing = ids < 0
+    unknown = int(missing.sum())
+    if unknown and (unk := vocabulary.unk) is not None:
+        ids.masked_fill_(missing, unk)
+    elif unknown:
+        line, word = first_unknown(path, vocabulary.level, encoding, vocabulary.ids)
+        units = vocabulary.unit
         raise CorpusError(
-            f"{path}, line {where:,}: {word!r} is not among the {len(known):,} words of the "
-            f"training text ({n:,} such words in the file). A model can only score words that it "
-            f"knows: write {UNK} for the rare words of the training text, and what is unknown "
-            f"later becomes {UNK} by itself"
+            f"{path}, line {line:,}: {word!r} is not among the {len(vocabulary):,} {units} of the "
+            f"training text ({unknown:,} such {units} in the file). A model can only score what it "
+            f"knows: data.min_count=2 makes {UNK} of what training holds once, and of all that is "
+            "unknown later"
         )
-    return text.masked_fill_(unknown, unk), n
+    return Text(ids, unknown)
+
+
+def _counts(pieces: Sequence[Ids], table: Numbers) -> dict[str, int]:
+    """How often a text holds each word."""
+    totals = np.zeros(len(table), np.int64)
+    for piece in pieces:
+        found = np.bincount(piece)
+        totals[: len(found)] += found
+    return {word: int(n) for word, n in zip(table, totals) if n}  # in the order of the numbers
+
+
+def _vocabulary(counts: Mapping[str, int], reading: Reading, min_count: int) -> Vocabulary:
+    return Vocabulary.of_counts(
+        counts,
+        level=reading.level,
+        min_count=min_count,
+        max_words=reading.max_words,
+        unknown=min_count > 1,
+    )
+
+
+def _lacks(path: Path, vocabulary: Vocabulary, encoding: str) -> bool:
+    """Whether a text holds a word that a vocabulary lacks."""
+    found = numbers(path, vocabulary.level, encoding, Known(vocabulary.ids))
+    return any((piece < 0).any() for piece in found)
+
+
+def _renumbered(
+    pieces: list[Ids], table: Numbers, vocabulary: Vocabulary, counts: Mapping[str, int]
+) -> Text:
+    """The training text, from the numbers in which it was read to the vocabulary's ids.
+
+    Each piece is let go of when it is done: memory holds the text once, not twice.
+    """
+    known = vocabulary.ids
+    unk = -1 if vocabulary.unk is None else vocabulary.unk  # -1: no word needs it
+    ids: Ids = np.array([known.get(word, unk) for word in table], smallest(len(vocabulary)))
+    unknown = sum(n for word, n in counts.items() if word not in known)
+    for i, piece in enumerate(pieces):
+        pieces[i] = ids[piece]
+    return Text(_joined(pieces), unknown)
+
+
+def _joined(pieces: list[Ids]) -> Tensor:
+    """One int64 tensor."""
+    joined = torch.empty(sum(map(len, pieces)), dtype=torch.int64)
+    begin = 0
+    for piece in pieces:
+        joined[begin : begin + len(piece)] = torch.from_numpy(piece)
+        begin += len(piece)
+    return joined

@@ -26,8 +26,8 @@ def sample(
     Args:
         model: left as it was; it runs in evaluation mode.
         vocabulary: the one it was trained with.
-        words: how many to write, line ends included.
-        prompt: words before them, between blanks; a line feed ends a line.
+        words: how many to write, line ends included; characters, where the vocabulary is of them.
+        prompt: words before them, between blanks, or characters; a line feed ends a line.
         temperature: below 1 bolder towards the likely words, above 1 wilder. 0 always takes the
             likeliest.
         top_k: choose among the k likeliest only. Default 0: among all.
@@ -71,7 +71,7 @@ def sample(
             ids = torch.tensor([[word]], device=device)
     finally:
         model.train(training)
-    return text_of(written, vocabulary)
+    return vocabulary.text(written)
 
 
 def prompt_ids(prompt: str, vocabulary: Vocabulary) -> list[int]:
@@ -83,13 +83,13 @@ def prompt_ids(prompt: str, vocabulary: Vocabulary) -> list[int]:
     ids = []
     for number, line in enumerate(prompt.split("\n")):
         ids += [vocabulary.eos] if number else []
-        for word in line.split():
+        for word in vocabulary.split(line):
             if word not in vocabulary:
                 alike = vocabulary.nearest(word)
                 hint = f"; it knows {', '.join(map(repr, alike))}" if alike else ""
                 raise ValueError(
-                    f"the prompt's {word!r} is not among the model's {len(vocabulary):,} words"
-                    f"{hint}. Write words as the training text does"
+                    f"the prompt's {word!r} is not among the model's {len(vocabulary):,} "
+                    f"{vocabulary.unit}{hint}. Write {vocabulary.unit} as the training text does"
                 )
             ids.append(vocabulary.ids[word])
     return ids
@@ -105,14 +105,3 @@ def choose(scores: Tensor, temperature: float, top_k: int, generator: torch.Gene
     # The largest is zero before it is divided: however low the temperature, it stays finite.
     chances = ((scores.double() - scores.max()) / temperature).softmax(0)
     return int(torch.multinomial(chances, 1, generator=generator))
-
-
-def text_of(ids: list[int], vocabulary: Vocabulary) -> str:
-    """Words between blanks, ``<eos>`` as the end of a line."""
-    lines: list[list[str]] = [[]]
-    for i in ids:
-        if i == vocabulary.eos:
-            lines.append([])
-        else:
-            lines[-1].append(vocabulary.words[i])
-    return "\n".join(" ".join(line) for line in lines)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from opennmt_sd.lm.batches import Batch, Batches, random_segments, segments, streams
 from opennmt_sd.lm.data import Corpus
+from opennmt_sd.lm.evaluation import Evaluation
 from opennmt_sd.lm.model import State
 from opennmt_sd.training.task import Step
 
@@ -38,7 +37,6 @@ class LMTask:
         CorpusError: a text is too short for its batch. ValueError: a number out of range.
     """
 
-    unit = "words"
     score = "perplexity"
     mode = "min"
 
@@ -62,16 +60,20 @@ class LMTask:
         self.model, self.corpus = model, corpus
         self.unroll, self.random_unroll = unroll, random_unroll
         self.sum_over_time, self.seed = sum_over_time, seed
-        self._train = streams(corpus.train, batch_size, rank, world_size, name="the training text")
-        valid = streams(
-            corpus.valid, eval_batch_size, name="the validation text", setting="eval_batch_size"
-        )
-        test = streams(
-            corpus.test, test_batch_size, name="the test text", setting="test_batch_size"
+        vocabulary = corpus.vocabulary
+        self.unit = vocabulary.unit
+        self._train = streams(
+            corpus.train, batch_size, rank, world_size, name="the training text", unit=self.unit
         )
         self._splits = {
-            "valid": _Pass(corpus.valid, valid, unroll),
-            "test": _Pass(corpus.test, test, unroll),
+            split: Evaluation(
+                text, streams_of, unroll, level=vocabulary.level, name=name, setting=setting
+            )
+            for split, text, streams_of, name, setting in (
+                ("valid", corpus.valid, eval_batch_size, "the validation text", "eval_batch_size"),
+                ("test", corpus.test, test_batch_size, "the test text", "test_batch_size"),
+            )
+            if text is not None
         }
         self._state: State | None = None
 
@@ -98,27 +100,15 @@ class LMTask:
         lr_scale = T / self.unroll if self.random_unroll else 1.0
         return Step(loss, nats, units=T * B, lr_scale=lr_scale)
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """One pass over ``"valid"`` or ``"test"``; all but the first word of a stream is scored.
-
-        Returns:
-            ``loss``, the mean NLL in nats, and ``perplexity``, its exponential.
+        """Score ``"valid"`` or ``"test"`` in one pass; see :meth:`Evaluation.run`.
 
         Raises:
             ValueError: no such split.
         """
         if split not in self._splits:
-            raise ValueError(f"split {split!r} is unknown: use one of valid, test")
-        device = next(self.model.parameters()).device
-        training = model.training
-        model.eval()
-        try:
-            nats, words = self._splits[split].run(model, device)
-        finally:
-            model.train(training)
-        loss = nats / words
-        return {"loss": loss, "perplexity": math.exp(loss) if loss < 700 else math.inf}
+            raise ValueError(f"split {split!r} is unknown: use one of {', '.join(self._splits)}")
+        return self._splits[split].run(model, next(self.model.parameters()).device)
 
     def state_dict(self) -> dict[str, Any]:
         """The carried state, ``hidden``: h and c of each stack; None at the start of an epoch."""
@@ -130,23 +120,3 @@ class LMTask:
         self._state = None if hidden is None else tuple(
             (h.to(device), c.to(device)) for h, c in hidden
         )  # fmt: skip
-
-
-class _Pass:
-    """One pass over a text: B streams side by side, then what fills no row, behind the last one."""
-
-    def __init__(self, text: Tensor, columns: Tensor, unroll: int) -> None:
-        self.batches = Batches(columns, segments(len(columns), unroll))
-        rest = text[columns.numel() - 1 :, None]  # [words left + 1, 1]
-        self.rest = Batches(rest, segments(len(rest), unroll))
-
-    def run(self, model: nn.Module, device: torch.device) -> tuple[float, int]:
-        """The NLL of all words that are scored, and their number."""
-        nats, words, state = 0.0, 0, None
-        for part in (self.batches, self.rest):
-            if part is self.rest and state is not None:
-                state = tuple((h[:, -1:].contiguous(), c[:, -1:].contiguous()) for h, c in state)
-            for ids, targets in part:
-                _, part_nats, state = model(ids.to(device), targets.to(device), state)
-                nats, words = nats + float(part_nats), words + ids.numel()
-        return nats, words

@@ -248,21 +248,32 @@ def test_evaluate_reads_the_data_it_is_given(lm, text, run, trained: str) -> Non
         assert test_perplexity("data.test=other/test.txt") == others
 
 
-def test_evaluate_refuses_places_that_are_no_corpus(lm, run) -> None:
+def test_evaluate_reads_no_other_text(lm, text, run) -> None:
     lm(*SMALL, "trainer.max_updates=1")
-    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "name=e", "data.test=text/test.txt")
-    assert done.code == 2
-    assert "data.train=None: missing: three files, or a folder with data.path" in done.err
-    done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "name=e", "data=shakespeare")
-    assert done.code == 2
-    assert "was trained with 12 words, these data have 4,520, or others" in done.err
+    evaluate = ("mode=evaluate", f"checkpoint={run}/best.pt", "name=e")
+    own = lm(*evaluate).out.partition("test loss")[2]
+    (text / "train.txt").unlink()
+    (text / "valid.txt").unlink()
+    assert lm(*evaluate).out.partition("test loss")[2] == own
+    assert lm(*evaluate, "data.test=text/test.txt").out.partition("test loss")[2] == own
+    done = lm(*evaluate, "split=valid")
+    assert (done.code, done.err) == (
+        2,
+        f"train_lm: split=valid: {text}/valid.txt is not there: name it, data.valid=FILE, or the "
+        "folder that holds it, data.path=FOLDER\n",
+    )
 
 
-def test_evaluate_refuses_other_words(lm, run, tmp_path: Path) -> None:
+def test_evaluate_on_words_that_the_model_lacks(lm, text, run) -> None:
     lm(*SMALL, "trainer.max_updates=1")
     done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "data.path=null", "name=other")
     assert done.code == 2
-    assert "was trained with 12 words, these data have" in done.err
+    assert "'menenius' is not among the 12 words of the training text" in done.err
+    lm(*SMALL[:-1], "name=unk", "trainer.max_updates=1", "data.min_count=2")
+    (text / "new.txt").write_text("w1 x9\nw2 w3\n")
+    done = lm("mode=evaluate", "checkpoint=runs/lm/unk/best.pt", "data.test=text/new.txt", "name=n")
+    assert done.code == 0, done.err
+    assert f"test: {text}/new.txt, 6 words with <eos>, 16.67% <unk>\n" in done.out
 
 
 def test_sample_writes_text(lm, run) -> None:
@@ -302,7 +313,6 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
     faults = done.err.splitlines()
     assert faults == [
         "train_lm: the configuration has 19 faults:",
-        "  data.test: missing; give it a value: data.test=...",
         "  seed=-1: must lie in [0, 2**32)",
         "  resume=gone.pt: there is no such file; use auto, or the path of a checkpoint",
         "  optim.name=lion: use one of sgd, adam, nt_asgd",
@@ -323,6 +333,8 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
         "  model.tied=True: needs one width for model.embedding=8 and the last of model.hidden="
         "[8, 9, 16]; make them equal, or tied=false",
         f"  data.valid={tmp_path}/text/nowhere.txt: there is no such file",
+        "  data.test=None: missing: three files, or a folder with data.path, or trainer.test="
+        "false, which does without it",
     ]
 
 
@@ -332,7 +344,19 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
         ("optim.betas=???", "optim.betas: missing; give it a value"),
         ("trainer.devices=???", "trainer.devices: missing; give it a value"),
         ("mode=???", "mode: missing; give it a value"),
-        ("data=ptb", "data.path: missing; give it a value"),
+        ("data=ptb", "data.path: missing; give it a value: data.path=..., a folder with ptb"),
+        (
+            "data=text",
+            "data.path: missing; give it a value: data.path=..., a folder with train",
+        ),
+        (
+            "experiment=zaremba_small",
+            "scripts/prepare_ptb.py --help` says how to get them). For",
+        ),
+        ("data.level=letter", "data.level=letter: use one of word, char"),
+        ("data.min_count=0", "data.min_count=0: must be 1 or more"),
+        ("data.max_words=2", "data.max_words=2: must be 3 or more"),
+        ("data.encoding=klingon", "data.encoding 'klingon' is unknown: use a name that Python"),
         ("data.path=''", "data.path=: there is no such folder"),
         ("data.train=''", "data.path={text}: contradicts data.train, data.valid, data.test"),
         ("sample.seed=-1", "sample.seed=-1: must lie in [0, 2**32)"),
@@ -348,7 +372,8 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
     ],
 )
 def test_odd_values_are_faults_too(lm, text, override: str, fault: str) -> None:
-    options = SMALL[1:] if override == "data=ptb" else SMALL
+    asks_for_a_text = override.startswith(("data=", "experiment="))
+    options = SMALL[1:] if asks_for_a_text else SMALL
     done = lm(*options, override, "trainer.max_updates=1")
     assert done.code == 2
     assert fault.format(text=text) in done.err
@@ -380,8 +405,7 @@ def test_an_unknown_key_is_refused_by_name(lm) -> None:
     ("change", "fault"),
     [
         (lambda text: (text / "train.txt").write_text(""), "train.txt is empty"),
-        (lambda text: (text / "train.txt").write_text("one line\n"), "train.txt has one line"),
-        (lambda text: (text / "valid.txt").write_text("w1 x9\nw1\n"), "'x9' is not among the"),
+        (lambda text: (text / "train.txt").write_text("one line\n"), "too few for batch_size 3"),
         (lambda text: (text / "valid.txt").write_bytes(b"w1\nw\xff\n"), "byte 0xff"),
         (
             lambda text: [
@@ -391,7 +415,7 @@ def test_an_unknown_key_is_refused_by_name(lm) -> None:
         ),
         (lambda text: (text / "test.txt").unlink(), "test.txt is not there"),
     ],
-    ids=["empty", "one line", "unknown word", "not UTF-8", "too short", "missing"],
+    ids=["empty", "one line", "not UTF-8", "too short", "missing"],
 )
 def test_a_text_that_cannot_be_used(lm, text, run, change, fault) -> None:
     change(text)
@@ -400,6 +424,31 @@ def test_a_text_that_cannot_be_used(lm, text, run, change, fault) -> None:
     assert fault in done.err
     assert "Traceback" not in done.err
     assert not (run / "last.pt").exists()
+
+
+@pytest.mark.parametrize("level", ["word", "char"])
+def test_a_raw_text_of_ones_own(lm, text, run, level: str) -> None:
+    """Words that training lacks, no test text, one long line: trained, resumed, written."""
+    (text / "train.txt").write_text(" ".join(f"w{i % 7}" for i in range(200)) + " rare")
+    (text / "valid.txt").write_text("w1 w2 \u00e4ther " * 9)
+    (text / "test.txt").unlink()
+    options = (*SMALL, f"data.level={level}", "trainer.test=false")
+    done = lm(*options, "trainer.max_updates=2")
+    assert done.code == 0, done.err
+    assert f"train: {text}/train.txt, " in done.out
+    assert f"valid: {text}/valid.txt, " in done.out
+    assert ("bits a character" in done.out) == (level == "char")
+    again = lm(*options, "trainer.max_updates=3", "resume=auto")
+    assert (again.code, "Resumed from" in again.out) == (0, True), again.err
+    prompt = {"word": "w1 w2", "char": "w1 w"}[level]
+    done = lm("mode=sample", f"checkpoint={run}/best.pt", "name=s", f"sample.prompt='{prompt}'",
+              "sample.words=20")  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith(prompt)
+    done = lm(*SMALL[:-1], "name=strict", f"data.level={level}", "trainer.test=false",
+              "data.min_count=1")  # fmt: skip
+    assert done.code == 2
+    assert "data.min_count=2 makes <unk> of what training holds once" in done.err
 
 
 def test_an_unknown_word_in_the_prompt_is_told_before_the_training(lm, run) -> None:

@@ -341,11 +341,26 @@ def test_conll_2003_is_not_replaced_by_the_sample(tagger, experiment) -> None:
         2,
         "train_tagger: the configuration has 2 faults:\n"
         "  data.glove: missing; give it a value: data.glove=...\n"
-        "  data.path: missing; give it a value: data.path=...\n",
+        "  data.path: missing; give it a value: data.path=..., a folder with eng.train, eng.testa "
+        "and eng.testb (`python scripts/prepare_conll.py --help` says how to get them). For other "
+        "data say data=wnut17, which ship, or data=conll with files of your own\n",
     )
     done = tagger("data=conll")
+    assert (done.code, done.err) == (
+        2,
+        "train_tagger: the configuration has one fault:\n  data.path: missing; give it a value: "
+        "data.path=..., a folder with train.txt, valid.txt and test.txt; or name three files: "
+        "data.train=... data.valid=... data.test=...\n",
+    )
+
+
+def test_conll_files_may_lie_in_a_folder(tagger, run, data) -> None:
+    done = tagger("data=conll", *TINY, "name=run", "trainer.max_updates=1")
+    assert done.code == 0, done.err
+    assert f"{data}/eng.train: " in done.out  # the log names the files
+    done = tagger("data=conll", "data.train=data/eng.train", "name=other")
     assert done.code == 2
-    assert "data.train: missing; give it a value: data.train=..." in done.err
+    assert done.err.count("missing: three files, or a folder with data.path\n") == 2
 
 
 def test_a_tagger_without_a_training_cannot_go_on(tagger, run) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from opennmt_sd.lm import Corpus, CorpusError, Vocabulary
+from opennmt_sd.lm import Corpus, CorpusError, Reading
 
 WriteTexts = Callable[..., Path]
 
@@ -57,15 +56,20 @@ def test_without_a_path_it_is_the_sample() -> None:
     assert repr(corpus) == ("Corpus: 4,520 types; words: train 262,413, valid 15,831, test 11,993")
 
 
-def test_unknown_words_become_unk_and_are_counted(
-    write_texts: WriteTexts, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.INFO):
-        corpus = Corpus.load(write_texts(valid=["the emu sat", "an emu"]))
+def test_unknown_words_become_unk_and_are_counted(write_texts: WriteTexts) -> None:
+    corpus = Corpus.load(write_texts(valid=["the emu sat", "an emu"]))
     assert words_of(corpus, "valid") == "the <unk> sat <eos> <unk> <unk> <eos>"
-    assert corpus.unknown == {"valid": 3, "test": 0}
+    assert corpus.unknown == {"train": 0, "valid": 3, "test": 0}
     assert repr(corpus).endswith("3 unknown in valid")
-    assert "unknown words that became <unk>: {'valid': 3, 'test': 0}" in caplog.text
+    folder = corpus.paths["train"].parent
+    assert corpus.described() == [
+        f"train: {folder}/train.txt, 204 words with <eos>, 5.88% <unk>",
+        f"valid: {folder}/valid.txt, 7 words with <eos>, 42.86% <unk>",
+        f"test: {folder}/test.txt, 33 words with <eos>, 0.00% <unk>",
+        "Vocabulary of 10 words, with <eos> and <unk>, which stands for 0 of train, 3 of valid, 0 "
+        "of test: all of them count as one and the same, so perplexity compares only with others "
+        "of this vocabulary",
+    ]
 
 
 def test_ptb(ptb: Path) -> None:
@@ -88,7 +92,7 @@ def test_a_missing_file(folder: Path, kind: str) -> None:
         assert refusal(lambda: Corpus.load(folder)) == (
             f"{folder / 'valid.txt'} is not there: a corpus is three text files. Name a folder "
             "with train.txt, valid.txt and test.txt, or with PTB's ptb.train.txt, ptb.valid.txt "
-            "and ptb.test.txt, or all three files"
+            "and ptb.test.txt, or all three files; trainer.test=false does without test"
         )
     else:
         text = refusal(lambda: Corpus.load(folder / "train.txt"))
@@ -101,19 +105,23 @@ def test_a_missing_file(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", " is empty: a corpus needs text, one sentence a line"),
-        (b"\n \n", " is empty: a corpus needs text, one sentence a line"),
-        (b"the cat sat\n", " has one line, of 3 words: a corpus needs two or more. Write one "
-         "sentence or paragraph a line; an <eos> is added to the end of each"),
-        (b"the cat\nsat\xe9 on\n", ", line 2: byte 0xe9 (number 4 of the line) is not UTF-8. "
-         "Convert the file, for instance from Latin-1 with `iconv -f latin1 -t utf-8 {name}`"),
+        (b"", " is empty: a corpus needs text"),
+        (b"\n \r\n", " is empty: a corpus needs text"),
+        (b"the cat\rsat\r", ": its lines end with carriage returns alone, as on old Macs, and line "
+         "feeds are needed: `tr '\\r' '\\n' < {name} > unix-{name}`"),
+        (b"the cat\nsat\xe9 on\n", ", line 2: byte 0xe9 (number 4 of the line) is not UTF-8. As "
+         "Windows-1252 the line reads 'sat\xe9 on'. If that is right, convert it"),
+        ("the cat\nsat on\n".encode("utf-16"), " is UTF-16 text, read as UTF-8: convert it"),
+        (b"the\0cat\nsat on it all day\n", ", line 1: a NUL byte (number 4 of the line)"),
     ],
-    ids=["empty", "blank", "one line", "not UTF-8"],
+    ids=["empty", "blank", "old Mac", "not UTF-8", "UTF-16", "NUL"],
 )  # fmt: skip
-def test_a_bad_file(folder: Path, split: str, content: bytes, said: str) -> None:
+@pytest.mark.parametrize("level", ["word", "char"])
+def test_a_bad_file(folder: Path, split: str, content: bytes, said: str, level: str) -> None:
     path = folder / f"{split}.txt"
     path.write_bytes(content)
-    assert refusal(lambda: Corpus.load(folder)) == f"{path}{said.format(name=path.name)}"
+    text = refusal(lambda: Corpus.load(folder, Reading(level)))
+    assert text.startswith(f"{path}{said.format(name=path.name)}")
 
 
 def test_a_folder_in_the_place_of_a_file(folder: Path) -> None:
@@ -124,11 +132,12 @@ def test_a_folder_in_the_place_of_a_file(folder: Path) -> None:
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_word_outside_the_vocabulary(write_texts: WriteTexts, split: str) -> None:
     folder = write_texts(train=["a cat sat on the mat", "the dog ran"], **{
+        "valid": ["a dog"], "test": ["a cat"],
         split: ["the cat", "the emu ran", "an emu"]})  # fmt: skip
-    assert refusal(lambda: Corpus.load(folder)) == (
+    assert refusal(lambda: Corpus.load(folder, Reading(min_count=1))) == (
         f"{folder / f'{split}.txt'}, line 2: 'emu' is not among the 9 words of the training text "
-        "(3 such words in the file). A model can only score words that it knows: write <unk> for "
-        "the rare words of the training text, and what is unknown later becomes <unk> by itself"
+        "(3 such words in the file). A model can only score what it knows: data.min_count=2 makes "
+        "<unk> of what training holds once, and of all that is unknown later"
     )
 
 
@@ -161,25 +170,3 @@ def test_a_ptb_of_the_right_counts_and_other_words(ptb: Path, tmp_path: Path) ->
     assert text.startswith(
         f"{tmp_path / 'ptb.train.txt'} has 9,999 different words with <eos>, PTB has 10,000. "
     )
-
-
-# ---- the vocabulary ----
-
-
-def test_vocabulary() -> None:
-    vocabulary = Vocabulary(["the", "<eos>", "cat"])
-    assert (len(vocabulary), vocabulary.eos, vocabulary.unk) == (3, 1, None)
-    assert "cat" in vocabulary
-    assert "dog" not in vocabulary
-    assert vocabulary == Vocabulary(list(vocabulary.words))
-    assert vocabulary != Vocabulary(["<eos>", "the", "cat"])
-    assert Vocabulary(["<eos>", "<unk>"]).unk == 1
-
-
-def test_vocabulary_refuses() -> None:
-    with pytest.raises(ValueError) as error:
-        Vocabulary(["a", "<eos>", "a"])
-    assert str(error.value) == "the vocabulary holds 'a' twice: every word needs one id"
-    with pytest.raises(ValueError) as error:
-        Vocabulary(["a"])
-    assert str(error.value) == "the vocabulary lacks <eos>, which ends every line"

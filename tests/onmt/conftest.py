@@ -287,26 +287,20 @@ def untrained(
 ) -> Callable[..., Path]:
     """A model of options, whose weights are drawn so large that its translations differ: the path.
 
-    It knows fewer words in the target, so that some are unknown, and likes to end.
+    Its target has fewer words than its source, and unknown words and ends are likely.
     """
-    made: dict[str, Path] = {}
 
+    @functools.cache
     def untrained(**options: Any) -> Path:
-        key = repr(sorted(options.items()))
-        if key not in made:
-            folder = tmp_path_factory.mktemp("untrained")
-            few = folder / "vocab.tgt"
-            few.write_text("".join(f"w{i}\n" for i in range(12)))
-            run = commands_in(folder).train(
-                1, param_init=2.0, learning_rate=1e-9, tgt_vocab=few, **options
-            )
-            checkpoint = torch.load(run.checkpoint(), weights_only=False)
-            weights = checkpoint["generator"]
-            bias = weights["linear.bias" if "linear.bias" in weights else "bias"]
-            for number, more in ((0, 3.0), (3, 3.5)):  # <unk> and </s>
-                bias[number] += more
-            torch.save(checkpoint, run.checkpoint())
-            made[key] = run.checkpoint()
-        return made[key]
+        folder = tmp_path_factory.mktemp("untrained")
+        (folder / "few").write_text("".join(f"w{i}\n" for i in range(12)))
+        given = {"param_init": 2.0, "learning_rate": 1e-9, "tgt_vocab": folder / "few", **options}
+        path = commands_in(folder).train(1, **given).checkpoint()
+        checkpoint = torch.load(path, weights_only=False)
+        weights = checkpoint["generator"]
+        bias = weights["linear.bias" if "linear.bias" in weights else "bias"]
+        bias[0], bias[3] = bias[0] + 3.0, bias[3] + 3.5  # <unk> and </s>
+        torch.save(checkpoint, path)
+        return path
 
     return untrained
