@@ -235,8 +235,8 @@ def test_ensembles(models: Models) -> None:
     assert alone.log[-1] != ours.log[-1], "both models have a say"
 
 
-def test_what_no_rnn_can_do_is_refused(models: Models) -> None:
-    from opennmt_sd.onmt.refusals import UnsupportedOptionsError
-
-    with pytest.raises(UnsupportedOptionsError, match="report_align does not work with"):
+def test_what_no_rnn_can_do_is_refused(models: Models, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
         models.commands.translate(models.ours, report_align=True)
+    assert exit_.value.code == 2
+    assert "error: report_align does not work with decoder_type sd_rnn" in capsys.readouterr().err
