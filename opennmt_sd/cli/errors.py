@@ -28,6 +28,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from opennmt_sd.cli.plain import Formatter
 from opennmt_sd.cli.ranks import say
 from opennmt_sd.training.checkpoint import CheckpointError, SaveError
 from opennmt_sd.training.loggers import LoggerError
@@ -97,7 +98,7 @@ def guarded(
 
 def _number_lines() -> None:
     """Say in each line on the console of which run of a sweep it is."""
-    lines = logging.Formatter(f"[%(asctime)s] #{HydraConfig.get().job.num} %(message)s", "%H:%M:%S")
+    lines = Formatter(f"[%(asctime)s] #{HydraConfig.get().job.num} %(message)s", "%H:%M:%S")
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.setFormatter(lines)

@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 
+from opennmt_sd.cli.plain import plain
+
 
 def is_first_process() -> bool:
     """Whether this process is the first of a training, or the only one. Before Fabric knows."""
@@ -15,7 +17,7 @@ def is_first_process() -> bool:
 def say(command: str, text: str) -> None:
     """Tell what a command has come to, on stderr."""
     sys.stdout.flush()
-    print(f"{command}: {text}", file=sys.stderr)
+    print(plain(f"{command}: {text}"), file=sys.stderr)
 
 
 def quiet_ranks() -> None:
