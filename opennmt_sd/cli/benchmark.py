@@ -39,7 +39,13 @@ def main() -> None:
     version_base="1.3", config_path="pkg://opennmt_sd.conf.benchmark", config_name="benchmark"
 )
 def _main(cfg: Any) -> None:
-    guarded("benchmark", lambda: run(OmegaConf.to_object(cfg)))  # type: ignore[arg-type]
+    guarded("benchmark", lambda: run(_typed(cfg)))
+
+
+def _typed(cfg: Any) -> BenchmarkConfig:
+    if OmegaConf.is_missing(cfg, "suite"):
+        raise ConfigError([f"suite is missing: write suite=lstm, say (one of {', '.join(SUITES)})"])
+    return OmegaConf.to_object(cfg)  # type: ignore[return-value]  # the schema's type
 
 
 def run(cfg: BenchmarkConfig) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import opennmt_sd
 from opennmt_sd import _autoload as autoload
+from opennmt_sd import atomic
 from opennmt_sd.cli.stock import CommandError, Progress, clock, run
 from opennmt_sd.data import TATOEBA
 
@@ -32,6 +33,10 @@ PLACES = {"data", "src_vocab", "tgt_vocab", "save_data", "save_model"}
 
 class QuickstartError(Exception):
     """The quickstart cannot go on; the text says why and what to do."""
+
+
+class UnusableError(QuickstartError):
+    """It cannot begin: no time was spent."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; default: those of the process.
 
     Returns:
-        0; 1 where it cannot start or go on; 130 where it was interrupted; and the exit code of a
-        stock command that failed.
+        0; 1 where something failed on the way; 2 where it cannot start; 130 where it was
+        interrupted; and the exit code of a stock command that failed.
     """
     parser = argparse.ArgumentParser(
         prog="opennmt_sd quickstart",
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.code
     except (QuickstartError, OSError) as error:
         print(f"opennmt_sd quickstart: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UnusableError) else 1
     except KeyboardInterrupt:
         print("\nopennmt_sd quickstart: stopped; run it again to go on", file=sys.stderr)
         return 130
@@ -85,20 +90,20 @@ def check_environment() -> None:
     """Refuse at once what would fail minutes later.
 
     Raises:
-        QuickstartError: OpenNMT-py is missing, or would not find the plugin.
+        UnusableError: OpenNMT-py is missing, or would not find the plugin.
     """
     missing = [name for name in ("onmt", "sacrebleu", "yaml") if not importlib.util.find_spec(name)]
     if missing:
-        raise QuickstartError(
+        raise UnusableError(
             f"needs OpenNMT-py, but {', '.join(missing)} is not installed for {sys.executable}. "
             "In a checkout of opennmt_sd: make setup, or pip install '.[onmt]'"
         )
     if os.environ.get(autoload.SWITCH) == "0":
-        raise QuickstartError(
+        raise UnusableError(
             f"{autoload.SWITCH}=0 keeps structured dropout out of the stock commands: unset it"
         )
     if not autoload.is_armed():
-        raise QuickstartError(
+        raise UnusableError(
             "opennmt_sd is not installed in this environment, only importable, so the stock "
             "commands would not find it. In a checkout: make setup, or pip install ."
         )
@@ -139,7 +144,7 @@ def quickstart(folder: Path, settings: dict[str, Any]) -> None:
             well but not written what it should.
     """
     began = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_configs(folder, settings)
     config, last_step = folder / TRAIN_CONFIG, settings["train_steps"]
     checkpoint = newest_checkpoint(folder)
@@ -193,6 +198,22 @@ def quickstart(folder: Path, settings: dict[str, Any]) -> None:
     print(f"Done in {clock(time.monotonic() - began)}.")
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder, where it is missing.
+
+    Raises:
+        UnusableError: it cannot be made, or may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableError(
+            f"{folder} cannot be made ({error.strerror}): name another --dir"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UnusableError(f"you may not write into {folder}: name another --dir")
+
+
 def write_configs(folder: Path, settings: dict[str, Any]) -> None:
     """Write the two YAML files that the commands read, complete or not at all.
 
@@ -209,14 +230,14 @@ def write_configs(folder: Path, settings: dict[str, Any]) -> None:
         except (yaml.YAMLError, AttributeError):
             changed = [f"{config.name} cannot be read"]
         if changed:
-            raise QuickstartError(
+            raise UnusableError(
                 f"{folder} holds a training that was begun with other settings "
                 f"({'; '.join(changed)}): name another --dir, or remove that folder"
             )
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1000)
     head = "# conf/onmt/quickstart.yaml with its paths filled in; the comments are there.\n"
-    _write(config, head + text)
-    _write(folder / TRANSLATE_CONFIG, _read(CONF / TRANSLATE_CONFIG))
+    atomic.write_text(config, head + text)
+    atomic.write_text(folder / TRANSLATE_CONFIG, _read(CONF / TRANSLATE_CONFIG))
 
 
 def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
@@ -224,7 +245,7 @@ def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
 
     OpenNMT-py writes a checkpoint in place, so a run that is stopped can leave half a file.
     """
-    from opennmt_sd.onmt.checkpoint import is_whole  # late: it imports torch
+    from opennmt_sd.archive import is_whole  # late: it imports torch
 
     for step, path in sorted(_checkpoints(folder), reverse=True):
         if is_whole(path):
@@ -264,15 +285,6 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _lines(path: Path) -> list[str]:

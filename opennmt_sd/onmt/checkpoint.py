@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,10 +11,7 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.onmt import unpickling
-
-# From here on `weights_only=True` can be told of a Namespace, and cannot be led around.
-HAS_SAFE_LOAD = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+from opennmt_sd import archive
 
 
 class CheckpointError(ValueError, RuntimeError):
@@ -35,18 +31,6 @@ def allow_namespace() -> None:
         torch.serialization.add_safe_globals([Namespace])
 
 
-def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Return whether every byte of a checkpoint, which is a zip file, agrees with its checksum.
-
-    torch does not look at the checksums: a flipped bit in a weight would pass.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except Exception:  # noqa: BLE001 - of a damaged file zipfile raises a dozen kinds
-        return False
-
-
 def check_file(path: Path, kind: str = "a checkpoint file") -> None:
     """Refuse what is no ordinary file: reading a pipe or a device would never end.
 
@@ -54,7 +38,7 @@ def check_file(path: Path, kind: str = "a checkpoint file") -> None:
         CheckpointError: no such file; a folder, device or pipe; or it may not be read.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path}: this is a folder: give {kind}{_newest(path)}")
+        raise CheckpointError(f"{path}: this is a folder: give {kind}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
     if not path.is_file():
@@ -67,15 +51,15 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint, on the CPU.
 
     Args:
-        path: the file.
+        path: the file, or a folder: see :func:`file_of`.
         mmap: leave the weights on the disk until they are used: quick, for a look at the options.
 
     Raises:
         CheckpointError: no such file, truncated or damaged, or not an OpenNMT-py checkpoint.
     """
-    path = Path(path)
+    path = file_of(path)
     check_file(path)
-    if not mmap and zipfile.is_zipfile(path) and not is_whole(path):
+    if not mmap and zipfile.is_zipfile(path) and not archive.is_whole(path):
         raise CheckpointError(
             f"{path}: damaged: its bytes do not agree with their checksums; take another checkpoint"
         )
@@ -115,50 +99,38 @@ def read_complete(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_pickle(path: Path, *, mmap: bool = False) -> Any:
     """Return what ``torch.save`` wrote, on the CPU, if it is data only; :func:`read` says more."""
-    mmap = mmap and zipfile.is_zipfile(path)  # files of before torch 1.6 are none
-    options: dict[str, Any] = {"map_location": "cpu", "mmap": mmap}
     try:
-        if _is_program(path):
-            raise ValueError("it is a TorchScript program")
-        if HAS_SAFE_LOAD:
-            allow_namespace()
-            return torch.load(str(path), weights_only=True, **options)
-        # torch 2.1 and 2.2 map no other kind of path than a str
-        return torch.load(str(path), pickle_module=unpickling, weights_only=False, **options)
+        return archive.load(path, mmap=mmap)
     except Exception as error:  # a damaged pickle can raise anything, TypeError among others
         raise CheckpointError(
             f"{path}: not readable as a checkpoint: the file is damaged, incomplete or of "
-            f"another kind ({_reason(error)})"
+            f"another kind ({archive.reason(error)})"
         ) from error
 
 
-def _is_program(path: Path) -> bool:
-    """Return whether ``torch.load`` would hand the file on to ``torch.jit.load``."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with torch.serialization._open_zipfile_reader(str(path)) as file:
-        return torch.serialization._is_torchscript_zip(file)
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint that a path means: of a folder, that of the last step in it.
 
-
-def _reason(error: Exception) -> str:
-    """Return the reason alone: torch's text goes on with advice to load the file unsafely."""
-    text = str(error).strip()
-    if named := re.search(r"GLOBAL (\S+)", text):
-        text = f"it names {named[1]}, which could run code"
-    elif "WeightsUnpickler error:" in text:
-        text = text.partition("WeightsUnpickler error:")[2].strip()
-    elif "weights_only" in text:
-        text = "it holds more than plain data"
-    first = text.splitlines()[0].strip() if text else "no details"
-    return f"{type(error).__name__}: {first}"
-
-
-def _newest(folder: Path) -> str:
-    """Name the newest checkpoint in a folder, if there is one."""
-    try:
-        steps = [(int(path.stem.rpartition("_step_")[2]), path.name)
-                 for path in folder.glob("*_step_*.pt") if path.is_file()
-                 and path.stem.rpartition("_step_")[2].isdigit()]  # fmt: skip
-    except OSError:
-        return ""
-    return f", such as {folder / max(steps)[1]}" if steps else ""
+    Raises:
+        CheckpointError: a folder without one, or with those of several trainings.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    steps: dict[str, list[tuple[int, Path]]] = {}
+    for file in path.glob("*_step_*.pt"):
+        name, _, step = file.stem.rpartition("_step_")
+        if step.isdigit() and file.is_file():
+            steps.setdefault(name, []).append((int(step), file))
+    if not steps:
+        raise CheckpointError(
+            f"{path}: this is a folder: give a checkpoint file (or a folder with one that "
+            "onmt_train wrote)"
+        )
+    newest = [max(found)[1] for _, found in sorted(steps.items())]
+    if len(newest) > 1:
+        raise CheckpointError(
+            f"{path}: this is a folder with checkpoints of {len(newest)} trainings: give one of "
+            f"{', '.join(map(str, newest))}"
+        )
+    return newest[0]

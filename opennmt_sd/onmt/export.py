@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from opennmt_sd.onmt.checkpoint import CheckpointError, read
+from opennmt_sd import atomic
+from opennmt_sd.onmt.checkpoint import CheckpointError, file_of, read
 from opennmt_sd.onmt.names import DECODERS, ENCODERS, is_ours
 
 
 class ExportError(ValueError):
     """An export that was not made. Nothing was written; the text says what to do."""
+
+
+class WriteError(ExportError):
+    """An export that could not be written: a full disk, a folder that may not be written to."""
 
 
 def export(
@@ -28,16 +32,17 @@ def export(
     also go on training (with ordinary dropout); ``onmt_release_model`` removes it.
 
     Args:
-        checkpoint: a checkpoint trained with the plugin.
+        checkpoint: a checkpoint trained with the plugin, or a folder: see
+            :func:`opennmt_sd.onmt.checkpoint.file_of`.
         output: the file to write; complete, or not at all.
         force: overwrite ``output``.
 
     Raises:
         CheckpointError: ``checkpoint`` is missing, damaged or no OpenNMT-py checkpoint.
-        ExportError: it needs no export, or ``output`` exists, is ``checkpoint`` itself, or cannot
-            be written.
+        ExportError: it needs no export, or ``output`` exists or is ``checkpoint`` itself.
+        WriteError: ``output`` cannot be written.
     """
-    source, target = Path(checkpoint), Path(os.path.realpath(output))  # through a link
+    source, target = file_of(checkpoint), Path(os.path.realpath(output))  # through a link
     if target.exists():
         if source.exists() and target.samefile(source):
             raise ExportError(f"{target}: this is the checkpoint itself: give another output")
@@ -47,6 +52,10 @@ def export(
             raise ExportError(f"{target}: this is a device or a pipe: give a file")
         if not force:
             raise ExportError(f"{target}: exists already: --force overwrites it")
+    if not target.parent.is_dir():
+        raise ExportError(f"{target}: cannot be written: No such file or directory: make its folder")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise WriteError(f"{target}: you may not write into {target.parent}: give another output")
     content = read(source)
     opt = content["opt"]
     if not is_ours(opt):
@@ -81,20 +90,8 @@ def stock_options(opt: Namespace) -> Namespace:
 
 def _save(content: dict[str, Any], target: Path) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise ExportError(f"{target}: cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with atomic.writer(target) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's files are the owner's alone
-        os.replace(name, target)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError)):  # torch says RuntimeError for a full disk
-            raise ExportError(f"{target}: cannot be written: {error}") from error
-        raise
+    except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
+        text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise WriteError(f"{target}: cannot be written: {text}; nothing was left behind") from error

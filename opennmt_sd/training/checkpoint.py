@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd import atomic
+from opennmt_sd import archive, atomic
 
 FORMAT = 1
 KIND = "opennmt_sd training"
@@ -41,8 +41,8 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
         kept = "the checkpoint before it is untouched" if path.exists() else "there was none before"
         raise SaveError(
-            f"{path} cannot be written: {_reason(error)}; {kept}. Is the disk full, or over its "
-            "quota? Make room, then go on with resume=auto"
+            f"{path} cannot be written: {archive.reason(error)}; {kept}. Is the disk full, or over "
+            "its quota? Make room, then go on with resume=auto"
         ) from error
 
 
@@ -60,17 +60,17 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no ordinary file: name a best.pt or last.pt that this trainer wrote"
         )
-    if not zipfile.is_zipfile(path) or not is_whole(path):
+    if not zipfile.is_zipfile(path) or not archive.is_whole(path):
         raise CheckpointError(
             f"{path} ({path.stat().st_size:,} bytes) is cut short, damaged or no checkpoint: its "
             f"bytes do not agree with their checksums. Take another one{_others(path)}"
         )
     try:
-        state = torch.load(str(path), map_location="cpu", weights_only=True)
+        state = archive.load(path)
     except Exception as error:  # a foreign pickle can raise anything
         raise CheckpointError(
-            f"{path} is not a checkpoint of this trainer: {_reason(error)}. Name a best.pt or "
-            "last.pt that it wrote"
+            f"{path} is not a checkpoint of this trainer: {archive.reason(error)}. Name a best.pt "
+            "or last.pt that it wrote"
         ) from error
     if (
         not isinstance(state, dict)
@@ -99,7 +99,7 @@ def understood(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = f"it has no entry {error}" if isinstance(error, KeyError) else _reason(error)
+        what = f"it has no entry {error}" if isinstance(error, KeyError) else archive.reason(error)
         raise CheckpointError(
             f"{path} does not hold what this trainer writes: {what}. It was made by hand, by "
             "another program or another version: name a best.pt or last.pt of this one"
@@ -167,25 +167,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the bytes of a file agree with the checksums of a checkpoint."""
-    # torch does not look at the checksums: a flipped bit in a weight would pass.
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except Exception:  # noqa: BLE001 - of a damaged file zipfile raises a dozen kinds
-        return False
-
-
 def _others(path: Path) -> str:
     """Names the whole checkpoints beside one that does not serve."""
     files = (p for p in path.parent.glob("*.pt") if p != path and p.is_file())
-    found = sorted(p.name for p in files if is_whole(p))
+    found = sorted(p.name for p in files if archive.is_whole(p))
     return f"; beside it there is {' and '.join(found)}" if found else ""
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -18,7 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from opennmt_sd import atomic
+from opennmt_sd import archive, atomic
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.bounded import Bounded, UnansweredError
@@ -271,7 +271,7 @@ class Trainer:
             # A last.pt of this very folder stays until the next one is written, if it is whole.
             keep = here.exists() and source.parent.samefile(self.folder)
             if keep and name == LAST:
-                keep = checkpoint.is_whole(here)
+                keep = archive.is_whole(here)
             if source.exists() and not keep:
                 atomic.copy(source, here)
 

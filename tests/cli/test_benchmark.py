@@ -42,6 +42,15 @@ def test_all_faults_are_told_at_once(run_python: RunPython) -> None:
     assert text[4].strip().startswith("plot=no/such/x.png: there is no folder ")
 
 
+def test_a_suite_is_asked_for(run_python: RunPython) -> None:
+    done = run_python(SCRIPT)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "benchmark: the configuration has one fault:\n  suite is missing: write suite=lstm, say "
+        "(one of ops, lstm, lm, tagger, onmt, growth)\n"
+    )
+
+
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
 def test_an_unknown_case_names_the_known_ones(run_python: RunPython) -> None:
     done = run_python(SCRIPT, "suite=lstm", "cases=[nothing]")

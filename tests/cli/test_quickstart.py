@@ -255,7 +255,7 @@ def test_main_refuses_without_onmt(
     armed, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert quickstart.main(["--dir", str(folder)]) == 1
+    assert quickstart.main(["--dir", str(folder)]) == 2
     error = capsys.readouterr().err
     assert (
         f"needs OpenNMT-py, but onmt, sacrebleu, yaml is not installed for {sys.exec_prefix}"
@@ -269,12 +269,12 @@ def test_main_refuses_when_the_plugin_would_not_load(
     armed, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(autoload.SWITCH, "0")
-    assert quickstart.main(["--dir", str(folder)]) == 1
+    assert quickstart.main(["--dir", str(folder)]) == 2
     assert "OPENNMT_SD_AUTOLOAD=0 keeps structured dropout out" in capsys.readouterr().err
     monkeypatch.delenv(autoload.SWITCH)
     finders = [f for f in sys.meta_path if not hasattr(f, "loads_opennmt_sd")]
     monkeypatch.setattr(sys, "meta_path", finders)
-    assert quickstart.main(["--dir", str(folder)]) == 1
+    assert quickstart.main(["--dir", str(folder)]) == 2
     assert "not installed in this environment, only importable" in capsys.readouterr().err
     assert not folder.exists()
 
@@ -283,7 +283,7 @@ def test_main_refuses_a_file_as_folder(
     calls, armed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert quickstart.main(["--dir", str(tmp_path / "file")]) == 1
+    assert quickstart.main(["--dir", str(tmp_path / "file")]) == 2
     assert "File exists" in capsys.readouterr().err
     assert calls() == []
 

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
-from opennmt_sd.training import checkpoint
+from opennmt_sd import archive
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_gone_on_from(lm, tiny, r
     assert "beside it there is best.pt" in lm(*tiny, "resume=auto").err
     done = lm(*tiny, f"resume={run}/best.pt")
     assert done.code == 0, done.err
-    assert checkpoint.is_whole(run / "last.pt")
+    assert archive.is_whole(run / "last.pt")
 
 
 def test_a_folder_does_for_a_checkpoint(lm, tiny, run) -> None:

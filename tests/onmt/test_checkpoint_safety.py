@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from opennmt_sd.onmt import checkpoint as module
+from opennmt_sd import archive
 from opennmt_sd.onmt.checkpoint import CheckpointError, read
 from opennmt_sd.onmt.export import export
 from opennmt_sd.onmt.loading import load_safely
-from opennmt_sd.onmt.unpickling import load
+from opennmt_sd.unpickling import load
 
 OPT = {
     "encoder_type": "sd_rnn",
@@ -49,9 +49,9 @@ class Attribute(Trap):
 
 @pytest.fixture(params=[True, False], ids=["as on torch 2.6", "as on torch 2.1 to 2.5"])
 def stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param and not module.HAS_SAFE_LOAD:
+    if request.param and not archive.HAS_SAFE_LOAD:
         pytest.skip("this torch has no safe load of its own")
-    monkeypatch.setattr(module, "HAS_SAFE_LOAD", request.param)
+    monkeypatch.setattr(archive, "HAS_SAFE_LOAD", request.param)
 
 
 def content(**more: Any) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def old_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         return load(*args, **{"weights_only": False, **kwargs})
 
     monkeypatch.setattr(torch, "load", unsafe)
-    monkeypatch.setattr(module, "HAS_SAFE_LOAD", False)
+    monkeypatch.setattr(archive, "HAS_SAFE_LOAD", False)
 
 
 def _translate(commands: Any, path: Path) -> None:

@@ -61,7 +61,11 @@ TABLE = {
         "label_smoothing 1.5 is outside [0, 1)",
         ("-label_smoothing", "0.1"),
     ),
-    "rate": ("learning_rate: -1", "learning_rate -1.0 must not be negative", ("-learning_rate", "1")),
+    "rate": (
+        "learning_rate: -1",
+        "learning_rate -1.0 must not be negative",
+        ("-learning_rate", "1"),
+    ),
     "warmup": (
         "decay_method: noam\nwarmup_steps: 0",
         "warmup_steps 0 must be at least 1 with decay_method noam",
