@@ -53,7 +53,7 @@ def export(
         if not force:
             raise ExportError(f"{target}: exists already: --force overwrites it")
     if not target.parent.is_dir():
-        raise ExportError(f"{target}: cannot be written: No such file or directory: make its folder")
+        raise ExportError(f"{target}: cannot be written: No such file or directory: make it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise WriteError(f"{target}: you may not write into {target.parent}: give another output")
     content = read(source)
