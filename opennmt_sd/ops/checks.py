@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
+from opennmt_sd.compat import in_forward_mode
 from opennmt_sd.dropout import Keep, KeepMask
 
 
 def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> tuple[int, int]:
-    """T and B of time-first or packed rows."""
+    """Return T and B of time-first or packed rows.
+
+    While a compiler traces, nobody knows what batch_sizes hold: B is then the number of rows, and
+    the op itself refuses sizes that do not fit.
+    """
     check_floating(x, name)
     if batch_sizes is None:
         if x.dim() != 3:
@@ -28,6 +34,8 @@ def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> 
             "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
             f"{batch_sizes.dtype} {list(batch_sizes.shape)} on {batch_sizes.device}"
         )
+    if torch.compiler.is_compiling():
+        return batch_sizes.shape[0], x.shape[0]
     sizes = batch_sizes.tolist()
     if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
         raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")
@@ -86,3 +94,23 @@ def check_one(what: str, **tensors: Tensor | None) -> None:
 def check_state(name: str, state: Tensor, B: int, H: int) -> None:
     if state.shape != (B, H):
         raise ValueError(f"{name} must be [{B}, {H}] (batch, hidden), got {list(state.shape)}")
+
+
+def refuse_second_derivatives(engine: str, *gradients: Tensor | None) -> None:
+    """Refuse, in a backward pass of an engine, to be differentiated in turn.
+
+    Raises:
+        RuntimeError: double backward, or a gradient that carries a tangent.
+    """
+    what = None
+    if torch.is_grad_enabled():
+        what = "double backward (create_graph=True)"
+    elif in_forward_mode():
+        given = [d for d in gradients if d is not None]
+        if any(unpack_dual(d).tangent is not None for d in given):
+            what = "forward mode through a backward pass"
+    if what is not None:
+        raise RuntimeError(
+            f"{what} is not supported by the {engine} engine: run the forward pass under "
+            "opennmt_sd.ops.use('naive'), which supports it"
+        )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from opennmt_sd.ops import naive, portable
+from opennmt_sd.compat import in_forward_mode, in_transform
+from opennmt_sd.ops import cpu, naive, portable
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
-from opennmt_sd.ops.cpu import draw as _draw  # noqa: F401 - registers itself
-from opennmt_sd.ops.cpu import engine as cpu
-from opennmt_sd.ops.cpu import require_native, there, warn_if_missing
+from opennmt_sd.ops.cpu.binding import has_native, require_native, warn_if_missing
 from opennmt_sd.ops.cpu.kernels import DTYPES
+from opennmt_sd.ops.engine import Engine
+from opennmt_sd.ops.naive.attention import Memory
+from opennmt_sd.ops.naive.stepwise import Weight
 
-ENGINES: dict[str, ModuleType] = {"naive": naive, "portable": portable, "cpu": cpu}
+ENGINES: dict[str, Engine] = {"naive": naive, "portable": portable, "cpu": cpu}
 
 _forced: str | None = None
 
 
 class use:  # noqa: N801 - it reads as a verb: use("naive")
     """Force an engine for every op that follows, or for the body of a ``with``.
+
+    In ``torch.func`` (grad, vmap, jvp, ...) and forward mode the naive engine runs all the same.
 
     Process-wide. Choose before the forward pass: a backward pass stays with the engine that ran
     forward.
@@ -59,8 +62,11 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
 
 
 def forced() -> str | None:
-    """The engine forced with :class:`use`; None if the choice is automatic."""
-    return _forced
+    """Return the engine forced with :class:`use`, or None if the choice is automatic.
+
+    In forward mode it is the naive one, which alone knows it; torch's own LSTM does not either.
+    """
+    return "naive" if in_forward_mode() else _forced
 
 
 def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
@@ -78,7 +84,7 @@ def _engine_for(kind: str, dtype: torch.dtype) -> str:
     runs = kind == "cpu" and dtype in DTYPES
     if _forced == "cpu" and not runs:
         return "portable"
-    return _forced or ("cpu" if runs and there() else "portable")
+    return _forced or ("cpu" if runs and has_native() else "portable")
 
 
 # Below so many multiplications, what goes around the kernels takes longer than the units left out
@@ -120,7 +126,23 @@ def leaves_out(x: torch.Tensor) -> bool:
     return forced() is not None or has_kernels(x)
 
 
-def engine(x: torch.Tensor) -> ModuleType:
+def engine(x: torch.Tensor) -> Engine:
+    """Return the engine that runs an op on x."""
+    if in_transform():  # the others know backward passes only
+        return naive
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
     return ENGINES[engine_for(x.device, x.dtype)]
+
+
+def refuse_transforms(handle: object, made_by: str) -> None:
+    """Refuse a prepared handle of the other engines in ``torch.func`` or forward mode.
+
+    Raises:
+        RuntimeError: the text says how it works.
+    """
+    if in_transform() and not isinstance(handle, (Memory, Weight)):
+        raise RuntimeError(
+            f"torch.func and forward mode are supported by the naive engine alone: call {made_by} "
+            "inside of them too, or under opennmt_sd.ops.use('naive')"
+        )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from opennmt_sd import ops
-from opennmt_sd.ops.attention import attend_fp
 from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.naive.attention import attend
 
 B, S, D, T = 3, 5, 7, 4
 LENGTHS = {"whole": None, "padded": [5, 1, 3], "of length 1": [1, 1, 1]}
@@ -101,7 +101,7 @@ def test_sequences_that_end(any_engine: str) -> None:
     lengths = torch.tensor([5, 1, 3])
     handle = ops.prepare_memory(given["memory"], lengths)
     got = run(lambda query: ops.attend_step(handle, query))
-    want = run(lambda query: attend_fp(given["memory"][: len(query)], lengths[: len(query)], query))
+    want = run(lambda query: attend(given["memory"][: len(query)], lengths[: len(query)], query))
     torch.testing.assert_close(got, want)
     for mine, theirs in zip(grads(got, given), grads(want, given)):
         torch.testing.assert_close(mine, theirs)
@@ -187,12 +187,12 @@ def test_a_memory_that_is_not_contiguous(any_engine: str, monkeypatch: pytest.Mo
     """Right, and without a copy at each step."""
     seen = []
 
+    @staticmethod
     def recorded(memory: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
         seen.append(memory.is_contiguous())
-        return real(memory, *args)
+        return kernels.attend_fp(memory, *args)
 
-    real = kernels.attend_fp
-    monkeypatch.setattr(kernels, "attend_fp", recorded)
+    monkeypatch.setattr("opennmt_sd.ops.cpu.attention._Kernels.fp", recorded)
     given = leaves()
     across = {**given, "memory": given["memory"].transpose(0, 1).contiguous().transpose(0, 1)}
     assert not across["memory"].is_contiguous()
@@ -239,8 +239,24 @@ def test_double_backward(any_engine: str) -> None:
     if any_engine == "naive":
         assert torch.autograd.gradgradcheck(run, tuple(given.values()))
         return
-    with pytest.raises(RuntimeError, match="not supported by this attention"):
+    with pytest.raises(RuntimeError, match=f"not supported by the {any_engine} engine"):
         grads(run(**given), given, create_graph=True)
+
+
+def test_lengths_beyond_the_memory_count_as_all_of_it(any_engine: str) -> None:
+    """As a mask of steps below the length says, which OpenNMT-py's attention takes."""
+    memory = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    query, results = torch.randn(4, 5, dtype=torch.float64), []
+    for lengths in ([7, 3, 2, 4], [3, 3, 2, 3]):
+        context, weights = ops.attend_step(ops.prepare_memory(memory, torch.tensor(lengths)), query)
+        assert weights.shape == (4, 3)
+        results.append([context, weights, *torch.autograd.grad(context.sum(), memory)])
+    scores = (memory @ query[:, :, None])[..., 0]
+    past = torch.arange(3) >= torch.tensor([7, 3, 2, 4])[:, None]
+    want = scores.masked_fill(past, -torch.inf).softmax(1)
+    torch.testing.assert_close(results[0][1], want)
+    for a, b in zip(*results):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +270,7 @@ def test_double_backward(any_engine: str) -> None:
          "lengths must be int64 [2], one for each memory; got torch.int64 [1]"),
         (torch.ones(2, 3, 4), torch.tensor([1.0, 2.0]),
          "lengths must be int64 [2], one for each memory; got torch.float32 [2]"),
-        (torch.ones(2, 3, 4), torch.tensor([0, 4]),
-         "lengths must be in [1, 3], the steps of the memory; got 0 to 4"),
+        (torch.ones(2, 3, 4), torch.tensor([0, 4]), "lengths must be at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_wrong_memories(memory: Tensor, lengths: Tensor | None, text: str) -> None:

@@ -52,14 +52,10 @@ def test_lstm_is_like_lstm(any_engine: str, kind, draw) -> None:
         y, h, c = torch._VF.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, True, False, False)
         return y, h[0], c[0]
 
-    def ours(x, h, c, w_ih, w_hh, b_ih, b_hh):
-        return ops.lstm(ops.masked_linear(x, None, w_ih, b_ih + b_hh), w_hh, h, c, keep)
-
     def layer(x, h, c, w_ih, w_hh, b_ih, b_hh):
         return ops.lstm_layer(x, None, w_ih, b_ih + b_hh, w_hh, h, c, keep)
 
     want = outcome(theirs, *given)
-    assert outcome(ours, *given) == want
     assert outcome(layer, *given) == want
 
 

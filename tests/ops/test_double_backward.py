@@ -29,7 +29,6 @@ def function(op: str, keep) -> tuple[Callable[..., Tensor], list[tuple[int, ...]
     return {
         "masked_linear": (lambda *given: ops.masked_linear(given[0], keep, *given[1:]),
                           [(2, 2, 2), (3, 2), (3,)]),
-        "lstm": (lambda *given: ops.lstm(*given, keep)[0], [(2, 2, 8), (8, 2), (2, 2), (2, 2)]),
         "lstm_layer": (lambda x, *given: ops.lstm_layer(x, keep, *given, keep)[0],
                        [(2, 2, 2), (8, 2), (8,), (8, 2), (2, 2), (2, 2)]),
         "lstm_gates": (lambda gates, c: torch.cat(ops.lstm_gates(gates, c)), [(2, 8), (2, 2)]),
@@ -42,7 +41,7 @@ def inputs(shapes: list[tuple[int, ...]]) -> list[Tensor]:
     return [torch.randn(s, generator=g, dtype=torch.float64, requires_grad=True) for s in shapes]
 
 
-OPS = ["masked_linear", "lstm", "lstm_layer", "lstm_gates", "stepwise"]
+OPS = ["masked_linear", "lstm_layer", "lstm_gates", "stepwise"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
 
-from opennmt_sd import DropoutPattern, ops
+from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM, ops
+from opennmt_sd.ops.engine import Engine, Loss, LSTMLayer, Projection
 from opennmt_sd.ops.engines import ENGINES
 
-CONTRACT = ("masked_linear", "lstm", "lstm_layer", "lstm_gates", "prepare", "masked_linear_step")
+CONTRACT = [name for name in vars(Engine) if not name.startswith("_")]
+RECORDS = {"masked_linear": (Projection,), "lstm_layer": (LSTMLayer,),
+           "projected_nll": (Projection, Loss)}  # fmt: skip
+
+
+def parameters(function: Any) -> list[tuple[str, Any]]:
+    given = inspect.signature(function).parameters.values()
+    return [(p.name, p.default) for p in given if p.name != "self"]
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_signatures_are_naives(engine: str, name: str) -> None:
-    """Names, order, kinds and defaults; what a handle is, is an engine's own business."""
-    ours, naives = (
-        {n: (p.kind, p.default) for n, p in inspect.signature(getattr(e, name)).parameters.items()}
-        for e in (ENGINES[engine], ENGINES["naive"])
-    )
-    assert list(ours.items()) == list(naives.items())
+def test_engines_keep_the_contract(any_engine: str, name: str) -> None:
+    assert parameters(getattr(ENGINES[any_engine], name)) == parameters(getattr(Engine, name))
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@pytest.mark.parametrize("name", RECORDS)
 def test_the_public_op_takes_what_the_engines_take(name: str) -> None:
-    public, naives = (
-        list(inspect.signature(getattr(module, name)).parameters)
-        for module in (ops, ENGINES["naive"])
-    )
-    assert public == naives
+    """A field of a record is an argument of its op, with the same default if it has one."""
+    fields = [field for record in RECORDS[name] for field in record._fields]
+    defaults = {f: d for record in RECORDS[name] for f, d in record._field_defaults.items()}
+    public = dict(parameters(getattr(ops, name)))
+    assert sorted(public) == sorted(fields)
+    given = {f: d for f, d in public.items() if d is not inspect.Parameter.empty}
+    assert given.items() <= defaults.items()
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -110,10 +116,9 @@ def test_one_seed_gives_the_same_bits(any_engine: str, space: str, time: str) ->
         x, w = torch.randn(6, 4, 33), torch.randn(4 * 17, 33) / 6
         w_hh, state = torch.randn(4 * 17, 17) / 4, torch.zeros(4, 17)
         leaves = [t.requires_grad_() for t in (x, w, w_hh)]
-        gates = ops.masked_linear(x, pattern.draw(6, 4, 33), w)
-        y, h, c = ops.lstm(gates, w_hh, state, state, pattern.draw(6, 4, 17))
+        y = ops.masked_linear(x, pattern.draw(6, 4, 33), w)
         keeps = pattern.draw(6, 4, 33), pattern.draw(6, 4, 17)
-        outputs = [y, h, c, *ops.lstm_layer(x, keeps[0], w, None, w_hh, state, state, keeps[1])]
+        outputs = [y, *ops.lstm_layer(x, keeps[0], w, None, w_hh, state, state, keeps[1])]
         return [*outputs, *torch.autograd.grad(sum(t.sum() for t in outputs), leaves)]
 
     for first, again in zip(run(), run()):
@@ -131,3 +136,47 @@ def test_one_seed_drops_the_same_on_every_engine(engine: str, space: str, time: 
             y = ops.masked_linear(x, DropoutPattern(0.5, space, time).draw(6, 4, 33), w)
         dropped.append(torch.autograd.grad(y.sum(), x)[0] == 0)
     assert torch.equal(*dropped)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_the_default_device_is_not_asked(any_engine: str, packed: bool) -> None:
+    """Modules on the CPU, while torch makes new tensors elsewhere."""
+    half = DropoutPattern(0.5)
+    model = StructuredLSTM(6, 5, 2, input_dropout=half, dropout=DropoutPattern(0.5, "random"),
+                           recurrent_dropout=half, bidirectional=True)  # fmt: skip
+    out, memory = MaskedLinear(10, 3), torch.randn(4, 2, 3)
+    x = torch.randn(3, 4, 6, requires_grad=True)
+    given = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 3, 2, 1]))
+    lengths, targets = torch.tensor([2, 2, 1, 1]), torch.zeros(12, dtype=torch.int64)
+
+    def run() -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        y = out(model(given if packed else x)[0])
+        rows = y.data if packed else y.flatten(0, 1)
+        handle, attended = ops.prepare(out.weight[:, :3]), ops.prepare_memory(memory, lengths)
+        step = ops.masked_linear_step(handle, rows[:4], half.draw(3, 4, 3), 1)
+        context, _ = ops.attend_step(attended, step)
+        h, _ = ops.lstm_gates(torch.cat([context] * 4, 1), step)
+        keep = half.draw(1, len(rows), 3)
+        loss, _ = ops.projected_nll(rows[None], keep, out.weight[:, :3], None,
+                                    targets[None, : len(rows)])  # fmt: skip
+        leaves = [x, *model.parameters()]
+        return [rows.detach(), *torch.autograd.grad(h.sum() + loss, leaves, retain_graph=True)]
+
+    want = run()
+    with torch.device("meta"):
+        got = run()
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_model_without_data(any_engine: str) -> None:
+    """On the meta device: shapes alone, recurrent dropout and masks of each sample's own too."""
+    for space in ("structured", "random"):
+        half = DropoutPattern(0.5, space)
+        model = StructuredLSTM(6, 5, 2, input_dropout=half, recurrent_dropout=half, device="meta")
+        y, (h, c) = model(torch.zeros(3, 4, 6, device="meta"))
+        assert [y.shape, h.shape, c.shape] == [(3, 4, 5), (2, 4, 5), (2, 4, 5)]
+        assert {t.device.type for t in (y, h, c)} == {"meta"}
+        y.sum().backward()
+        assert model.weight_ih_l0.grad.shape == (20, 6)

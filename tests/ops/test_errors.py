@@ -110,37 +110,6 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
         ops.masked_linear, {"x": X, "keep": None, "weight": W.to("meta")},
         ValueError, "all inputs need one device: x cpu, weight meta",
     ),
-    "lstm: two axes": (
-        ops.lstm, {"gates_x": GATES[0], "weight_hh": W_HH, "h": STATE, "c": STATE},
-        ValueError, "gates_x must be [T, B, 4H] (time first), or packed [rows, 4H] with "
-                    "batch_sizes; got [3, 8]",
-    ),
-    "lstm: weight of another width": (
-        ops.lstm, {"gates_x": GATES, "weight_hh": torch.zeros(8, 3), "h": STATE, "c": STATE},
-        ValueError, "weight_hh must be [N, 2] as in nn.Linear, got [8, 3]",
-    ),
-    "lstm: weight of other gates": (
-        ops.lstm, {"gates_x": GATES, "weight_hh": torch.zeros(6, 2), "h": STATE, "c": STATE},
-        ValueError, "gates_x [.., 4H] and weight_hh [4H, H] do not fit: [4, 3, 8] and [6, 2]",
-    ),
-    "lstm: h of another batch": (
-        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE[:2], "c": STATE},
-        ValueError, "h must be [3, 2] (batch, hidden), got [2, 2]",
-    ),
-    "lstm: c with layers": (
-        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE[None]},
-        ValueError, "c must be [3, 2] (batch, hidden), got [1, 3, 2]",
-    ),
-    "lstm: sets of the gates": (
-        ops.lstm,
-        {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE, "keep": sets(4, 8)},
-        ValueError, "keep sets of width 8 do not fit an input of width 2",
-    ),
-    "lstm: two dtypes": (
-        ops.lstm, {"gates_x": GATES, "weight_hh": W_HH, "h": STATE, "c": STATE.double()},
-        ValueError, "all inputs need one dtype: gates_x torch.float32, weight_hh torch.float32, "
-                    "h torch.float32, c torch.float64",
-    ),
     "layer: integers": (
         ops.lstm_layer, LAYER | {"x": X.long()},
         TypeError, "x must be floating point, got torch.int64",
@@ -177,6 +146,10 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "layer: h of another batch": (
         ops.lstm_layer, LAYER | {"h": STATE[:1]},
         ValueError, "h must be [3, 2] (batch, hidden), got [1, 2]",
+    ),
+    "layer: c with layers": (
+        ops.lstm_layer, LAYER | {"c": STATE[None]},
+        ValueError, "c must be [3, 2] (batch, hidden), got [1, 3, 2]",
     ),
     "layer: c of another width": (
         ops.lstm_layer, LAYER | {"c": torch.zeros(3, 1)},

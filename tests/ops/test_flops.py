@@ -58,24 +58,6 @@ def test_masked_linear(engine: str, phase: str, sizes, pattern: DropoutPattern) 
     assert count / dense == pytest.approx(1 - P, abs=0.08)  # one draw: +-5 %, wider if fixed
 
 
-@pytest.mark.parametrize("phase", ["FP", "BP", "WG"])
-def test_the_recurrence(engine: str, phase: str, pattern: DropoutPattern) -> None:
-    H = D
-    gates = torch.randn(T, B, 4 * H)
-    state = torch.randn(B, H, requires_grad=phase == "BP")
-    weight = torch.randn(4 * H, H, requires_grad=phase == "WG")
-    keep = pattern.draw(T, B, H, torch.Generator().manual_seed(1))
-    leaf = {"FP": None, "BP": state, "WG": weight}[phase]
-
-    def count(keep: Keep | None) -> int:
-        with ops.use(engine):
-            return product(lambda: ops.lstm(gates, weight, state, state.detach(), keep)[0], leaf)
-
-    assert count(keep) / count(None) == pytest.approx(share_kept(keep, T), rel=1e-6)
-    products = 2 if phase == "WG" else 1  # dW needs the gradient of every h first
-    assert count(None) == products * 2 * T * B * H * 4 * H
-
-
 @pytest.mark.parametrize("leaf", [None, "x", "weight_ih", "weight_hh"])
 def test_a_layer(engine: str, leaf: str | None, pattern: DropoutPattern) -> None:
     """The input's products and the recurrence's, each as far as a gradient needs them."""

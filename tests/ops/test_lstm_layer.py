@@ -34,6 +34,7 @@ SIZES = {
     "one step": (1, 3, 63, 7),
     "one sample": (5, 1, 7, 63),
     "a translator's width": (2, 3, 65, 130),
+    "a language model's width": (3, 2, 65, 650),
 }
 RATES = {"p=0": 0.0, "p=.5": 0.5, "p=.95": 0.95, "all dropped": "all"}
 PACKED = {
@@ -174,6 +175,45 @@ def test_gradcheck(engine: str, kinds, sizes, reverse: bool, draw_both) -> None:
         )
 
 
+@backwards
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("sizes", [None, [3, 2, 2, 1]], ids=["padded", "packed"])
+def test_is_a_loop_of_cells(
+    any_engine: str, kind: str | None, sizes: list[int] | None, reverse: bool, draw_both, compare
+) -> None:
+    """A reference of its own: torch's cell, one sample at a time, by absolute position.
+
+    The cell reads h through weight_hh alone, so dropping what it is given is the whole of
+    recurrent dropout; what it returns is undropped.
+    """
+    T, B, D, H = 4, 3, 5, 6
+    given = inputs(T, B, D, H, sizes, torch.float64)
+    keeps = draw_both((None, kind), 0.5, T, B, D, H)
+    leaves = {n: given[n].clone().requires_grad_() for n in INPUTS}
+    x, w_ih, bias, w_hh, h_0, c_0 = leaves.values()
+    y: dict[tuple[int, int], Tensor] = {}
+    finals = []
+    for b in range(B):
+        h, c = h_0[b], c_0[b]
+        alive = [t for t in range(T) if sizes is None or b < sizes[t]]
+        for t in reversed(alive) if reverse else alive:
+            row = x[sum(sizes[:t]) + b] if sizes else x[t, b]
+            read = h if keeps[1] is None else h * keeps[1].mask().expand(T, B, H)[t, b] * 2.0
+            h, c = torch.lstm_cell(
+                row[None], (read[None], c[None]), w_ih, w_hh, bias, torch.zeros_like(bias)
+            )
+            h, c = h[0], c[0]
+            y[t, b] = h
+        finals.append((h, c))
+    out = torch.stack([y[key] for key in sorted(y)])
+    out = out if sizes else out.unflatten(0, (T, B))
+    h, c = (torch.stack(states) for states in zip(*finals))
+    torch.autograd.backward([out, h, c], [given["dy"], given["dh"], given["dc"]])
+    want = {"y": out.detach(), "h_n": h.detach(), "c_n": c.detach(),
+            **{f"d{n}": leaf.grad for n, leaf in leaves.items()}}  # fmt: skip
+    compare(run(any_engine, keeps, given, sizes, reverse), want)
+
+
 SUBSETS = {
     "x": {"x"},
     "the weights": {"weight_ih", "weight_hh"},
@@ -303,6 +343,29 @@ def test_bfloat16(engine: str, kinds, draw_both) -> None:
         # Six steps feed each other their rounding (2**-9 each time, relative to the largest).
         error = (got - exact[name]).abs().max() / exact[name].abs().max()
         assert error < 8 * 2**-9, name
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_bfloat16_cells_are_kept_in_float32(engine: str, kind: str | None, draw) -> None:
+    """Every gate open, c grows by 1 a step: a bfloat16 cell would stand still at 256."""
+    T = 400
+    keep = None if kind is None else draw(kind, 0.5, T, 1, 3)
+    x, zeros = (torch.zeros(*shape, 3, dtype=torch.bfloat16) for shape in ((T, 1), (1,)))
+    weight, bias = torch.zeros(12, 3, dtype=torch.bfloat16), torch.full((12,), 20.0).bfloat16()
+    with ops.use(engine):
+        _, _, c = ops.lstm_layer(x, None, weight, bias, weight, zeros, zeros, keep)
+    torch.testing.assert_close(c.float(), torch.full((1, 3), float(T)), rtol=2**-8, atol=0)
+
+
+def test_the_recurrence_alone_is_deprecated(any_engine: str, draw_both, compare) -> None:
+    """``ops.lstm`` still gives what it gave, for gates that are there already."""
+    given = inputs(4, 3, 9, 5, dtype=torch.float64)
+    keeps = draw_both((None, "structured"), 0.5, 4, 3, 9, 5)
+    want = dict(zip("yhc", layer({n: given[n] for n in INPUTS}, keeps)))
+    gates = ops.masked_linear(given["x"], None, given["weight_ih"], given["bias"])
+    with pytest.warns(DeprecationWarning, match=r"goes in June 2027: use lstm_layer"):
+        got = ops.lstm(gates, given["weight_hh"], given["h"], given["c"], keeps[1])
+    compare(dict(zip("yhc", got)), want)
 
 
 @some_pairs

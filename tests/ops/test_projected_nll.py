@@ -12,8 +12,8 @@ from torch import Tensor
 
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.dropout import Keep
-from opennmt_sd.ops import portable
 from opennmt_sd.ops.cpu import kernels, native
+from opennmt_sd.ops.portable import nll
 
 Leaves = tuple[Tensor, Tensor, Tensor]
 
@@ -54,7 +54,7 @@ def test_value_hits_and_gradients(
     any_engine: str, kind: str | None, V: int, smoothing: float, draw: Callable[..., Keep | None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(portable, "CHUNK", 5 * V)  # parts that do not divide the rows
+    monkeypatch.setattr(nll, "CHUNK", 5 * V)  # parts that do not divide the rows
     given = leaves(V=V)
     x, weight, bias = given
     targets = torch.randint(V, (5, 3))

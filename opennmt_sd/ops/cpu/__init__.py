@@ -1,80 +1,25 @@
-"""The binding to the native CPU module, which is there only if it could be built.
+"""The cpu engine: native kernels for float32 (and float64, correct but not tuned).
 
-An install without a C++ compiler works all the same: the portable engine computes the same
-results. pip hides what a build prints, so the absence is told at first use.
+Everything works on rows: time steps one after the other, ``[R, D]``.
 """
 
-from __future__ import annotations
+from opennmt_sd.ops.cpu import philox as _philox  # noqa: F401 - registers itself
+from opennmt_sd.ops.cpu.attention import prepare_memory
+from opennmt_sd.ops.cpu.binding import has_native, native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu.linear import masked_linear
+from opennmt_sd.ops.cpu.lstm import lstm_gates, lstm_layer
+from opennmt_sd.ops.cpu.nll import projected_nll
+from opennmt_sd.ops.cpu.stepwise import prepare
 
-import functools
-import importlib
-import platform
-import warnings
-from types import ModuleType
-
-from opennmt_sd.eager import constant
-
-_NAME = "opennmt_sd.ops.cpu._native"
-
-
-@constant
-def native() -> ModuleType | None:
-    """The native module, or None where it was not built or cannot be loaded."""
-    return _load()[0]
-
-
-@constant
-def there() -> bool:
-    """Whether there is a native module."""
-    return native() is not None
-
-
-@constant
-def warn_if_missing() -> None:
-    """Warn, once in a process, if there is no native module: what it means and what to do."""
-    _warn_once()
-
-
-@functools.cache
-def _warn_once() -> None:
-    module, fault = _load()
-    if module is None:
-        warnings.warn(_missing(fault, platform.machine()), RuntimeWarning, stacklevel=4)
-
-
-def require_native() -> ModuleType:
-    """The native module.
-
-    Raises:
-        RuntimeError: it is not there; the text says why and what to do.
-    """
-    module, fault = _load()
-    if module is None:
-        raise RuntimeError(_missing(fault, platform.machine()))
-    return module
-
-
-@functools.cache
-def _load() -> tuple[ModuleType | None, str]:
-    """The module, or None and the reason."""
-    try:
-        return importlib.import_module(_NAME), ""
-    except ModuleNotFoundError as fault:
-        return None, "it was not built" if fault.name == _NAME else str(fault)
-    except ImportError as fault:  # built for another Python, or a library of its own is missing
-        return None, f"it was built, but cannot be loaded: {fault}"
-
-
-def _missing(fault: str, machine: str) -> str:
-    text = (
-        f"opennmt_sd runs without its native CPU module ({fault}): results are the same, but "
-        "slower. "
-    )
-    if machine.lower() not in {"x86_64", "amd64"}:
-        return text + f"It is there for x86-64 only, and this machine is {machine}."
-    # pip would otherwise take the wheel that it built without a compiler, from its cache
-    return text + (
-        "To get it, install a C++17 compiler and Python's headers (Debian, Ubuntu: apt install g++ "
-        "python3-dev) and reinstall from the checkout: make rebuild, or pip install "
-        "--force-reinstall --no-deps --no-cache-dir ."
-    )
+__all__ = [
+    "has_native",
+    "lstm_gates",
+    "lstm_layer",
+    "masked_linear",
+    "native",
+    "prepare",
+    "prepare_memory",
+    "projected_nll",
+    "require_native",
+    "warn_if_missing",
+]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from opennmt_sd.ops.cpu import require_native
+from opennmt_sd.ops.cpu.binding import require_native
 
 DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 

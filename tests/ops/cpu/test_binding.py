@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from opennmt_sd import DropoutPattern, ops
-from opennmt_sd.ops import cpu
+from opennmt_sd.ops.cpu import binding
 
 NAME = "opennmt_sd.ops.cpu._native"
 
@@ -21,8 +21,8 @@ def not_loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a fresh process: nothing loaded, nothing warned of."""
 
     def forget() -> None:
-        cpu._load.cache_clear()
-        cpu._warn_once.cache_clear()
+        binding._load.cache_clear()
+        binding._warn_once.cache_clear()
 
     monkeypatch.delitem(sys.modules, NAME, raising=False)
     forget()
@@ -46,7 +46,7 @@ def warned(calls: int = 3) -> list[str]:
 
 
 def test_native_says_what_it_is(not_loaded: None) -> None:
-    module = cpu.native()
+    module = binding.native()
     if module is None:
         pytest.skip("built without a native module: no C++ compiler, or no x86-64")
     assert module.simd_level() in {"avx512", "avx2", "baseline"}
@@ -58,7 +58,7 @@ def test_missing_module_is_one_warning_that_names_the_remedy(
     not_built: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    assert cpu.native() is None
+    assert binding.native() is None
     assert warned() == [
         "RuntimeWarning: opennmt_sd runs without its native CPU module (it was not built): results "
         "are the same, but slower. To get it, install a C++17 compiler and Python's headers "

@@ -36,20 +36,6 @@ def linear(engine: str, size, keep: Keep | None, dtype: torch.dtype) -> dict[str
         return {"y": y.detach(), **gradients((y,), leaves)}
 
 
-def recurrence(
-    engine: str, size, keep: Keep | None, dtype: torch.dtype, reverse: bool = False
-) -> dict[str, Tensor]:
-    T, B, H, _ = size
-    torch.manual_seed(1)
-    made = {"gates": torch.randn(T, B, 4 * H), "weight": torch.randn(4 * H, H) / H**0.5,
-            "h0": torch.randn(B, H), "c0": torch.randn(B, H)}  # fmt: skip
-    leaves = {name: x.to(dtype).requires_grad_() for name, x in made.items()}
-    with ops.use(engine):
-        outputs = ops.lstm(*leaves.values(), keep, reverse=reverse)
-        named = dict(zip(("y", "h", "c"), (x.detach() for x in outputs)))
-        return {**named, **gradients(outputs, leaves)}
-
-
 @pytest.mark.parametrize("p", [0.0, 0.5, 0.95])
 @pytest.mark.parametrize("time", ["random", "fixed"])
 @pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
@@ -62,20 +48,12 @@ def test_linear(size, time: str, p: float, compare) -> None:
     compare(got, want, rtol=1e-5, atol=5e-4 if p > 0.9 else 5e-5)  # p .95 scales by 20
 
 
-@pytest.mark.parametrize("p", [None, 0.5, 0.95])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
-def test_recurrence(size, reverse: bool, p: float | None, compare) -> None:
-    """float32 against a float64 reference: errors grow along the sequence."""
-    keep = None if p is None else DropoutPattern(p).draw(*size[:3])
-    want = recurrence("naive", size, keep, torch.float64, reverse)
-    compare(recurrence("cpu", size, keep, torch.float64, reverse), want)
-    got = recurrence("cpu", size, keep, torch.float32, reverse)
-    compare({name: x.double() for name, x in got.items()}, want, rtol=1e-4, atol=1e-3)
-
-
 def layer(
-    engine: str, size, keeps: tuple[Keep, Keep], dtype: torch.dtype, reverse: bool = False
+    engine: str,
+    size,
+    keeps: tuple[Keep | None, Keep | None],
+    dtype: torch.dtype,
+    reverse: bool = False,
 ) -> dict[str, Tensor]:
     T, B, D, H = size
     torch.manual_seed(1)
@@ -89,12 +67,15 @@ def layer(
         return {**named, **{f"d{n}": d for n, d in gradients(outputs, leaves).items()}}
 
 
+@pytest.mark.parametrize("p", [None, 0.5, 0.95])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
-def test_layer(size, reverse: bool, compare) -> None:
-    """float32 against a float64 reference, as above."""
+def test_layer(size, reverse: bool, p: float | None, compare) -> None:
+    """float32 against a float64 reference: errors grow along the sequence."""
     T, B, D, H = size
-    keeps = DropoutPattern(0.5).draw(T, B, D), DropoutPattern(0.5).draw(T, B, H)
+    keeps = None, None
+    if p is not None:
+        keeps = DropoutPattern(0.5).draw(T, B, D), DropoutPattern(p).draw(T, B, H)
     want = layer("naive", size, keeps, torch.float64, reverse)
     compare(layer("cpu", size, keeps, torch.float64, reverse), want)
     got = layer("cpu", size, keeps, torch.float32, reverse)
@@ -214,8 +195,6 @@ def test_kept_units_pass_on_what_dropped_ones_hide(value: float) -> None:
 
 
 SPOILT = {"linear": lambda keep: ops.masked_linear(torch.ones(2, 3, 8), keep, torch.ones(5, 8)),
-          "lstm": lambda keep: ops.lstm(torch.ones(2, 3, 32), torch.ones(32, 8), torch.ones(3, 8),
-                                        torch.ones(3, 8), keep),
           "layer": lambda keep: ops.lstm_layer(torch.ones(2, 3, 8), keep, torch.ones(32, 8), None,
                                                torch.ones(32, 8), torch.ones(3, 8),
                                                torch.ones(3, 8)),
@@ -257,18 +236,21 @@ def test_any_layout_will_do(compare) -> None:
         leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
         with ops.use(engine):
             y = ops.masked_linear(leaves["x"], keep, leaves["weight"], leaves["bias"])
-            gates = torch.cat([y] * 7, -1)[..., :40]
-            outputs = ops.lstm(gates, leaves["u"], leaves["h"], leaves["h"].detach(), keep)
-            results.append(gradients(outputs, leaves) | {"y": y.detach()})
+            w_ih = torch.cat([leaves["weight"]] * 7)[:40]
+            h = leaves["h"]
+            outputs = ops.lstm_layer(
+                leaves["x"], keep, w_ih, None, leaves["u"], h, h.detach(), keep
+            )
+            results.append(gradients((y, *outputs), leaves) | {"y": y.detach()})
     compare(*results)
 
 
 def test_it_keeps_no_more_for_backward_than_it_must() -> None:
     """Activated gates and c; h is the output. And no copy of the weight."""
     T, B, H = 5, 4, 64
-    gates, state = torch.randn(T, B, 4 * H, requires_grad=True), torch.zeros(B, H)
+    x, state = torch.randn(T, B, H, requires_grad=True), torch.zeros(B, H)
     weight = torch.randn(4 * H, H, requires_grad=True)
-    given = {x.data_ptr() for x in (gates, weight, state)}
+    given = {t.data_ptr() for t in (x, weight, state)}
     kept: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -277,5 +259,6 @@ def test_it_keeps_no_more_for_backward_than_it_must() -> None:
         return x
 
     with ops.use("cpu"), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        ops.lstm(gates, weight, state, state, DropoutPattern(0.5).draw(T, B, H))
+        keep = DropoutPattern(0.5).draw(T, B, H)
+        ops.lstm_layer(x, None, weight, None, weight, state, state, keep)
     assert sum(kept.values()) == T * B * 6 * H

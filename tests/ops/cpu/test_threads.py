@@ -26,7 +26,7 @@ def results(seed=0, B=20, dtype=torch.float32):
         return x.to(dtype).requires_grad_()
     x, w, u, h = r(6, B, 300), r(4 * 130, 300), r(4 * 130, 130), r(B, 130)
     a, b = (DropoutPattern(.5).draw(6, B, n, g) for n in (300, 130))
-    y = ops.lstm(ops.masked_linear(x, a, w), u, h, h, b)
+    y = ops.lstm_layer(x, a, w, None, u, h, h, b)
     return [*y, *torch.autograd.grad(sum(t.sum() for t in y), (x, w, u, h))]
 
 def layer(T, B, D, H, dtype=torch.float32, reverse=False):
@@ -142,8 +142,8 @@ if not pid:
     before = tasks()
     torch.set_num_threads(1)  # torch's own products would hang with more, as in any child
     # ... while the kernels are safe with any number
-    from opennmt_sd.ops.cpu import engine
-    engine.kernels.torch = type("T", (), {"get_num_threads": lambda: 4, **{n: getattr(torch, n)
+    from opennmt_sd.ops.cpu import kernels
+    kernels.torch = type("T", (), {"get_num_threads": lambda: 4, **{n: getattr(torch, n)
         for n in ("float32", "int32", "bool", "contiguous_format")}})
     ok = same(results(), want) and tasks() == before
     os._exit(0 if ok else 1)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from opennmt_sd import DropoutPattern, KeepMask, KeepSets, draw
-from opennmt_sd.ops.cpu import draw as native_draw
+from opennmt_sd import DropoutPattern, KeepMask, KeepSets
+from opennmt_sd.compat import KNOWS_OPS
+from opennmt_sd.dropout import philox as draws
 from opennmt_sd.ops.cpu import native
-from opennmt_sd.ops.cpu.library import CUSTOM_OPS
+from opennmt_sd.ops.cpu import philox as native_draws
 
 SEEDS = [0, 1, 0xFFFFFFFF, 1 << 32, 0x299F31D0A4093822, 2**63 - 2]
 AWKWARD = [0, 1, 3, 4, 5, 63, 64, 65, 255, 256, 257, 1021, 35 * 650]
@@ -53,7 +54,7 @@ def test_the_reference_knows_the_answers(counter, key, answer) -> None:
 
 def test_a_known_answer() -> None:
     """Seed 0, block 0."""
-    assert draw.random_bits(0, 4).tolist() == list(KNOWN[0][2])
+    assert draws.random_bits(0, 4).tolist() == list(KNOWN[0][2])
 
 
 @pytest.mark.parametrize("key", SEEDS)
@@ -62,7 +63,7 @@ def test_blocks_are_counted_and_the_seed_is_the_key(key: int, n: int) -> None:
     """Element w * blocks + i is word w of block i."""
     blocks = -(-n // 4)
     words = [philox((i, 0, 0, 0), (key % 2**32, key >> 32)) for i in range(blocks)]
-    assert draw.random_bits(key, n).tolist() == [word[w] for w in range(4) for word in words][:n]
+    assert draws.random_bits(key, n).tolist() == [word[w] for w in range(4) for word in words][:n]
 
 
 # ------------------------------------------------------------ with and without the native module
@@ -72,7 +73,7 @@ def test_blocks_are_counted_and_the_seed_is_the_key(key: int, n: int) -> None:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Either form of the ops."""
     if request.param == "torch":
-        monkeypatch.setattr(native_draw, "native", lambda: None)
+        monkeypatch.setattr(native_draws, "native", lambda: None)
     elif native() is None:
         pytest.skip("built without a native module: no C++ compiler, or no x86-64")
     return request.param
@@ -82,9 +83,9 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 @pytest.mark.parametrize("n", AWKWARD)
 def test_masks_are_philoxs(form: str, n: int, p: float) -> None:
     for key in SEEDS:
-        mask = draw.draw_mask(seed(key), [n], p)
+        mask = draws.draw_mask(seed(key), [n], p)
         assert mask.dtype == torch.bool
-        assert torch.equal(mask, draw.random_bits(key, n) >= round(p * 2**32)), key
+        assert torch.equal(mask, draws.random_bits(key, n) >= round(p * 2**32)), key
 
 
 @pytest.mark.parametrize("p", [0.3, 0.95])
@@ -93,8 +94,8 @@ def test_masks_are_philoxs(form: str, n: int, p: float) -> None:
 )
 def test_sets_are_the_masks(form: str, S: int, D: int, p: float) -> None:
     """Kept units first, then the dropped ones, both ascending."""
-    mask = draw.draw_mask(seed(), [S, D], p)
-    idx, count = draw.draw_sets(seed(), S, D, p)
+    mask = draws.draw_mask(seed(), [S, D], p)
+    idx, count = draws.draw_sets(seed(), S, D, p)
     assert idx.dtype == count.dtype == torch.int32
     assert idx.shape == (S, D)
     assert count.tolist() == mask.sum(1).tolist()
@@ -113,7 +114,7 @@ def test_one_seed_draws_the_same_with_either_form(monkeypatch: pytest.MonkeyPatc
         return [part for keep in keeps for part in parts(keep)]
 
     ours = drawn()
-    monkeypatch.setattr(native_draw, "native", lambda: None)
+    monkeypatch.setattr(native_draws, "native", lambda: None)
     for a, b in zip(ours, drawn(), strict=True):
         assert torch.equal(a, b)
 
@@ -122,11 +123,11 @@ def parts(keep: KeepSets | KeepMask) -> list[Tensor]:
     return [keep.idx, keep.count] if isinstance(keep, KeepSets) else [keep.dense]
 
 
-@pytest.mark.skipif(not CUSTOM_OPS, reason="custom ops need torch 2.4")
+@pytest.mark.skipif(not KNOWS_OPS, reason="custom ops need torch 2.4")
 def test_torch_knows_the_ops() -> None:
     checks = "test_schema", "test_faketensor"  # they have no gradient
-    torch.library.opcheck(draw.draw_sets, (seed(), 3, 65, 0.5), test_utils=checks)
-    torch.library.opcheck(draw.draw_mask, (seed(), [3, 2, 65], 0.5), test_utils=checks)
+    torch.library.opcheck(draws.draw_sets, (seed(), 3, 65, 0.5), test_utils=checks)
+    torch.library.opcheck(draws.draw_mask, (seed(), [3, 2, 65], 0.5), test_utils=checks)
 
 
 # ------------------------------------------------------------ rates
@@ -148,7 +149,7 @@ def test_the_rate_over_many_draws(p: float) -> None:
 @pytest.mark.parametrize("axis", [0, 1, 2], ids=["draws", "steps", "units"])
 def test_neighbours_are_independent(axis: int) -> None:
     """Of draws by seeds that follow each other, of steps, of units."""
-    masks = torch.stack([draw.mask_of(seed(s), (60, 64), 0.5) for s in range(40)])
+    masks = torch.stack([draws.mask_of(seed(s), (60, 64), 0.5) for s in range(40)])
     signs = masks.double() * 2 - 1
     n = signs.shape[axis] - 1
     both = signs.narrow(axis, 1, n) * signs.narrow(axis, 0, n)
@@ -203,3 +204,36 @@ def test_a_draw_takes_one_number_from_the_generator(space: str) -> None:
         DropoutPattern(0.5, space).draw(*shape, generator)
         after.append(torch.rand(3, generator=generator))
     assert torch.equal(*after)
+
+
+# ------------------------------------------------------------ the device
+
+
+@pytest.mark.parametrize("form", ["native", "torch"])
+@pytest.mark.parametrize("given", [True, False], ids=["own generator", "torch's"])
+def test_a_draw_is_made_on_the_cpu(form: str, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever torch's default device is: a tensor that is made on "meta" holds no data."""
+    if form == "torch":
+        monkeypatch.setattr(native_draws, "native", lambda: None)
+
+    def everything() -> list[Tensor]:
+        torch.manual_seed(5)
+        generator = torch.Generator("cpu").manual_seed(5) if given else None
+        keeps = []
+        for p, space, time in product([0.0, 0.5], ["structured", "random"], ["random", "fixed"]):
+            pattern = DropoutPattern(p, space, time)
+            keeps += [pattern.draw(4, 3, 65, generator), pattern.draw_mask(4, 3, 65, generator)]
+        x, rows, sizes = ones[0], ones[1], ones[2].long()
+        masked = [keep.apply(x) for keep in keeps] + [keep.apply(rows, sizes) for keep in keeps]
+        more = [keep[1].cat(keep[2]).mask() for keep in keeps] + [
+            k.shifted(4).mask() for k in keeps
+        ]
+        return [keep.mask() for keep in keeps] + masked + more
+
+    ones = torch.ones(4, 3, 65), torch.ones(8, 65), torch.tensor([3, 3, 1, 1])
+    want = everything()
+    with torch.device("meta"):
+        got = everything()
+    assert all(x.device.type == "cpu" for x in got)
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b)

@@ -1,21 +1,6 @@
-"""What is dropped: the pattern (space x time), the rate, and the draw.
+"""What a draw keeps, as data that every layer understands: sets of units, or a dense mask.
 
-A pattern is a rule; a draw turns it into data that every layer understands:
-
-=====================  ==============================  ==============================
-\\                      ``time="random"``               ``time="fixed"``
-=====================  ==============================  ==============================
-``space="random"``     Case I, ordinary dropout        Case II, variational dropout
-``space="structured"`` **Case III**, the default       Case IV
-=====================  ==============================  ==============================
-
-Structured in space: the whole batch drops the same units at a step, so a matrix product needs
-only the kept ones. Random in time: each step draws its own set. Kept values are scaled by
-1 / (1 - p) ("inverted dropout"), and nothing happens in evaluation.
-
-Source: Sarma et al., "Structured in Space, Randomized in Time", NeurIPS 2021, section 3.
-
-Axis names: T time, B batch, D units; S is T for ``time="random"`` and 1 for ``time="fixed"``.
+Axis names: T time, B batch, D units; S is T, or 1 where one set serves every step.
 """
 
 from __future__ import annotations
@@ -27,104 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from opennmt_sd.draw import compact, draw_mask, draw_seed, draw_sets
-from opennmt_sd.eager import traceable
+from opennmt_sd.dropout.philox import compact
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-SPACES = ("structured", "random")
-TIMES = ("random", "fixed")
-
-
-@dataclass(frozen=True)
-class DropoutPattern:
-    """Which units a dropout drops: a rate, a choice in space and a choice in time.
-
-    Args:
-        p: share of units dropped, in [0, 1). Each unit is kept with probability 1 - p,
-            independently. Default 0.5.
-        space: ``"structured"`` (default; the batch shares one set) or ``"random"`` (every sample
-            has its own).
-        time: ``"random"`` (default; a new set at each step) or ``"fixed"`` (one set for a whole
-            forward call; nothing is carried from call to call).
-
-    Raises:
-        ValueError: the rate is outside [0, 1), or a choice is unknown.
-        TypeError: the rate is not a number.
-    """
-
-    p: float = 0.5
-    space: str = "structured"
-    time: str = "random"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", check_rate(self.p))
-        for name, allowed in (("space", SPACES), ("time", TIMES)):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(
-                    f"dropout {name} {value!r} is unknown: use one of {', '.join(allowed)}"
-                )
-
-    @classmethod
-    def of(cls, value: DropoutPattern | float | None) -> DropoutPattern:
-        """A pattern as it is; a bare rate as Case III at that rate; None as "drop nothing"."""
-        if isinstance(value, cls):
-            return value
-        return cls(0.0 if value is None else value)  # type: ignore[arg-type]
-
-    @property
-    def active(self) -> bool:
-        """Whether this pattern drops anything at all."""
-        return self.p > 0
-
-    @property
-    def structured(self) -> bool:
-        return self.space == "structured"
-
-    @property
-    def scale(self) -> float:
-        return 1 / (1 - self.p)
-
-    @traceable
-    def draw(self, T: int, B: int, D: int, generator: torch.Generator | None = None) -> Keep:
-        """Draw what is kept over T steps of a batch of B with D units.
-
-        Drawn on the CPU (from ``generator``, or torch's default CPU generator, which
-        :func:`torch.manual_seed` governs), so that one seed gives the same sets on every engine
-        and device.
-
-        Returns:
-            :class:`KeepSets` for a structured pattern, :class:`KeepMask` for a random one.
-        """
-        if not self.structured:
-            return self._mask(T, B, D, generator)
-        S = self._steps(T)
-        if not self.active:
-            return KeepSets.from_mask(torch.ones((S, D), dtype=torch.bool), 1.0)
-        idx, count = draw_sets(draw_seed(generator), S, D, self.p)
-        return KeepSets._trusted(idx, count, self.scale)
-
-    @traceable
-    def draw_mask(
-        self, T: int, B: int, D: int, generator: torch.Generator | None = None
-    ) -> KeepMask:
-        """What :meth:`draw` would keep, as a mask whatever the pattern: quicker than sets where the
-        input is masked and then multiplied densely."""
-        return self._mask(T, B, D, generator)
-
-    def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
-        S = self._steps(T)
-        if not self.active:
-            return KeepMask(torch.ones((S, B, D), dtype=torch.bool), 1.0)
-        shape = (S, 1 if self.structured else B, D)
-        mask = draw_mask(draw_seed(generator), shape, self.p)
-        return KeepMask(mask.expand(S, B, D), self.scale)
-
-    def _steps(self, T: int) -> int:
-        """S: how many steps a draw holds."""
-        return T if self.time == "random" else 1
 
 
 class Keep:
@@ -160,8 +51,12 @@ class Keep:
 
     def __getitem__(self, t: int) -> Self:
         """What step t keeps, alone (S = 1)."""
-        s = 0 if self.steps == 1 else range(self.steps)[t]
+        s = self._set(t)
         return self._like(self.mask()[s : s + 1])
+
+    def _set(self, t: int) -> int:
+        """The number of the set that step t takes."""
+        return 0 if self.steps == 1 else range(self.steps)[t]
 
     def cat(self, other: Self) -> Self:
         """Two inputs side by side: widths add up; scales must agree.
@@ -198,10 +93,27 @@ class Keep:
         """
         mask = self.mask()
         if batch_sizes is not None:
-            sizes = batch_sizes.tolist()
-            steps = mask.expand(len(sizes), -1, -1)  # [T, 1 or B, D]
-            rows = [m[:n] if m.shape[0] > 1 else m.expand(n, -1) for m, n in zip(steps, sizes)]
-            mask = torch.cat(rows)  # [sum(batch_sizes), D]
+            mask = self._of_rows(mask, batch_sizes, x.shape[0])
+        return self._applied(mask, x)
+
+    @staticmethod
+    def _of_rows(mask: Tensor, batch_sizes: Tensor, R: int) -> Tensor:
+        """Return the mask of each of R packed rows, ``[R, D]``."""
+        S, B, _ = mask.shape
+        T = batch_sizes.shape[0]
+        steps = torch.arange(T, device="cpu").repeat_interleave(batch_sizes, output_size=R)  # [R]
+        row = steps * B if S > 1 else torch.zeros_like(steps)
+        if B > 1:
+            first = batch_sizes.cumsum(0) - batch_sizes  # [T], the first row of each step
+            row = row + torch.arange(R, device="cpu") - first.index_select(0, steps)
+        return mask.flatten(0, 1).index_select(0, row.to(mask.device))
+
+    def apply_step(self, x: Tensor, t: int) -> Tensor:
+        """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
+        mask = self.mask()[self._set(t)]  # [1 or B, D]
+        return self._applied(mask if len(mask) == 1 else mask[: len(x)], x)
+
+    def _applied(self, mask: Tensor, x: Tensor) -> Tensor:
         # `where`, not a product: a dropped NaN must not come back as 0 * NaN.
         return torch.where(mask.to(x.device), x * self.scale, x.new_zeros(()))
 
@@ -294,7 +206,9 @@ class KeepSets(Keep):
     def to(self, device: torch.device | str) -> KeepSets:
         if self.idx.device == torch.device(device):
             return self
-        return self._trusted(self.idx.to(device), self.count.to(device), self.scale)
+        sets = self._trusted(self.idx.to(device), self.count.to(device), self.scale)
+        sets.__dict__["counts"] = self.counts  # no device is asked for them again
+        return sets
 
     def mask(self) -> Tensor:
         padding = torch.full_like(self.idx, self.width)  # a column of its own, cut off below
@@ -340,19 +254,3 @@ class KeepMask(Keep):
 
     def mask(self) -> Tensor:
         return self.dense
-
-
-def check_rate(p: object, name: str = "dropout rate") -> float:
-    """``p`` as a float in [0, 1).
-
-    Raises:
-        TypeError: not a number. ValueError: outside [0, 1), or NaN.
-    """
-    if isinstance(p, (bool, str)) or not hasattr(p, "__float__"):
-        raise TypeError(f"{name} must be a number in [0, 1), got {p!r}")
-    rate = float(p)
-    if not 0 <= rate < 1:
-        raise ValueError(
-            f"{name} {rate} is outside [0, 1): it is the share of units dropped; 0 drops nothing"
-        )
-    return rate

@@ -8,20 +8,18 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from opennmt_sd.compat import KNOWS_OPS, mark_constant
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# Before, the compiler cannot be told while it is tracing, and knows no ops of others.
-OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 4)
-
-
-def eager(function: Callable[P, R]) -> Callable[P, R]:
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     """``torch.compiler.disable``, which imports torch's compiler (seconds) only once it is used.
 
     A compiled model breaks its graph here and runs the function as it is.
     """
-    if OLD:
+    if not KNOWS_OPS:
         return torch.compiler.disable(function)
 
     @functools.wraps(function)
@@ -34,17 +32,17 @@ def eager(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def traceable(function: Callable[P, R]) -> Callable[P, R]:
-    """What a compiled model takes into its graph where torch allows it (2.4 and newer)."""
-    return eager(function) if OLD else function
+    """Let a compiled model take the function into its graph, where torch can."""
+    return function if KNOWS_OPS else uncompiled(function)
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
     """``torch.compiler.assume_constant_result``, without importing torch's compiler: what the
-    function says does not change while a process lives, so a compiled model asks once.
+    function returns does not change while a process lives, so a compiled model asks once.
 
-    Before torch 2.4 the compiler would put the answer in the function's place, so it stays out.
+    An older compiler would put the answer in the function's place, so it stays out.
     """
-    if OLD:
-        return eager(function)
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    if not KNOWS_OPS:
+        return uncompiled(function)
+    mark_constant(function)
     return function

@@ -2,6 +2,7 @@
 
 A draw takes one seed from torch's CPU generator; the rest is Philox4x32-10, which turns (seed,
 counter) into random bits: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+Every tensor of a draw is made on the CPU, by name: torch's default device may be another.
 The ops are known to ``torch.compile``; :mod:`opennmt_sd.ops.cpu` brings a native form of the last
 two.
 """
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opennmt_sd.compat import KNOWS_OPS
+
 library = torch.library.Library("opennmt_sd", "FRAGMENT")
 
 WORD = 0xFFFFFFFF  # of 32 bits; torch has no unsigned arithmetic, so they live in int64
@@ -26,7 +29,7 @@ ROUNDS = 10
 def random_bits(seed: int, n: int) -> Tensor:
     """int64 ``[n]``, each uniform in [0, 2^32): element w * blocks + i is word w of block i."""
     blocks = -(-n // 4)
-    counter = torch.arange(blocks, dtype=torch.int64)
+    counter = torch.arange(blocks, dtype=torch.int64, device="cpu")
     zeros = torch.zeros_like(counter)
     a, b, c, d = counter & WORD, counter >> 32, zeros, zeros
     key = [seed & WORD, seed >> 32 & WORD]
@@ -61,7 +64,7 @@ def draw_seed(generator: torch.Generator | None) -> Tensor:
 
     One of torch's own ops, which compilers know to be random: two calls are two draws.
     """
-    return torch.randint(2**63 - 1, (1,), generator=generator)
+    return torch.randint(2**63 - 1, (1,), generator=generator, device="cpu")
 
 
 def mask_of(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
@@ -76,20 +79,20 @@ def _op(schema: str, function: Any, fake: Any) -> Any:
     name = schema.split("(", maxsplit=1)[0]
     library.define(schema)
     library.impl(name, function, "CompositeExplicitAutograd")
-    if hasattr(torch.library, "register_fake"):  # torch >= 2.4
+    if KNOWS_OPS:
         torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=library)
     return getattr(torch.ops.opennmt_sd, name).default
 
 
 def _int32(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.int32)
+    return torch.empty(shape, dtype=torch.int32, device="cpu")
 
 
 # boolean: each kept with probability 1 - p.
 draw_mask = _op(
     "draw_mask(Tensor seed, SymInt[] shape, float p) -> Tensor",
     mask_of,
-    lambda seed, shape, p: torch.empty(shape, dtype=torch.bool),  # noqa: ARG005
+    lambda seed, shape, p: torch.empty(shape, dtype=torch.bool, device="cpu"),  # noqa: ARG005
 )
 # idx and count of such a mask [S, D].
 draw_sets = _op(

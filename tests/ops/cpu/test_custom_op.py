@@ -7,15 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM
-from opennmt_sd.ops.cpu import engine
-from opennmt_sd.ops.cpu.library import CUSTOM_OPS
+from opennmt_sd.compat import KNOWS_OPS
+from opennmt_sd.ops.cpu import kernels
 
 pytestmark = [
     pytest.mark.usefixtures("native"),
-    pytest.mark.skipif(not CUSTOM_OPS, reason="custom ops need torch 2.4"),
+    pytest.mark.skipif(not KNOWS_OPS, reason="custom ops need torch 2.4"),
 ]
 
 T, B, D, N = 3, 4, 5, 6
+
+ops = torch.ops.opennmt_sd
+PACKED = 3, torch.tensor([4, 3, 1])  # steps, and the rows of each
+
+
+def check(op, *leaves: object) -> None:
+    torch.library.opcheck(op.default, leaves)
+
 
 # opcheck takes half a second: a dtype goes with another choice, which has nothing to do with it.
 directions = pytest.mark.parametrize(
@@ -24,14 +32,14 @@ directions = pytest.mark.parametrize(
 )  # fmt: skip
 
 
-def sets(kind: str) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
-    """idx, count, mask, scale."""
+def sets(kind: str) -> tuple[Tensor | None, Tensor | None, float, Tensor | None]:
+    """idx, counts, scale, mask."""
     if kind == "none":
-        return None, None, None, 1.0
+        return None, None, 1.0, None
     if kind == "mask":
-        return None, None, DropoutPattern(0.5, space="random").draw(T, B, D).mask(), 2.0
+        return None, None, 2.0, DropoutPattern(0.5, space="random").draw(T, B, D).mask()
     keep = DropoutPattern(0.5, time=kind).draw(T, B, D)
-    return keep.idx, keep.count, None, keep.scale
+    return keep.idx, keep.count, keep.scale, None
 
 
 @pytest.mark.parametrize("kind", ["random", "fixed"])
@@ -40,26 +48,14 @@ def sets(kind: str) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]
     ids=["bias, f32", "no bias, f64"],
 )  # fmt: skip
 def test_linear(kind: str, bias: bool, dtype: torch.dtype) -> None:
-    idx, count, _, scale = sets(kind)
-    x, weight, b, dy = (torch.randn(s, dtype=dtype) for s in ((T * B, D), (N, D), N, (T * B, N)))
-    given = idx, count, scale, [B] * T
+    rows = (T, None) if bias else PACKED
+    R = T * B if bias else 8
+    x, weight, b, dy = (torch.randn(s, dtype=dtype) for s in ((R, D), (N, D), N, (R, N)))
+    given = *sets(kind), *rows
     leaves = [x.requires_grad_() for x in (x.clone(), weight.clone(), b)]
-    torch.library.opcheck(engine.linear_fp, (*leaves[:2], leaves[2] if bias else None, *given))
-    torch.library.opcheck(engine.linear_bp, (dy, weight, *given))
-    torch.library.opcheck(engine.linear_wg, (x, dy, *given))
-
-
-@pytest.mark.parametrize("kind", ["random", "fixed", "mask", "none"])
-@directions
-def test_recurrence(kind: str, reverse: bool, dtype: torch.dtype) -> None:
-    given = *sets(kind), [4, 3, 1], reverse  # packed
-    shapes = (8, 4 * D), (4 * D, D), (B, D), (B, D)
-    leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-    torch.library.opcheck(engine.recurrence_fp, (*leaves, *given))
-    hidden, h, c, gates, cells = (x.detach() for x in engine.recurrence_fp(*leaves, *given))
-    _, weight, h0, c0 = (x.detach() for x in leaves)
-    torch.library.opcheck(engine.recurrence_bp, (hidden, h, c, weight, c0, gates, cells, *given))
-    torch.library.opcheck(engine.recurrence_wg, (hidden, h0, gates, *given))
+    check(ops.linear_fp, *leaves[:2], leaves[2] if bias else None, *given)
+    check(ops.linear_bp, dy, weight, *given)
+    check(ops.linear_wg, x, dy, *given)
 
 
 @pytest.mark.parametrize(
@@ -67,32 +63,34 @@ def test_recurrence(kind: str, reverse: bool, dtype: torch.dtype) -> None:
     ids=["random, f32", "none, f64"],
 )  # fmt: skip
 def test_steps(kind: str, dtype: torch.dtype) -> None:
-    idx, count, _, scale = sets(kind)
-    one = (idx[:1], count[:1], scale) if idx is not None else (None, None, scale)
-    all_ = (idx[:2], count[:2], scale) if idx is not None else (None, None, scale)
-    packed = engine.kernels.prepare(torch.randn(N, D, dtype=dtype))
+    idx, counts, scale, _ = sets(kind)
+    one, two = (
+        (None, None, scale, None) if idx is None else (idx[:n], counts[:n], scale, None)
+        for n in (1, 2)
+    )
+    packed = kernels.prepare(torch.randn(N, D, dtype=dtype))
     x, dy = torch.randn(B, D, dtype=dtype), torch.randn(B, N, dtype=dtype)
-    torch.library.opcheck(engine.step_fp, (x, packed, N, None, *one))
-    torch.library.opcheck(engine.step_bp, (dy, packed, D, *one))
-    torch.library.opcheck(engine.steps_wg, ([x, x], [dy, dy], *all_))
+    check(ops.step_fp, x, packed, N, None, *one)
+    check(ops.step_bp, dy, packed, D, *one)
+    check(ops.steps_wg, [x, x], [dy, dy], *two)
 
 
-@pytest.mark.parametrize(("of_x", "of_h"), [("random", "mask"), ("fixed", "random")])
+@pytest.mark.parametrize(
+    ("of_x", "of_h"), [("random", "mask"), ("fixed", "random"), ("none", "none")]
+)
 @directions
 def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
-    x_idx, x_count, _, x_scale = sets(of_x)
-    h_idx, h_count, h_mask, h_scale = sets(of_h)
-    given = x_idx, x_count, x_scale, h_idx, h_count, h_scale, h_mask, [4, 3, 1], reverse  # packed
+    given = *sets(of_x), *sets(of_h), *PACKED, reverse
     shapes = (8, D), (4 * D, D), (4 * D,), (4 * D, D), (B, D), (B, D)
     leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
-    torch.library.opcheck(engine.layer_fp, (*leaves, *given))
-    hidden, h, c, gates, cells = (x.detach() for x in engine.layer_fp(*leaves, *given))
-    x, w_ih, _, w_hh, h0, c0 = (leaf.detach() for leaf in leaves)
+    check(ops.layer_fp, *leaves, *given)
+    hidden, h, c, gates, cells = (x.detach() for x in ops.layer_fp(*leaves, *given))
+    x, w_ih, b, w_hh, h0, c0 = (leaf.detach() for leaf in leaves)
     if reverse:
-        torch.library.opcheck(engine.layer_fp, (x, w_ih, None, w_hh, h0, c0, *given))
-    backward = hidden, h, c, x, w_ih, w_hh, h0, c0, hidden, gates, cells, *given
+        check(ops.layer_fp, x, w_ih, None, w_hh, h0, c0, *given)
     needs = [False, True, False, True] if reverse else [True] * 4
-    torch.library.opcheck(engine.layer_bp, (*backward, needs))
+    layer = x, w_ih, b, w_hh, h0, c0, *given
+    check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, needs)
 
 
 class Model(nn.Module):

@@ -1,0 +1,180 @@
+"""Makes functions of records of tensors known to torch as ops, so that ``torch.compile``, FLOP
+counters and ``torch.library.opcheck`` understand them; an older torch gets autograd functions.
+
+The fields of a record (a NamedTuple, which may hold further records) are the arguments of the op:
+its schema, and what is saved for backward, follow from them.
+
+Source: the Custom Operators manual of PyTorch 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from opennmt_sd.compat import KNOWS_OPS
+
+# Not torch.library.custom_op: its checks of every call cost 20 us, a tenth of one step.
+_library = torch.library.Library("opennmt_sd", "FRAGMENT")
+
+# int: symbolic, so that a compiled model needs no new graph for a new number of steps.
+TYPES = {
+    Tensor: "Tensor", Tensor | None: "Tensor?", float: "float", int: "SymInt", bool: "bool",
+    list[Tensor]: "Tensor[]", list[bool]: "bool[]",
+}  # fmt: skip
+
+Record = TypeVar("Record", bound=tuple[Any, ...])
+
+
+class Layout(Generic[Record]):
+    """How a record lies in the flat list of an op's arguments.
+
+    Both ways are compiled once, as one expression: a loop over the fields would cost a small layer
+    a tenth of its time.
+
+    Attributes:
+        arguments: of the schema, such as ``Tensor? x_idx``.
+        flat: ``flat(record)`` gives the leaves.
+        read: ``read(*leaves)`` gives the record.
+        restore: ``restore(saved, others)`` gives it from what ``save`` has kept apart.
+    """
+
+    def __init__(self, record: type[Record]) -> None:
+        leaves = list(_leaves(record))
+        self.arguments = [f"{kind} {'_'.join(path)}" for kind, path, _ in leaves]
+        fields = ", ".join(f"r{index}" for _, _, index in leaves)
+        self.flat: Callable[[Record], tuple[Any, ...]] = _compiled(f"lambda r: ({fields},)", {})
+        names = [f"a{k}" for k in range(len(leaves))]
+        self.read = _constructor(record, names, ", ".join(names))
+        self.tensors = [k for k, (kind, _, _) in enumerate(leaves) if kind in ("Tensor", "Tensor?")]
+        self.others = [k for k in range(len(leaves)) if k not in self.tensors]
+        for place, group in (("saved", self.tensors), ("others", self.others)):
+            for n, k in enumerate(group):
+                names[k] = f"{place}[{n}]"
+        self.restore = _constructor(record, names, "saved, others")
+
+
+def _leaves(record: type, path: tuple[str, ...] = (), index: str = "") -> Iterator[Any]:
+    """Yield each leaf's type in a schema, its names from the outside in, and its index."""
+    for k, (name, hint) in enumerate(get_type_hints(record).items()):
+        own, at = (*path, name), f"{index}[{k}]"
+        if hint in TYPES:
+            yield TYPES[hint], own, at
+        else:
+            yield from _leaves(hint, own, at)
+
+
+def _constructor(
+    record: type[Record], leaves: Sequence[str], arguments: str
+) -> Callable[..., Record]:
+    """Return a function of these arguments that makes a record of these leaves."""
+    classes: dict[str, Any] = {}
+    source = _construction(record, iter(leaves), classes)
+    return _compiled(f"lambda {arguments}: {source}", classes)
+
+
+def _construction(record: type, leaves: Iterator[str], classes: dict[str, Any]) -> str:
+    name = f"Record{len(classes)}"
+    classes[name] = record
+    parts = [
+        next(leaves) if hint in TYPES else _construction(hint, leaves, classes)
+        for hint in get_type_hints(record).values()
+    ]
+    return f"{name}({', '.join(parts)})"
+
+
+def _compiled(source: str, names: dict[str, Any]) -> Callable[..., Any]:
+    return eval(source, names)
+
+
+class Autograd(NamedTuple):
+    """The gradient of an op.
+
+    Args:
+        backward: ``backward(ctx, operands, further, gradients)`` gives the gradients of the first
+            operands; those of the rest are None.
+        unneeded: names of operands that it does not need, and that come as None.
+        further: ``further(ctx, outputs)`` gives tensors that it needs besides the operands.
+    """
+
+    backward: Callable[..., Sequence[Tensor | None]]
+    unneeded: tuple[str, ...] = ()
+    further: Callable[[Any, Any], Sequence[Tensor]] = lambda ctx, outputs: ()  # noqa: ARG005
+
+
+def register(
+    name: str,
+    operands: type[Record],
+    results: int,
+    function: Callable[[Record], Any],
+    fake: Callable[[Record], Any],
+    flops: Callable[[Record], int],
+    autograd: Autograd | None = None,
+) -> Callable[[Record], Any]:
+    """Make an op of a function of one record.
+
+    Args:
+        name: its name in ``torch.ops.opennmt_sd``.
+        operands: the record.
+        results: how many tensors it gives.
+        function: takes and gives CPU tensors; what it gives shares no memory with what it takes.
+        fake: the same, with empty results: shapes and dtypes alone.
+        flops: of its matrix products.
+        autograd: its gradient; default: none.
+
+    Returns:
+        The op, as a function of the record.
+    """
+    layout = Layout(operands)
+    gives = "Tensor" if results == 1 else f"({', '.join(['Tensor'] * results)})"
+    _library.define(f"{name}({', '.join(layout.arguments)}) -> {gives}")
+    _library.impl(name, lambda *leaves: function(layout.read(*leaves)), "CPU")
+    packet = getattr(torch.ops.opennmt_sd, name)
+
+    def formula(*leaves: Any, **_: Any) -> int:  # the result comes under a name that has changed
+        return flops(layout.read(*leaves))
+
+    flop_registry[packet] = formula
+    op: Callable[..., Any] = packet.default
+    setup, backward = (None, None) if autograd is None else _node(layout, autograd)
+    if KNOWS_OPS:
+        torch.library.register_fake(
+            f"opennmt_sd::{name}", lambda *leaves: fake(layout.read(*leaves)), lib=_library
+        )
+        if backward is not None:
+            torch.library.register_autograd(
+                f"opennmt_sd::{name}", backward, setup_context=setup, lib=_library
+            )
+    elif backward is not None:
+        members = {"forward": op, "setup_context": setup, "backward": backward}
+        statics = {n: staticmethod(member) for n, member in members.items()}  # type: ignore[arg-type]
+        op = type(name, (torch.autograd.Function,), statics).apply  # type: ignore[attr-defined]
+    flat = layout.flat
+    return lambda record: op(*flat(record))
+
+
+def _node(
+    layout: Layout[Any], autograd: Autograd
+) -> tuple[Callable[..., None], Callable[..., Any]]:
+    """Return ``setup_context`` and ``backward`` as torch takes them."""
+
+    others, count = layout.others, len(layout.tensors)
+    names = [argument.split()[1] for argument in layout.arguments]
+    kept = [None if names[k] in autograd.unneeded else k for k in layout.tensors]
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        operands = [None if k is None else inputs[k] for k in kept]
+        ctx.save_for_backward(*operands, *autograd.further(ctx, output))
+        ctx.others = [inputs[k] for k in others]
+
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        saved = ctx.saved_tensors
+        operands = layout.restore(saved, ctx.others)
+        of_first = autograd.backward(ctx, operands, saved[count:], gradients)
+        return *of_first, *[None] * (len(names) - len(of_first))
+
+    return setup, backward

@@ -1,0 +1,89 @@
+"""The masked linear layer: its three phases as ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu.custom_op import Autograd, register
+from opennmt_sd.ops.cpu.kernels import Sets
+from opennmt_sd.ops.cpu.operands import Rows, flops, rows_and_sets
+from opennmt_sd.ops.engine import Projection
+
+
+class Linear(NamedTuple):
+    """Rows x ``[R, D]``, weight ``[N, D]``, bias ``[N]``."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    sets: Sets
+    rows: Rows
+
+
+class LinearBP(NamedTuple):
+    """dy ``[R, N]``, weight ``[N, D]``."""
+
+    dy: Tensor
+    weight: Tensor
+    sets: Sets
+    rows: Rows
+
+
+class LinearWG(NamedTuple):
+    """x ``[R, D]``, dy ``[R, N]``."""
+
+    x: Tensor
+    dy: Tensor
+    sets: Sets
+    rows: Rows
+
+
+def _fp(a: Linear) -> Tensor:
+    return kernels.linear_fp(a.x, a.weight, a.bias, *a.sets[:3], a.rows.sizes(len(a.x)))
+
+
+def _bp(a: LinearBP) -> Tensor:
+    return kernels.linear_bp(a.dy, a.weight, *a.sets[:3], a.rows.sizes(len(a.dy)))
+
+
+def _wg(a: LinearWG) -> Tensor:
+    return kernels.linear_wg(a.x, a.dy, *a.sets[:3], a.rows.sizes(len(a.x)))
+
+
+def _backward(ctx: Any, a: Linear, _: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+    (dy,) = gradients
+    refuse_second_derivatives("cpu", dy)
+    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+    dx = linear_bp(LinearBP(dy, a.weight, a.sets, a.rows)) if need_x else None
+    dw = linear_wg(LinearWG(a.x, dy, a.sets, a.rows)) if need_weight else None
+    return [dx, dw, dy.sum(0) if need_bias else None]
+
+
+linear_bp = register(
+    "linear_bp", LinearBP, 1, _bp,
+    lambda a: a.dy.new_empty(a.dy.shape[0], a.weight.shape[1]),
+    lambda a: flops(a.weight.shape, a.sets.counts, a.rows.sizes(len(a.dy))),
+)  # fmt: skip
+linear_wg = register(
+    "linear_wg", LinearWG, 1, _wg,
+    lambda a: a.dy.new_empty(a.dy.shape[1], a.x.shape[1]),
+    lambda a: flops((a.dy.shape[1], a.x.shape[1]), a.sets.counts, a.rows.sizes(len(a.x))),
+)  # fmt: skip
+linear_fp = register(
+    "linear_fp", Linear, 1, _fp,
+    lambda a: a.x.new_empty(a.x.shape[0], a.weight.shape[0]),
+    lambda a: flops(a.weight.shape, a.sets.counts, a.rows.sizes(len(a.x))),
+    Autograd(_backward, unneeded=("bias",)),
+)  # fmt: skip
+
+
+def masked_linear(projection: Projection) -> Tensor:
+    x, keep, weight, bias, batch_sizes = projection
+    rows, sets = rows_and_sets(x, keep, batch_sizes)
+    y = linear_fp(Linear(rows, weight, bias, sets, Rows.of(x, batch_sizes)))  # [R, N]
+    return y.view(*x.shape[:-1], weight.shape[0])

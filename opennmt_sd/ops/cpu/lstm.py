@@ -1,0 +1,182 @@
+"""The LSTM: one layer in one direction as an op, its gradient as another; the gates of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu.custom_op import Autograd, register
+from opennmt_sd.ops.cpu.kernels import Sets
+from opennmt_sd.ops.cpu.operands import Rows, flops, kept, rows_and_sets
+from opennmt_sd.ops.engine import LSTMLayer
+from opennmt_sd.ops.outputs import shared
+
+
+class Layer(NamedTuple):
+    """Rows x ``[R, D]``; weight_ih ``[4H, D]``; bias ``[4H]``; weight_hh ``[4H, H]``; h and c
+    ``[B, H]``; what is kept of x and of h."""
+
+    x: Tensor
+    weight_ih: Tensor
+    bias: Tensor | None
+    weight_hh: Tensor
+    h: Tensor
+    c: Tensor
+    x_sets: Sets
+    h_sets: Sets
+    rows: Rows
+    reverse: bool
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.rows.sizes(len(self.x))
+
+
+class LayerBP(NamedTuple):
+    """The gradients of all h ``[R, H]`` and of the last h and c; all h, the activated gates
+    ``[R, 4H]`` and all c; which gradients are wanted of x, weight_ih, bias and weight_hh."""
+
+    d_hidden: Tensor
+    dh: Tensor
+    dc: Tensor
+    layer: Layer
+    hidden: Tensor
+    gates: Tensor
+    cells: Tensor
+    needs: list[bool]
+
+
+def _fp(a: Layer) -> tuple[Tensor, ...]:
+    """All h, the final h and c, and what backward needs: the activated gates and all c."""
+    sizes = a.sizes
+    hidden, gates, cells = kernels.layer_fp(*a[:8], sizes, a.reverse)
+    states = (hidden, a.h), (cells, a.c)
+    h_n, c_n = (_last(rows, first, sizes, a.reverse) for rows, first in states)
+    return hidden, h_n, c_n, gates, cells
+
+
+def _last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
+    """Return the state of each sequence after its last step in the order of computation."""
+    B = first.shape[0]
+    if not rows.shape[0]:
+        return first.clone(memory_format=torch.contiguous_format)
+    if reverse:
+        return rows[:B].clone()
+    if sizes[-1] == B:
+        return rows[-B:].clone()
+    ends: list[int] = []  # the last row of each sequence, the longest sequence first
+    begin = len(rows)
+    for n in reversed(sizes):
+        begin -= n
+        ends += range(begin + len(ends), begin + n)
+    return rows[torch.tensor(ends, device="cpu")]
+
+
+def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
+    R, H = a.x.shape[0], a.h.shape[1]
+    return (
+        a.x.new_empty(R, H), _like(a.h), _like(a.c), a.x.new_empty(R, 4 * H), a.x.new_empty(R, H),
+    )  # fmt: skip
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _bp(a: LayerBP) -> tuple[Tensor, ...]:
+    x, weight_ih, _, weight_hh, h, c, x_sets, h_sets, _, reverse = a.layer
+    return kernels.layer_bp(
+        a.d_hidden, a.dh, a.dc, x, weight_ih, weight_hh, h, c, a.hidden, a.gates, a.cells,
+        x_sets, h_sets, a.layer.sizes, reverse, a.needs,
+    )  # fmt: skip
+
+
+def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
+    x, w_ih, w_hh = a.layer.x, a.layer.weight_ih, a.layer.weight_hh
+    shapes = x.shape, w_ih.shape, w_ih.shape[:1], w_hh.shape
+    grads = [x.new_empty(shape if need else (0,)) for shape, need in zip(shapes, a.needs)]
+    return *grads, _like(a.dh), _like(a.dc)
+
+
+def _products(a: Layer) -> tuple[int, int]:
+    """Return the FLOPs of one product with weight_ih, and of one with weight_hh."""
+    return (
+        flops(a.weight_ih.shape, a.x_sets.counts, a.sizes),
+        flops(a.weight_hh.shape, a.h_sets.counts, a.sizes),
+    )
+
+
+def _bp_flops(a: LayerBP) -> int:
+    need_x, need_ih, _, need_hh = a.needs
+    of_x, of_h = _products(a.layer)
+    return of_x * (need_x + need_ih) + of_h * (1 + need_hh)
+
+
+def _further(ctx: Any, output: tuple[Tensor, ...]) -> Sequence[Tensor]:
+    hidden, _, _, gates, cells = output
+    ctx.set_materialize_grads(False)
+    hidden, ctx.changes = shared(hidden)
+    return hidden, gates, cells
+
+
+def _backward(
+    ctx: Any, a: Layer, further: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    refuse_second_derivatives("cpu", *gradients)
+    hidden, gates, cells = further
+    if ctx.changes:
+        hidden = gates[:, -a.h.shape[1] :] * torch.tanh(cells)
+    given = zip(gradients, (hidden, a.h, a.c))
+    d_hidden, dh, dc = (torch.zeros_like(y) if d is None else d for d, y in given)
+    needs = list(ctx.needs_input_grad[:4])
+    *grads, dh, dc = layer_bp(LayerBP(d_hidden, dh, dc, a, hidden, gates, cells, needs))
+    return [*(d if need else None for d, need in zip(grads, needs)), dh, dc]
+
+
+layer_bp = register("layer_bp", LayerBP, 6, _bp, _bp_fake, _bp_flops)
+layer_fp = register(
+    "layer_fp", Layer, 5, _fp, _fp_fake, lambda a: sum(_products(a)),
+    Autograd(_backward, unneeded=("bias",), further=_further),
+)  # fmt: skip
+
+
+def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
+    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
+    rows, sets = rows_and_sets(x, keep, batch_sizes)
+    hidden, h_n, c_n, *_ = layer_fp(
+        Layer(rows, weight_ih, bias, weight_hh, h, c, sets, kept(state_keep),
+              Rows.of(x, batch_sizes), reverse)
+    )  # fmt: skip
+    return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
+
+
+# ---------------------------------------------------------------- the gates of one step
+
+
+class _Gates(Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, c_new, active = kernels.gates_fp(gates, c)
+        ours, ctx.changes = shared(c_new)
+        ctx.save_for_backward(active, c, ours)
+        return h, c_new
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, dc: Tensor) -> Any:
+        refuse_second_derivatives("cpu", dh, dc)
+        active, c, c_new = ctx.saved_tensors
+        if ctx.changes:
+            i, f, g, _ = active.chunk(4, 1)
+            c_new = f * c + i * g
+        return kernels.gates_bp(dh, dc, active, c, c_new)
+
+
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    wider = torch.promote_types(gates.dtype, c.dtype)
+    return _Gates.apply(gates.to(wider), c.to(wider))

@@ -1,0 +1,57 @@
+"""The loss of a projection onto the vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu.kernels import Sets
+from opennmt_sd.ops.cpu.operands import Rows, rows_and_sets
+from opennmt_sd.ops.engine import Loss, Projection
+
+
+class _ProjectedNLL(Function):
+    """The logits become their own gradient; what comes in for the loss, a number, is multiplied in
+    by the products that need it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sets: Sets, sizes: list[int],
+        loss: Loss, recorded: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        targets, smoothing, factor = loss
+        logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
+        wants_grad = recorded and any(ctx.needs_input_grad)  # which ignores torch.no_grad
+        losses, hits = kernels.nll_(
+            logits, targets.flatten(), smoothing, 1.0 if wants_grad else 0.0
+        )
+        if wants_grad:
+            ctx.save_for_backward(x, weight, logits)
+        ctx.sets, ctx.sizes, ctx.factor = sets, sizes, factor
+        correct = hits.sum()
+        ctx.mark_non_differentiable(correct)
+        return losses.sum() * factor, correct
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+        refuse_second_derivatives("cpu", grad)
+        x, weight, d_logits = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        factor = float(grad) * ctx.factor
+        sets = ctx.sets.idx, ctx.sets.counts, ctx.sets.scale * factor, ctx.sizes
+        dx = kernels.linear_bp(d_logits, weight, *sets) if need_x else None
+        dw = kernels.linear_wg(x, d_logits, *sets) if need_weight else None
+        db = d_logits.sum(0).mul_(factor) if need_bias else None
+        return dx, dw, db, *[None] * 4
+
+
+def projected_nll(projection: Projection, loss: Loss) -> tuple[Tensor, Tensor]:
+    x, keep, weight, bias, batch_sizes = projection
+    rows, sets = rows_and_sets(x, keep, batch_sizes)
+    sizes = Rows.of(x, batch_sizes).sizes(len(rows))
+    return _ProjectedNLL.apply(rows, weight, bias, sets, sizes, loss, torch.is_grad_enabled())

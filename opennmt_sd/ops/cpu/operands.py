@@ -1,0 +1,61 @@
+"""The records that the CPU's ops take, and how they come from a public op's arguments.
+
+Axis names: T time, B batch, R rows (of all steps), D inputs, H hidden, N outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from opennmt_sd.dropout import Keep, KeepMask, KeepSets
+from opennmt_sd.ops.cpu.kernels import Sets
+
+
+class Rows(NamedTuple):
+    """How the rows of a sequence lie: T steps, one after the other, ``batch_sizes[t]`` rows each;
+    without ``batch_sizes``, all the same number."""
+
+    T: int
+    batch_sizes: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, batch_sizes: Tensor | None) -> Rows:
+        """Return how the rows of x lie, ``[T, B, D]`` or packed ``[R, D]``."""
+        return cls((x if batch_sizes is None else batch_sizes).shape[0], batch_sizes)
+
+    def sizes(self, R: int) -> list[int]:
+        """Return the rows of each step, R in all."""
+        if self.batch_sizes is not None:
+            return self.batch_sizes.tolist()
+        return [R // self.T] * self.T if self.T else []
+
+
+def kept(keep: Keep | None) -> Sets:
+    """Return the sets, or the mask, of a draw."""
+    if keep is None:
+        return Sets()
+    keep = keep.to("cpu")
+    if isinstance(keep, KeepSets):
+        return Sets(keep.idx, keep.count, keep.scale)
+    return Sets(scale=keep.scale, mask=keep.mask())
+
+
+def rows_and_sets(x: Tensor, keep: Keep | None, batch_sizes: Tensor | None) -> tuple[Tensor, Sets]:
+    """Return rows ``[R, D]`` and the sets to leave units out by.
+
+    A mask of each sample's own is applied here: it has nothing that a smaller product would serve.
+    """
+    if isinstance(keep, KeepMask):
+        x, keep = keep.apply(x, batch_sizes), None
+    return x.flatten(0, -2), kept(keep)
+
+
+def flops(shape: Sequence[int], counts: Tensor | None, sizes: Sequence[int]) -> int:
+    """Return those of one product with a weight of this shape, ``[N, D]``."""
+    N, D = shape
+    units = [D] if counts is None else counts.tolist()
+    units = units * len(sizes) if len(units) == 1 else units
+    return sum(2 * n * k * N for n, k in zip(sizes, units))

@@ -1,0 +1,118 @@
+"""The masked linear layer, a step at a time, its weight packed once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu.custom_op import register
+from opennmt_sd.ops.cpu.kernels import Sets
+from opennmt_sd.ops.cpu.operands import flops
+from opennmt_sd.ops.deferred import DeferredLinear, LinearStep
+
+
+class Step(NamedTuple):
+    """x ``[n, D]``, a packed weight ``[N, D]``, bias ``[N]``; the sets are this step's alone."""
+
+    x: Tensor
+    packed: Tensor
+    N: int
+    bias: Tensor | None
+    sets: Sets
+
+
+class StepBP(NamedTuple):
+    """dy ``[n, N]``, a packed weight ``[N, D]``."""
+
+    dy: Tensor
+    packed: Tensor
+    D: int
+    sets: Sets
+
+
+class StepsWG(NamedTuple):
+    """x ``[n, D]`` and dy ``[n, N]`` of each step, and a set for each."""
+
+    xs: list[Tensor]
+    dys: list[Tensor]
+    sets: Sets
+
+
+step_fp = register(
+    "step_fp", Step, 1,
+    lambda a: kernels.step_fp(*a[:4], *a.sets[:3]),
+    lambda a: a.x.new_empty(a.x.shape[0], a.N),
+    lambda a: flops((a.N, a.x.shape[1]), a.sets.counts, [len(a.x)]),
+)  # fmt: skip
+step_bp = register(
+    "step_bp", StepBP, 1,
+    lambda a: kernels.step_bp(*a[:3], *a.sets[:3]),
+    lambda a: a.dy.new_empty(a.dy.shape[0], a.D),
+    lambda a: flops((a.dy.shape[1], a.D), a.sets.counts, [len(a.dy)]),
+)  # fmt: skip
+steps_wg = register(
+    "steps_wg", StepsWG, 1,
+    lambda a: kernels.steps_wg(a.xs, a.dys, a.sets.idx, a.sets.counts, a.sets.scale),
+    lambda a: a.xs[0].new_empty(a.dys[0].shape[1], a.xs[0].shape[1]),
+    lambda a: flops((a.dys[0].shape[1], a.xs[0].shape[1]), a.sets.counts, [len(x) for x in a.xs]),
+)  # fmt: skip
+
+ALL = Sets()
+
+
+class _Kernels:
+    engine = "cpu"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.packed = kernels.prepare(weight.detach())
+        self.bias = None if bias is None else bias.detach()
+        self.N, self.D = weight.shape
+
+    def fp(self, x: Tensor, keep: Keep | None, t: int) -> Tensor:
+        if isinstance(keep, KeepSets):
+            return step_fp(Step(x, self.packed, self.N, self.bias, _one(keep, t)))
+        x = x if keep is None else keep.apply_step(x, t)
+        return step_fp(Step(x, self.packed, self.N, self.bias, ALL))
+
+    def bp(self, dy: Tensor, keep: Keep | None, t: int) -> Tensor:
+        if isinstance(keep, KeepSets):
+            return step_bp(StepBP(dy, self.packed, self.D, _one(keep, t)))
+        dx = step_bp(StepBP(dy, self.packed, self.D, ALL))
+        return dx if keep is None else keep.apply_step(dx, t)
+
+    def wg(self, steps: list[LinearStep]) -> tuple[Tensor, Tensor]:
+        groups: dict[float | None, list[LinearStep]] = {}
+        for step in steps:
+            scale = step.keep.scale if isinstance(step.keep, KeepSets) else None
+            groups.setdefault(scale, []).append(step)
+        parts = [_weight_gradient(group) for group in groups.values()]  # mostly one
+        dw = parts[0]
+        for part in parts[1:]:
+            dw += part
+        dys = [step.dy for group in groups.values() for step in group]
+        return dw, torch.stack([dy.sum(0) for dy in dys]).sum(0)
+
+
+def _weight_gradient(steps: list[LinearStep]) -> Tensor:
+    """Return WG over steps whose sets share one scale, or over steps without sets."""
+    dys = [step.dy for step in steps]
+    sets = [_one(step.keep, step.t) for step in steps if isinstance(step.keep, KeepSets)]
+    if not sets:
+        xs = [x if keep is None else keep.apply_step(x, t) for x, _, keep, t in steps]
+        return steps_wg(StepsWG(xs, dys, ALL))
+    idx, counts = (torch.cat([s[k] for s in sets]) for k in (0, 1))  # type: ignore[misc]
+    return steps_wg(StepsWG([step.x for step in steps], dys, Sets(idx, counts, sets[0].scale)))
+
+
+def _one(keep: KeepSets, t: int) -> Sets:
+    """Return the set of step t alone: idx ``[1, D]`` and count ``[1]``."""
+    s = 0 if keep.steps == 1 else t
+    return Sets(keep.idx[s : s + 1], keep.count[s : s + 1], keep.scale)
+
+
+def prepare(weight: Tensor, bias: Tensor | None) -> DeferredLinear:
+    return DeferredLinear(weight, bias, _Kernels(weight, bias))

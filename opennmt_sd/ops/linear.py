@@ -1,0 +1,51 @@
+"""The masked linear layer: a dropped input, multiplied."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from opennmt_sd._compile import traceable
+from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import lowered
+from opennmt_sd.ops.checks import check_alike, check_bias, check_keep, check_rows, check_weight
+from opennmt_sd.ops.engine import Projection
+from opennmt_sd.ops.engines import engine
+
+
+@traceable
+def masked_linear(
+    x: Tensor,
+    keep: Keep | None,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+) -> Tensor:
+    """A linear layer on a dropped input: ``y = dropped(x) @ weight.T + bias``.
+
+    FP, BP and WG need only the kept units of a structured set.
+
+    Args:
+        x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw: dropped entries are never
+            read, kept ones are scaled here.
+        keep: what is kept (:meth:`DropoutPattern.draw`), for T steps or one for all; None keeps
+            everything.
+        weight: ``[N, D]``, as in ``nn.Linear``.
+        bias: ``[N]``; default none.
+        batch_sizes: int64 ``[T]``, for packed rows; default none.
+
+    Returns:
+        ``[T, B, N]`` or packed ``[sum(batch_sizes), N]``. The gradient for x is zero outside the
+        kept units.
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+    """
+    T, B = check_rows(x, batch_sizes, "x", "D")
+    check_weight(weight, x.shape[-1])
+    check_bias(bias, weight.shape[0])
+    check_keep(keep, T, B, x.shape[-1])
+    context, (x, weight, bias) = lowered(x, weight, bias)
+    check_alike(x=x, weight=weight, bias=bias)
+    with context:
+        return engine(x).masked_linear(Projection(x, keep, weight, bias, batch_sizes))

@@ -1,0 +1,127 @@
+"""One LSTM layer in one direction, and the gates of one step."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from opennmt_sd._compile import traceable, uncompiled
+from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import lowered
+from opennmt_sd.ops.checks import (
+    check_alike,
+    check_bias,
+    check_floating,
+    check_keep,
+    check_one,
+    check_rows,
+    check_state,
+    check_weight,
+)
+from opennmt_sd.ops.engine import LSTMLayer
+from opennmt_sd.ops.engines import engine
+
+
+@traceable
+def lstm_layer(
+    x: Tensor,
+    keep: Keep | None,
+    weight_ih: Tensor,
+    bias: Tensor | None,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    state_keep: Keep | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer in one direction: :func:`masked_linear`, then the recurrence, as one piece.
+
+    Args:
+        x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw.
+        keep: what is kept of x; None keeps everything.
+        weight_ih: ``[4H, D]``.
+        bias: ``[4H]``, the sum of both of ``nn.LSTM``'s; None for none.
+        weight_hh: ``[4H, H]``.
+        h, c: initial state, ``[B, H]`` each.
+        state_keep: what is kept of the recurrent state; set t acts on the h that enters position
+            t, the given one included. The h and c that come back are undropped. Default None.
+        batch_sizes: int64 ``[T]``, for packed rows; default none.
+        reverse: from the last step to the first. Default False.
+
+    Returns:
+        All h (``[T, B, H]`` or packed), the final h and the final c (``[B, H]`` each).
+
+    Raises:
+        TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
+    """
+    T, B = check_rows(x, batch_sizes, "x", "D")
+    if T == 0:
+        raise ValueError(f"x must have at least one step, got {list(x.shape)}")
+    H = weight_hh.shape[-1]
+    check_weight(weight_ih, x.shape[-1], "weight_ih")
+    check_weight(weight_hh, H, "weight_hh")
+    if not weight_ih.shape[0] == weight_hh.shape[0] == 4 * H:
+        raise ValueError(
+            f"weight_ih [4H, D] and weight_hh [4H, H] do not fit: {list(weight_ih.shape)} and "
+            f"{list(weight_hh.shape)}"
+        )
+    check_bias(bias, 4 * H)
+    check_state("h", h, B, H)
+    check_state("c", c, B, H)
+    check_keep(keep, T, B, x.shape[-1])
+    check_keep(state_keep, T, B, H)
+    context, (x, weight_ih, bias, weight_hh, h, c) = lowered(x, weight_ih, bias, weight_hh, h, c)
+    check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c)
+    with context:
+        return engine(x).lstm_layer(
+            LSTMLayer(x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse)
+        )
+
+
+def lstm(
+    gates_x: Tensor,
+    weight_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    keep: Keep | None = None,
+    *,
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Deprecated, until June 2027: the recurrence of :func:`lstm_layer` alone.
+
+    Args:
+        gates_x: ``[T, B, 4H]`` or packed: the input's part of the gates, both biases included.
+        weight_hh, h, c, keep, batch_sizes, reverse: as in :func:`lstm_layer`.
+    """
+    warnings.warn(
+        "opennmt_sd.ops.lstm is deprecated and goes in June 2027: use lstm_layer, which takes the "
+        "layer's input and weight_ih",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    one = torch.eye(gates_x.shape[-1], dtype=gates_x.dtype, device=gates_x.device)
+    return lstm_layer(
+        gates_x, None, one, None, weight_hh, h, c, keep, batch_sizes=batch_sizes, reverse=reverse
+    )
+
+
+@uncompiled
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
+
+    Returns:
+        h and c, ``[B, H]`` each; of two dtypes, the wider one.
+    """
+    if gates.dim() != 2 or c.dim() != 2 or gates.shape != (c.shape[0], 4 * c.shape[1]):
+        raise ValueError(
+            f"gates must be [B, 4H] and c [B, H], got {list(gates.shape)} and {list(c.shape)}"
+        )
+    check_floating(gates, "gates")
+    check_floating(c, "c")
+    check_one("device", gates=gates, c=c)
+    return engine(gates).lstm_gates(gates, c)

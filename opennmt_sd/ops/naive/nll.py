@@ -1,0 +1,24 @@
+"""The loss of a projection onto the vocabulary."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from opennmt_sd.ops.engine import Loss, Projection
+from opennmt_sd.ops.naive.linear import masked_linear
+
+# torch would skip targets of -100 in silence: out of range, they are a mistake.
+NO_TARGET = torch.iinfo(torch.int64).min
+
+
+def projected_nll(projection: Projection, loss: Loss) -> tuple[Tensor, Tensor]:
+    logits = masked_linear(projection).flatten(0, -2)  # [R, V]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = loss.targets.flatten()
+    nll = F.cross_entropy(
+        logits, targets, reduction="sum", label_smoothing=loss.label_smoothing,
+        ignore_index=NO_TARGET,
+    )  # fmt: skip
+    return nll * loss.factor, (logits.argmax(1) == targets).sum()

@@ -1,0 +1,177 @@
+"""The LSTM: one layer in one direction, its gradients, and the gates of one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from opennmt_sd._compile import uncompiled
+from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.engine import LSTMLayer, Projection
+from opennmt_sd.ops.outputs import shared
+from opennmt_sd.ops.portable.linear import masked_linear, slices, step_sizes, sum_dtype, wg
+
+
+@uncompiled  # loops over steps whose sizes only the data know
+def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
+    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
+    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes)).flatten(0, -2)
+    state_keep = None if state_keep is None else state_keep.to(x.device)
+    sizes = step_sizes(x, batch_sizes)
+    hidden, h_n, c_n = _LSTM.apply(gates_x, weight_hh, h, c, state_keep, sizes, reverse)
+    return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
+
+
+class _LSTM(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, gates_x: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor,
+        keep: Keep | None, sizes: list[int], reverse: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        acc = sum_dtype(gates_x)
+        gates = gates_x.new_empty(gates_x.shape, dtype=acc)  # [R, 4H], activated
+        cells = gates.new_empty(gates.shape[0], h0.shape[1])  # [R, H]
+        hidden = gates_x.new_empty(cells.shape)  # [R, H]
+        h, c = h0.clone(), c0.to(acc, copy=True)  # the running state, [B, H]
+        step = _Step(weight_hh, keep)
+        for t, rows in _in_order(sizes, reverse):
+            n = sizes[t]  # the sequences alive at t come first
+            gates[rows] = gates_x[rows] + step.fp(h[:n], t)
+            h_t, c_t = _gates_forward(gates[rows], c[:n])
+            hidden[rows] = h[:n] = h_t.to(h.dtype)
+            cells[rows] = c[:n] = c_t
+        ours, ctx.changes = shared(hidden)
+        ctx.save_for_backward(gates, cells, ours, weight_hh, h0, c0)
+        ctx.keep, ctx.sizes, ctx.reverse = keep, sizes, reverse
+        return hidden, h, c.to(c0.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, d_hidden: Tensor, d_h: Tensor, d_c: Tensor) -> Any:
+        refuse_second_derivatives("portable", d_hidden, d_h, d_c)
+        gates, cells, hidden, weight_hh, h0, c0 = ctx.saved_tensors
+        keep, sizes, reverse = ctx.keep, ctx.sizes, ctx.reverse
+        d_gates = gates.new_empty(gates.shape)  # [R, 4H], before the activation
+        dh, dc = d_h.to(gates.dtype, copy=True), d_c.to(gates.dtype, copy=True)
+        c_before = _before(cells, c0.to(cells.dtype), sizes, reverse)  # [R, H]
+        step = _Step(weight_hh, keep)
+        for t, rows in _in_order(sizes, not reverse):
+            n = sizes[t]
+            dh_t = dh[:n] + d_hidden[rows]
+            d_gates[rows], dc[:n] = _gates_backward(
+                gates[rows], c_before[rows], cells[rows], dh_t, dc[:n]
+            )
+            dh[:n] = step.bp(d_gates[rows].to(weight_hh.dtype), t)
+        d_gates = d_gates.to(weight_hh.dtype)
+        dw = None
+        if ctx.needs_input_grad[1]:
+            if ctx.changes:
+                hidden = (gates[:, -h0.shape[1] :] * torch.tanh(cells)).to(hidden.dtype)
+            dw = wg(_before(hidden, h0, sizes, reverse), d_gates, keep, sizes)
+        return d_gates, dw, dh.to(h0.dtype), dc.to(c0.dtype), None, None, None
+
+
+class _Step:
+    """FP and BP of one step at a time, the weight packed once for the sequence."""
+
+    def __init__(self, weight: Tensor, keep: Keep | None) -> None:
+        self.keep = keep
+        self.packed = weight.t().contiguous()  # [H, 4H]
+        if isinstance(keep, KeepSets) and keep.steps == 1:
+            self.packed = self.packed.index_select(0, keep.kept(0))
+
+    def _of(self, keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
+        """The kept units of step t and their rows of the packed weight."""
+        K = keep.kept(t)
+        return K, self.packed if keep.steps == 1 else self.packed.index_select(0, K)
+
+    def fp(self, h: Tensor, t: int) -> Tensor:
+        if isinstance(self.keep, KeepSets):
+            K, packed = self._of(self.keep, t)
+            return (h.index_select(1, K) @ packed).mul_(self.keep.scale)
+        return (h if self.keep is None else self.keep.apply_step(h, t)) @ self.packed
+
+    def bp(self, d_gates: Tensor, t: int) -> Tensor:
+        if isinstance(self.keep, KeepSets):
+            K, packed = self._of(self.keep, t)
+            dh = d_gates.new_zeros(d_gates.shape[0], self.keep.width)
+            return dh.index_copy_(1, K.long(), (d_gates @ packed.t()).mul_(self.keep.scale))
+        dh = d_gates @ self.packed.t()
+        return dh if self.keep is None else self.keep.apply_step(dh, t)
+
+
+def _in_order(sizes: list[int], reverse: bool) -> list[tuple[int, slice]]:
+    steps = list(enumerate(slices(sizes)))
+    return steps[::-1] if reverse else steps
+
+
+def _before(rows: Tensor, first: Tensor, sizes: list[int], reverse: bool) -> Tensor:
+    """The state that enters each position, as rows, from the states that leave and the first."""
+    at = slices(sizes)
+    if reverse:  # sequences that start at t enter with `first`
+        later = [*sizes[1:], 0]
+        parts = [
+            p
+            for t, (n, m) in enumerate(zip(sizes, later))
+            for p in ((rows[at[t + 1]], first[m:n]) if m else (first[:n],))
+        ]
+    else:
+        parts = [first[: sizes[0]]]
+        parts += [rows[at[t - 1]][: sizes[t]] for t in range(1, len(sizes))]
+    return torch.cat(parts)
+
+
+def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Activates the gates ``[n, 4H]`` in place; gives h and c ``[n, H]``."""
+    H = c.shape[1]
+    gates[:, : 2 * H].sigmoid_()
+    gates[:, 2 * H : 3 * H].tanh_()
+    gates[:, 3 * H :].sigmoid_()
+    i, f, g, o = gates.chunk(4, 1)
+    c = torch.addcmul(f * c, i, g)
+    return o * torch.tanh(c), c
+
+
+def _gates_backward(
+    gates: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor
+) -> tuple[Tensor, Tensor]:
+    """From activated gates to their gradient before the activation, and the one of c_before."""
+    i, f, g, o = gates.chunk(4, 1)
+    tanh_c = torch.tanh(c)
+    dc = dc + dh * o * (1 - tanh_c * tanh_c)
+    d_gates = torch.cat(
+        [
+            dc * g * i * (1 - i),
+            dc * c_before * f * (1 - f),
+            dc * i * (1 - g * g),
+            dh * tanh_c * o * (1 - o),
+        ],
+        1,
+    )  # [n, 4H]
+    return d_gates, dc * f
+
+
+class _Gates(Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        gates = gates.clone()
+        h, c_new = _gates_forward(gates, c)
+        ours, ctx.changes = shared(c_new)
+        ctx.save_for_backward(gates, c, ours)
+        return h, c_new
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
+        refuse_second_derivatives("portable", dh, dc)
+        gates, c, c_new = ctx.saved_tensors
+        if ctx.changes:
+            i, f, g, _ = gates.chunk(4, 1)
+            c_new = torch.addcmul(f * c, i, g)
+        return _gates_backward(gates, c, c_new, dh, dc)
+
+
+def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    return _Gates.apply(gates, c)

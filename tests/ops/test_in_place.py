@@ -1,0 +1,94 @@
+"""What an op gives may be changed in place before backward, as what ``nn.LSTM`` gives may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from opennmt_sd import DropoutPattern, StructuredLSTM, ops
+
+KINDS = ["structured", "fixed", "mask", None]
+T, B, D, H = 3, 4, 5, 6
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "all": lambda y: y.mul_(0.5).add_(1),
+    "one row": lambda y: (y[0].zero_(), y)[1],
+    "none": lambda y: y * 2,
+}
+every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+
+
+def leaves(dtype: torch.dtype, packed: bool) -> list[Tensor]:
+    g = torch.Generator().manual_seed(1)
+    shapes = (8, D) if packed else (T, B, D), (4 * H, D), (4 * H,), (4 * H, H), (B, H), (B, H)
+    return [torch.randn(*s, generator=g, dtype=dtype).requires_grad_() for s in shapes]
+
+
+@every_change
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_layer(engine: str, dtype, kind, packed: bool, change, draw) -> None:
+    keep = None if kind is None else draw(kind, 0.5, T, B, H)
+    sizes = torch.tensor([4, 3, 1]) if packed else None
+    results = []
+    for name in (engine, "naive"):
+        x, w_ih, bias, w_hh, h, c = given = leaves(dtype, packed)
+        with ops.use(name):
+            y, h_n, c_n = ops.lstm_layer(
+                x, None, w_ih, bias, w_hh, h, c, keep, batch_sizes=sizes, reverse=packed
+            )
+        loss = sum(change(out).square().sum() for out in (y, h_n, c_n))
+        results.append(torch.autograd.grad(loss, given))
+    for got, want in zip(*results):
+        torch.testing.assert_close(got, want)
+
+
+@every_change
+def test_the_gates(engine: str, change) -> None:
+    results = []
+    for name in (engine, "naive"):
+        g = torch.Generator().manual_seed(1)
+        given = [torch.randn(3, n, generator=g, dtype=torch.float64).requires_grad_()
+                 for n in (20, 5)]  # fmt: skip
+        with ops.use(name):
+            h, c = ops.lstm_gates(*given)
+        loss = change(h).square().sum() + change(c).square().sum()
+        results.append(torch.autograd.grad(loss, given))
+    for got, want in zip(*results):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_module(any_engine: str, layout: str) -> None:
+    """With recurrent dropout in float64, and packed: the gradient is that of a copy."""
+    lstm = StructuredLSTM(D, H, recurrent_dropout=DropoutPattern(0.5)).double()
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(T, B, D, generator=g, dtype=torch.float64, requires_grad=True)
+    results = []
+    for in_place in (True, False):
+        torch.manual_seed(3)
+        given = pack_padded_sequence(x, torch.tensor([3, 3, 2, 1])) if layout == "packed" else x
+        y = lstm(given)[0]
+        y = y.data if layout == "packed" else y
+        y = y.add_(1).mul_(2) if in_place else (y + 1) * 2
+        results.append(torch.autograd.grad(y.square().sum(), [x, *lstm.parameters()]))
+    for got, want in zip(*results):
+        torch.testing.assert_close(got, want)
+
+
+def test_no_change_costs_nothing(engine: str) -> None:
+    """What is kept for backward is the output itself, not a copy."""
+    kept: list[int] = []
+    with (
+        ops.use(engine),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda x: (kept.append(x.data_ptr()), x)[1], lambda x: x
+        ),
+    ):
+        x, w_ih, bias, w_hh, h, c = leaves(torch.float32, packed=False)
+        y, *_ = ops.lstm_layer(x, None, w_ih, bias, w_hh, h, c)
+    assert y.data_ptr() in kept

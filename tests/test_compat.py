@@ -1,0 +1,83 @@
+"""The private parts of torch are where ``compat`` takes them from, and mean what it says."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from opennmt_sd import compat
+
+
+def test_the_version_is_read() -> None:
+    assert tuple(map(int, torch.__version__.split(".")[:2])) == compat.TORCH
+    assert (hasattr(torch.library, "register_autograd")) is compat.KNOWS_OPS
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (torch._C, "_current_graph_task_id"),
+        (torch.autograd.Variable._execution_engine, "queue_callback"),
+        (forward_ad, "_current_level"),
+        (torch._C, "_are_functorch_transforms_active"),
+        (torch.Tensor, "_version"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_a_private_part_is_there(owner: object, name: str) -> None:
+    assert hasattr(owner, name), f"torch {torch.__version__} has moved {name}: see compat.py"
+
+
+def test_a_pass_has_its_number_and_an_end() -> None:
+    """Inside a pass, one of its own; what was asked for comes after it."""
+    events: list[object] = []
+
+    def hook(_: torch.Tensor) -> None:
+        outer = compat.backward_pass()
+        compat.after_backward_pass(lambda: events.append("over"))
+        with torch.enable_grad():
+            y = torch.ones(1, requires_grad=True) * 2
+            y.register_hook(lambda _: events.append(compat.backward_pass() not in (outer, -1)))
+            y.sum().backward()
+        events.append(compat.backward_pass() == outer)
+
+    x = torch.ones(1, requires_grad=True)
+    x.register_hook(hook)
+    (x * 1).sum().backward()
+    assert events == [True, True, "over"]
+    assert compat.backward_pass() == -1
+
+
+def test_forward_mode_and_transforms_are_seen() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append((compat.in_forward_mode(), compat.in_transform()))
+        return x.sum()
+
+    x = torch.ones(2)
+    look(x)
+    torch.func.grad(look)(x)
+    torch.func.vmap(look)(x[None])
+    torch.func.jvp(look, (x,), (x,))
+    with forward_ad.dual_level():
+        look(x)
+    assert seen == [(False, False), (False, True), (False, True), (True, True), (True, True)]
+    thread = threading.Thread(target=look, args=(x,))
+    thread.start()
+    thread.join()
+    assert seen[-1] == (False, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_a_counter_of_changes_keeps_no_memory(dtype: torch.dtype) -> None:
+    x = torch.zeros(3, dtype=dtype)
+    counter = compat.version_counter(x)
+    assert compat.version(counter) == compat.version(x) == 0
+    x.view(3, 1).add_(1)
+    assert compat.version(counter) == compat.version(x) == 1
+    assert counter.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+    assert x.tolist() == [1, 1, 1]
