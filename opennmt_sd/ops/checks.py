@@ -10,11 +10,13 @@ from opennmt_sd.compat import in_forward_mode
 from opennmt_sd.dropout import Keep, KeepMask
 
 
-def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> tuple[int, int]:
+def check_rows(
+    x: Tensor, batch_sizes: Tensor | None, name: str, width: str
+) -> tuple[int, int | None]:
     """Return T and B of time-first or packed rows.
 
-    While a compiler traces, nobody knows what batch_sizes hold: B is then the number of rows, and
-    the op itself refuses sizes that do not fit.
+    While a compiler traces, nobody knows what batch_sizes hold: B is then None, and the op itself
+    refuses sizes that do not fit.
     """
     check_floating(x, name)
     if batch_sizes is None:
@@ -35,7 +37,7 @@ def check_rows(x: Tensor, batch_sizes: Tensor | None, name: str, width: str) -> 
             f"{batch_sizes.dtype} {list(batch_sizes.shape)} on {batch_sizes.device}"
         )
     if torch.compiler.is_compiling():
-        return batch_sizes.shape[0], x.shape[0]
+        return batch_sizes.shape[0], None
     sizes = batch_sizes.tolist()
     if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
         raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")
@@ -49,7 +51,7 @@ def check_floating(x: Tensor, name: str) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}")
 
 
-def check_keep(keep: Keep | None, T: int, B: int, D: int, *, ended: bool = False) -> None:
+def check_keep(keep: Keep | None, T: int, B: int | None, D: int, *, ended: bool = False) -> None:
     """``ended``: there may be fewer samples than the sets are for."""
     if keep is None:
         return
@@ -62,7 +64,9 @@ def check_keep(keep: Keep | None, T: int, B: int, D: int, *, ended: bool = False
             f"keep sets of {keep.steps} steps do not fit an input of {T} steps (1 or {T} are "
             "needed); ops take the time first: [T, B, D]"
         )
-    samples = keep.dense.shape[1] if isinstance(keep, KeepMask) else B
+    if B is None or not isinstance(keep, KeepMask):
+        return
+    samples = keep.dense.shape[1]
     if samples < B or (samples > B and not ended):
         raise ValueError(f"a keep mask for a batch of {samples} does not fit {B}")
 
@@ -91,9 +95,10 @@ def check_one(what: str, **tensors: Tensor | None) -> None:
         raise ValueError(f"all inputs need one {what}: {listed}")
 
 
-def check_state(name: str, state: Tensor, B: int, H: int) -> None:
-    if state.shape != (B, H):
-        raise ValueError(f"{name} must be [{B}, {H}] (batch, hidden), got {list(state.shape)}")
+def check_state(name: str, state: Tensor, B: int | None, H: int) -> None:
+    if state.dim() != 2 or state.shape[1] != H or B not in (None, state.shape[0]):
+        batch = "B" if B is None else B
+        raise ValueError(f"{name} must be [{batch}, {H}] (batch, hidden), got {list(state.shape)}")
 
 
 def refuse_second_derivatives(engine: str, *gradients: Tensor | None) -> None:
