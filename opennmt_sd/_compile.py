@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``torch.compiler.disable``, which imports torch's compiler (seconds) only once it is used.
+    """Apply ``torch.compiler.disable``; import torch's compiler (seconds) only where it is used.
 
     A compiled model breaks its graph here and runs the function as it is.
     """
@@ -37,8 +37,8 @@ def traceable(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def constant(function: Callable[P, R]) -> Callable[P, R]:
-    """``torch.compiler.assume_constant_result``, without importing torch's compiler: what the
-    function returns does not change while a process lives, so a compiled model asks once.
+    """Apply ``torch.compiler.assume_constant_result``, without importing torch's compiler: what
+    the function returns does not change while a process lives, so a compiled model asks once.
 
     An older compiler would put the answer in the function's place, so it stays out.
     """

@@ -171,7 +171,8 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
         """The naive engine in float64: hidden and final states; d_gates, dh0, dc0, dw."""
         gates, u, h, c = (t.requires_grad_() for t in doubled(gates_x.view(T, B, -1), w, h0, c0))
         with ops.use("naive"):
-            y, h_n, c_n = ops.lstm(gates, u, h, c, keep)
+            one = torch.eye(4 * H).double()  # the input's part of the gates is given
+            y, h_n, c_n = ops.lstm_layer(gates, None, one, None, u, h, c, keep)
             grads = torch.autograd.grad(
                 (y, h_n, c_n), (gates, u, h, c), doubled(d_hidden.view(T, B, -1), h0, c0)
             )

@@ -28,38 +28,38 @@ class Keep:
     scale: float
 
     def mask(self) -> Tensor:
-        """Boolean ``[S, 1 or B, D]``, True is kept."""
+        """Return the mask: boolean ``[S, 1 or B, D]``, True is kept."""
         raise NotImplementedError
 
     def to(self, device: torch.device | str) -> Self:
-        """The same, on another device."""
+        """Return the same, on another device."""
         raise NotImplementedError
 
     def _like(self, mask: Tensor) -> Self:
-        """The same form and scale from another mask."""
+        """Return the same form and scale from another mask."""
         raise NotImplementedError
 
     @property
     def steps(self) -> int:
-        """S: T, or 1 where one set serves every step."""
+        """Return S: T, or 1 where one set serves every step."""
         raise NotImplementedError
 
     @property
     def width(self) -> int:
-        """D."""
+        """Return D."""
         raise NotImplementedError
 
     def __getitem__(self, t: int) -> Self:
-        """What step t keeps, alone (S = 1)."""
+        """Return what step t keeps, alone (S = 1)."""
         s = self._set(t)
         return self._like(self.mask()[s : s + 1])
 
     def _set(self, t: int) -> int:
-        """The number of the set that step t takes."""
+        """Return the number of the set that step t takes."""
         return 0 if self.steps == 1 else range(self.steps)[t]
 
     def cat(self, other: Self) -> Self:
-        """Two inputs side by side: widths add up; scales must agree.
+        """Join two inputs side by side: widths add up; scales must agree.
 
         Raises:
             ValueError: the scales differ, or one is structured and the other is not.
@@ -75,11 +75,11 @@ class Keep:
         return self._like(torch.cat([k.mask().expand(S, -1, -1) for k in (self, other)], 2))
 
     def rescaled(self, scale: float) -> Self:
-        """The same units with another scale: 1.0 for an input masked and scaled already."""
+        """Return the same units with another scale: 1.0 for an input masked and scaled already."""
         return replace(self, scale=scale)  # type: ignore[type-var]
 
     def shifted(self, T: int) -> Self:
-        """For an output that is fed back: step t keeps what t - 1 kept, step 0 keeps all."""
+        """Serve an output that is fed back: step t keeps what t - 1 kept, step 0 keeps all."""
         mask = self.mask()
         earlier = mask.expand(T, -1, -1)[: max(T - 1, 0)]
         return self._like(torch.cat([torch.ones_like(mask[:1]), earlier])[:T])
@@ -166,13 +166,13 @@ class KeepSets(Keep):
 
     @classmethod
     def from_mask(cls, mask: Tensor, scale: float) -> KeepSets:
-        """The sets of a boolean mask ``[S, D]``, True is kept."""
+        """Return the sets of a boolean mask ``[S, D]``, True is kept."""
         idx, count = compact(mask)
         return cls._trusted(idx, count, scale)
 
     @classmethod
     def _trusted(cls, idx: Tensor, count: Tensor, scale: float) -> KeepSets:
-        """Sets that hold by construction: checking them would cost more than drawing them."""
+        """Make sets that hold by construction: checking them would cost more than drawing them."""
         sets = object.__new__(cls)
         for name, value in (("idx", idx), ("count", count), ("scale", scale)):
             object.__setattr__(sets, name, value)
@@ -182,7 +182,7 @@ class KeepSets(Keep):
         return self.from_mask(mask[:, 0], self.scale)
 
     def _kept(self) -> Tensor:
-        """Boolean ``[S, D]``: which entries of ``idx`` are units and not padding."""
+        """Return, boolean ``[S, D]``, which entries of ``idx`` are units and not padding."""
         return torch.arange(self.width, device=self.idx.device) < self.count[:, None]
 
     @property
@@ -195,11 +195,11 @@ class KeepSets(Keep):
 
     @cached_property
     def counts(self) -> list[int]:
-        """``count`` as plain numbers, read once."""
+        """Return ``count`` as plain numbers, read once."""
         return self.count.tolist()
 
     def kept(self, t: int) -> Tensor:
-        """The units kept at step t: int32 ``[count[t]]``."""
+        """Return the units kept at step t: int32 ``[count[t]]``."""
         s = 0 if self.steps == 1 else t
         return self.idx[s, : self.counts[s]]
 

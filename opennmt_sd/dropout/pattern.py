@@ -46,14 +46,14 @@ class DropoutPattern:
 
     @classmethod
     def of(cls, value: DropoutPattern | float | None) -> DropoutPattern:
-        """A pattern as it is; a bare rate as Case III at that rate; None as "drop nothing"."""
+        """Return a pattern as it is, a bare rate as Case III, None as "drop nothing"."""
         if isinstance(value, cls):
             return value
         return cls(0.0 if value is None else value)  # type: ignore[arg-type]
 
     @property
     def active(self) -> bool:
-        """Whether this pattern drops anything at all."""
+        """Return whether this pattern drops anything at all."""
         return self.p > 0
 
     @property
@@ -87,7 +87,7 @@ class DropoutPattern:
     def draw_mask(
         self, T: int, B: int, D: int, generator: torch.Generator | None = None
     ) -> KeepMask:
-        """What :meth:`draw` would keep, as a mask whatever the pattern: quicker than sets where the
+        """Draw a mask whatever the pattern, of what :meth:`draw` would keep: quicker where the
         input is masked and then multiplied densely."""
         return self._mask(T, B, D, generator)
 
@@ -100,12 +100,12 @@ class DropoutPattern:
         return KeepMask(mask.expand(S, B, D), self.scale)
 
     def _steps(self, T: int) -> int:
-        """S: how many steps a draw holds."""
+        """Return S: how many steps a draw holds."""
         return T if self.time == "random" else 1
 
 
 def check_rate(p: object, name: str = "dropout rate") -> float:
-    """``p`` as a float in [0, 1).
+    """Return ``p`` as a float in [0, 1).
 
     Raises:
         TypeError: not a number. ValueError: outside [0, 1), or NaN.

@@ -27,7 +27,7 @@ ROUNDS = 10
 
 
 def random_bits(seed: int, n: int) -> Tensor:
-    """int64 ``[n]``, each uniform in [0, 2^32): element w * blocks + i is word w of block i."""
+    """Return int64 ``[n]``, uniform in [0, 2^32): element w * blocks + i is word w of block i."""
     blocks = -(-n // 4)
     counter = torch.arange(blocks, dtype=torch.int64, device="cpu")
     zeros = torch.zeros_like(counter)
@@ -44,12 +44,12 @@ def random_bits(seed: int, n: int) -> Tensor:
 
 
 def threshold(p: float) -> int:
-    """A unit is kept if its 32 bits are not below this."""
+    """Return the number that the 32 bits of a unit must not be below for it to be kept."""
     return round(p * 2**32)
 
 
 def compact(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """idx int32 ``[S, D]`` and count int32 ``[S]`` of a boolean mask ``[S, D]``, True is kept: kept
+    """Return idx int32 ``[S, D]`` and count int32 ``[S]`` of a boolean mask ``[S, D]``: kept
     units first, then the dropped ones, both ascending."""
     kept, dropped = mask.cumsum(1), (~mask).cumsum(1)  # ranks, from 1
     count = mask.sum(1, keepdim=True)
@@ -60,7 +60,7 @@ def compact(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_seed(generator: torch.Generator | None) -> Tensor:
-    """int64 ``[1]`` from a generator, or torch's default CPU generator.
+    """Draw int64 ``[1]`` from a generator, or torch's default CPU generator.
 
     One of torch's own ops, which compilers know to be random: two calls are two draws.
     """

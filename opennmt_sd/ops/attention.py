@@ -58,7 +58,7 @@ def prepare_memory(memory: Tensor, lengths: Tensor | None = None) -> PreparedMem
 
 @uncompiled
 def attend_step(handle: PreparedMemory, query: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of dot-product attention: ``softmax(memory @ query)`` and what it picks.
+    """Take one step of dot-product attention: ``softmax(memory @ query)`` and what it picks.
 
     Args:
         handle: from :func:`prepare_memory`.

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opennmt_sd.compat import TORCH
+
 LOWERED = (torch.float32, torch.float16, torch.bfloat16)  # float64 stays, as in torch
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype autocast asks for on this kind of device; None when it is off."""
+    """Return the dtype autocast asks for on this kind of device; None when it is off."""
     if device_type == "meta":  # torch knows no autocast there
         return None
-    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
+    if TORCH >= (2, 4):
         on = torch.is_autocast_enabled(device_type)
         return torch.get_autocast_dtype(device_type) if on else None
     if device_type == "cpu":
@@ -24,7 +26,7 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def lowered(x: Tensor, *others: Tensor | None) -> tuple[AbstractContextManager[Any], list[Any]]:
-    """The tensors in the autocast dtype, and a context in which autocast does nothing more."""
+    """Return the tensors in the autocast dtype, and a context where autocast does nothing more."""
     tensors = [x, *others]
     dtype = autocast_dtype(x.device.type)
     if dtype is None:

@@ -52,7 +52,7 @@ def check_floating(x: Tensor, name: str) -> None:
 
 
 def check_keep(keep: Keep | None, T: int, B: int | None, D: int, *, ended: bool = False) -> None:
-    """``ended``: there may be fewer samples than the sets are for."""
+    """Check what is kept of ``[T, B, D]``. ``ended``: there may be fewer samples than it is for."""
     if keep is None:
         return
     if not isinstance(keep, Keep):
@@ -82,13 +82,13 @@ def check_bias(bias: Tensor | None, N: int) -> None:
 
 
 def check_alike(**tensors: Tensor | None) -> None:
-    """One device and one dtype."""
+    """Check that all are of one device and one dtype."""
     for what in ("device", "dtype"):
         check_one(what, **tensors)
 
 
 def check_one(what: str, **tensors: Tensor | None) -> None:
-    """One ``"device"``, or one ``"dtype"``."""
+    """Check that all are of one ``"device"``, or of one ``"dtype"``."""
     kinds = {name: getattr(t, what) for name, t in tensors.items() if t is not None}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())

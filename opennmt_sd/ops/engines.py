@@ -93,7 +93,7 @@ SMALL = 16_000_000
 
 
 def worth_compacting(x: torch.Tensor, N: int) -> bool:
-    """Whether to leave units out where torch has a dense layer that does the same.
+    """Return whether to leave units out where torch has a dense layer that does the same.
 
     Args:
         x: the rows of a product, ``[.., D]``.

@@ -21,7 +21,7 @@ def masked_linear(
     *,
     batch_sizes: Tensor | None = None,
 ) -> Tensor:
-    """A linear layer on a dropped input: ``y = dropped(x) @ weight.T + bias``.
+    """Apply a linear layer to a dropped input: ``y = dropped(x) @ weight.T + bias``.
 
     FP, BP and WG need only the kept units of a structured set.
 

@@ -38,7 +38,7 @@ def lstm_layer(
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One LSTM layer in one direction: :func:`masked_linear`, then the recurrence, as one piece.
+    """Run one LSTM layer in one direction: :func:`masked_linear`, then the recurrence.
 
     Args:
         x: ``[T, B, D]`` or packed ``[sum(batch_sizes), D]``, raw.
@@ -92,7 +92,7 @@ def lstm(
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Deprecated, until June 2027: the recurrence of :func:`lstm_layer` alone.
+    """Run the recurrence of :func:`lstm_layer` alone. Deprecated, until June 2027.
 
     Args:
         gates_x: ``[T, B, 4H]`` or packed: the input's part of the gates, both biases included.
@@ -112,7 +112,7 @@ def lstm(
 
 @uncompiled
 def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
+    """Do the pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
 
     Returns:
         h and c, ``[B, H]`` each; of two dtypes, the wider one.

@@ -25,7 +25,7 @@ def projected_nll(
     label_smoothing: float = 0.0,
     factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a classifier on a dropped input: :func:`masked_linear`, then cross entropy.
+    """Give the loss of a classifier on a dropped input: :func:`masked_linear`, cross entropy.
 
     The two are one op since a buffer of logits that nobody else sees can become its own gradient:
     one ``[rows, V]`` buffer is held, where ``F.linear`` and ``F.cross_entropy`` hold up to three.

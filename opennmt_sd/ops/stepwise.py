@@ -44,7 +44,7 @@ def prepare(weight: Tensor, bias: Tensor | None = None) -> PreparedWeight:
 def masked_linear_step(
     handle: PreparedWeight, x: Tensor, keep: Keep | None = None, t: int = 0
 ) -> Tensor:
-    """One step of :func:`masked_linear`, for a loop that needs y_t before x_{t+1} exists.
+    """Take one step of :func:`masked_linear`, for a loop that needs y_t before x_{t+1} exists.
 
     Args:
         handle: from :func:`prepare`.

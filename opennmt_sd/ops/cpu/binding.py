@@ -19,13 +19,13 @@ _NAME = "opennmt_sd.ops.cpu._native"
 
 @constant
 def native() -> ModuleType | None:
-    """The native module, or None where it was not built or cannot be loaded."""
+    """Return the native module, or None where it was not built or cannot be loaded."""
     return _load()[0]
 
 
 @constant
 def has_native() -> bool:
-    """Whether there is a native module."""
+    """Return whether there is a native module."""
     return native() is not None
 
 
@@ -43,7 +43,7 @@ def _warn_once() -> None:
 
 
 def require_native() -> ModuleType:
-    """The native module.
+    """Return the native module.
 
     Raises:
         RuntimeError: it is not there; the text says why and what to do.
@@ -56,7 +56,7 @@ def require_native() -> ModuleType:
 
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
-    """The module, or None and the reason."""
+    """Return the module, or None and the reason."""
     try:
         return importlib.import_module(_NAME), ""
     except ModuleNotFoundError as fault:

@@ -10,8 +10,8 @@ from torch import Tensor
 from opennmt_sd.ops.checks import refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
-from opennmt_sd.ops.cpu.kernels import Sets
-from opennmt_sd.ops.cpu.operands import Rows, flops, rows_and_sets
+from opennmt_sd.ops.cpu.kernels import Rows, Sets
+from opennmt_sd.ops.cpu.operands import flops, rows_and_sets
 from opennmt_sd.ops.engine import Projection
 
 

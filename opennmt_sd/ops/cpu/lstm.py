@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,50 +12,16 @@ from torch.autograd import Function
 from opennmt_sd.ops.checks import refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
-from opennmt_sd.ops.cpu.kernels import Sets
-from opennmt_sd.ops.cpu.operands import Rows, flops, kept, rows_and_sets
+from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Rows
+from opennmt_sd.ops.cpu.operands import flops, kept, rows_and_sets
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.outputs import shared
 
 
-class Layer(NamedTuple):
-    """Rows x ``[R, D]``; weight_ih ``[4H, D]``; bias ``[4H]``; weight_hh ``[4H, H]``; h and c
-    ``[B, H]``; what is kept of x and of h."""
-
-    x: Tensor
-    weight_ih: Tensor
-    bias: Tensor | None
-    weight_hh: Tensor
-    h: Tensor
-    c: Tensor
-    x_sets: Sets
-    h_sets: Sets
-    rows: Rows
-    reverse: bool
-
-    @property
-    def sizes(self) -> list[int]:
-        return self.rows.sizes(len(self.x))
-
-
-class LayerBP(NamedTuple):
-    """The gradients of all h ``[R, H]`` and of the last h and c; all h, the activated gates
-    ``[R, 4H]`` and all c; which gradients are wanted of x, weight_ih, bias and weight_hh."""
-
-    d_hidden: Tensor
-    dh: Tensor
-    dc: Tensor
-    layer: Layer
-    hidden: Tensor
-    gates: Tensor
-    cells: Tensor
-    needs: list[bool]
-
-
 def _fp(a: Layer) -> tuple[Tensor, ...]:
-    """All h, the final h and c, and what backward needs: the activated gates and all c."""
+    """Return all h, the final h and c, and what backward needs: the activated gates and all c."""
     sizes = a.sizes
-    hidden, gates, cells = kernels.layer_fp(*a[:8], sizes, a.reverse)
+    hidden, gates, cells = kernels.layer_fp(a)
     states = (hidden, a.h), (cells, a.c)
     h_n, c_n = (_last(rows, first, sizes, a.reverse) for rows, first in states)
     return hidden, h_n, c_n, gates, cells
@@ -87,14 +53,6 @@ def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _bp(a: LayerBP) -> tuple[Tensor, ...]:
-    x, weight_ih, _, weight_hh, h, c, x_sets, h_sets, _, reverse = a.layer
-    return kernels.layer_bp(
-        a.d_hidden, a.dh, a.dc, x, weight_ih, weight_hh, h, c, a.hidden, a.gates, a.cells,
-        x_sets, h_sets, a.layer.sizes, reverse, a.needs,
-    )  # fmt: skip
 
 
 def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
@@ -139,7 +97,7 @@ def _backward(
     return [*(d if need else None for d, need in zip(grads, needs)), dh, dc]
 
 
-layer_bp = register("layer_bp", LayerBP, 6, _bp, _bp_fake, _bp_flops)
+layer_bp = register("layer_bp", LayerBP, 6, kernels.layer_bp, _bp_fake, _bp_flops)
 layer_fp = register(
     "layer_fp", Layer, 5, _fp, _fp_fake, lambda a: sum(_products(a)),
     Autograd(_backward, unneeded=("bias",), further=_further),

@@ -10,8 +10,8 @@ from torch.autograd import Function
 
 from opennmt_sd.ops.checks import refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
-from opennmt_sd.ops.cpu.kernels import Sets
-from opennmt_sd.ops.cpu.operands import Rows, rows_and_sets
+from opennmt_sd.ops.cpu.kernels import Rows, Sets
+from opennmt_sd.ops.cpu.operands import rows_and_sets
 from opennmt_sd.ops.engine import Loss, Projection
 
 

@@ -6,31 +6,11 @@ Axis names: T time, B batch, R rows (of all steps), D inputs, H hidden, N output
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
 from opennmt_sd.ops.cpu.kernels import Sets
-
-
-class Rows(NamedTuple):
-    """How the rows of a sequence lie: T steps, one after the other, ``batch_sizes[t]`` rows each;
-    without ``batch_sizes``, all the same number."""
-
-    T: int
-    batch_sizes: Tensor | None
-
-    @classmethod
-    def of(cls, x: Tensor, batch_sizes: Tensor | None) -> Rows:
-        """Return how the rows of x lie, ``[T, B, D]`` or packed ``[R, D]``."""
-        return cls((x if batch_sizes is None else batch_sizes).shape[0], batch_sizes)
-
-    def sizes(self, R: int) -> list[int]:
-        """Return the rows of each step, R in all."""
-        if self.batch_sizes is not None:
-            return self.batch_sizes.tolist()
-        return [R // self.T] * self.T if self.T else []
 
 
 def kept(keep: Keep | None) -> Sets:

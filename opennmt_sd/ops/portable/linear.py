@@ -19,7 +19,7 @@ from opennmt_sd.ops.engine import Projection
 def fp(
     x: Tensor, keep: Keep | None, weight: Tensor, bias: Tensor | None, sizes: list[int]
 ) -> Tensor:
-    """Forward product: rows ``[R, D]`` to ``[R, N]``."""
+    """Compute the forward product: rows ``[R, D]`` to ``[R, N]``."""
     if not isinstance(keep, KeepSets):
         return F.linear(masked(x, keep, sizes), weight, bias)
     if keep.steps == 1:
@@ -35,7 +35,7 @@ def fp(
 
 
 def bp(dy: Tensor, keep: Keep | None, weight: Tensor, sizes: list[int]) -> Tensor:
-    """Data gradient: rows ``[R, N]`` to ``[R, D]``, zero outside the kept units."""
+    """Compute the data gradient: rows ``[R, N]`` to ``[R, D]``, zero outside the kept units."""
     if not isinstance(keep, KeepSets):
         return masked(dy @ weight, keep, sizes)
     dx = dy.new_zeros(dy.shape[0], weight.shape[1])
@@ -51,7 +51,7 @@ def bp(dy: Tensor, keep: Keep | None, weight: Tensor, sizes: list[int]) -> Tenso
 
 
 def wg(x: Tensor, dy: Tensor, keep: Keep | None, sizes: list[int]) -> Tensor:
-    """Weight gradient of rows x ``[R, D]`` and dy ``[R, N]``: ``[N, D]``."""
+    """Compute the weight gradient of rows x ``[R, D]`` and dy ``[R, N]``: ``[N, D]``."""
     if not isinstance(keep, KeepSets):
         return dy.t() @ masked(x, keep, sizes)
     dw = dy.new_zeros(x.shape[1], dy.shape[1], dtype=sum_dtype(dy))  # [D, N]
@@ -77,7 +77,7 @@ def slices(sizes: list[int]) -> list[slice]:
 
 
 def sum_dtype(x: Tensor) -> torch.dtype:
-    """Sums over steps are at least float32."""
+    """Return the dtype of sums over steps: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -111,5 +111,5 @@ def masked_linear(projection: Projection) -> Tensor:
 
 
 def step_sizes(x: Tensor, batch_sizes: Tensor | None) -> list[int]:
-    """The rows of each step."""
+    """Return the rows of each step."""
     return [x.shape[1]] * x.shape[0] if batch_sizes is None else batch_sizes.tolist()

@@ -84,7 +84,7 @@ class _Step:
             self.packed = self.packed.index_select(0, keep.kept(0))
 
     def _of(self, keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
-        """The kept units of step t and their rows of the packed weight."""
+        """Return the kept units of step t and their rows of the packed weight."""
         K = keep.kept(t)
         return K, self.packed if keep.steps == 1 else self.packed.index_select(0, K)
 
@@ -109,7 +109,7 @@ def _in_order(sizes: list[int], reverse: bool) -> list[tuple[int, slice]]:
 
 
 def _before(rows: Tensor, first: Tensor, sizes: list[int], reverse: bool) -> Tensor:
-    """The state that enters each position, as rows, from the states that leave and the first."""
+    """Return the state that enters each position, as rows, of those that leave and the first."""
     at = slices(sizes)
     if reverse:  # sequences that start at t enter with `first`
         later = [*sizes[1:], 0]
@@ -125,7 +125,7 @@ def _before(rows: Tensor, first: Tensor, sizes: list[int], reverse: bool) -> Ten
 
 
 def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Activates the gates ``[n, 4H]`` in place; gives h and c ``[n, H]``."""
+    """Activate the gates ``[n, 4H]`` in place; return h and c ``[n, H]``."""
     H = c.shape[1]
     gates[:, : 2 * H].sigmoid_()
     gates[:, 2 * H : 3 * H].tanh_()
@@ -138,7 +138,7 @@ def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 def _gates_backward(
     gates: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """From activated gates to their gradient before the activation, and the one of c_before."""
+    """Return the gradient of the gates before their activation, and the one of c_before."""
     i, f, g, o = gates.chunk(4, 1)
     tanh_c = torch.tanh(c)
     dc = dc + dh * o * (1 - tanh_c * tanh_c)

@@ -57,7 +57,7 @@ def _nll_(
     logits: Tensor, targets: Tensor, nll: Tensor, hits: Tensor, smoothing: float,
     factor: float | None,
 ) -> None:  # fmt: skip
-    """NLL and hits of a few rows; logits become ``factor`` times the gradient, or waste."""
+    """Compute NLL and hits of a few rows; logits become ``factor`` times the gradient, or waste."""
     x = logits.to(nll.dtype)  # itself, but for half precision
     V, target = x.shape[1], targets[:, None]
     torch.eq(x.argmax(1), targets, out=hits)

@@ -109,19 +109,21 @@ def test_the_gradient_for_x_of_any_threads(D: int, B: int, compare) -> None:
 @pytest.mark.parametrize("R", [0, 1, 60])
 def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> None:
     """A column sum of the gates' gradient, in one order for any number of threads."""
-    sizes, none, nothing = [1] * R, kernels.Sets(), torch.zeros(1, H, dtype=dtype)
+    none, nothing = kernels.Sets(), torch.zeros(1, H, dtype=dtype)
     x, rows, gates = (torch.randn(R, n, dtype=dtype) for n in (2, H, 4 * H))
     w, u = (torch.randn(4 * H, n, dtype=dtype) / H**0.5 for n in (2, H))
-    given = x, w, u, nothing, nothing, rows, gates.sigmoid(), rows, none, none, sizes, False
+    layer = kernels.Layer(x, w, None, u, nothing, nothing, none, none, kernels.Rows(R, None), False)
+    needs = [False, False, True, False]
+    given = rows, nothing, nothing, layer, rows, gates.sigmoid(), rows, needs
     d_gates, _, _ = kernels.lstm_bp(
-        rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, None, None, None, 1.0, sizes,
-        False,
+        rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, None, None, None, 1.0,
+        [1] * R, False,
     )  # fmt: skip
     threads, results = torch.get_num_threads(), []
     try:
         for n in (1, 2, 3, 5):
             torch.set_num_threads(n)
-            grads = kernels.layer_bp(rows, nothing, nothing, *given, [False, False, True, False])
+            grads = kernels.layer_bp(kernels.LayerBP(*given))
             assert [grad.numel() for grad in grads[:4]] == [0, 0, 4 * H, 0]
             results.append(grads[2])
     finally:

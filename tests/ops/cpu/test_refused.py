@@ -40,7 +40,15 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
     state, gates, rows, u = z(B, D), z(R, 4 * D), z(R, D), z(4 * D, D)
     of_x, of_h = kernels.Sets(idx, count, 2.0), kernels.Sets()
     more = idx, count, None, 2.0, sizes, False
-    backward = state, state, rows, u, u, state, state, rows, gates, rows
+    where = kernels.Rows(len(sizes), torch.tensor(sizes))
+
+    def layer(*of_both: kernels.Sets) -> kernels.Layer:
+        return kernels.Layer(rows, u, None, u, state, state, *of_both, where, False)
+
+    def layer_bp(*of_both: kernels.Sets) -> tuple[Tensor, ...]:
+        given = rows, state, state, layer(*of_both), rows, gates, rows, [True] * 4
+        return kernels.layer_bp(kernels.LayerBP(*given))
+
     return {
         "linear_fp": lambda: kernels.linear_fp(rows, z(N, D), None, idx, count, 2.0, sizes),
         "linear_bp": lambda: kernels.linear_bp(z(R, N), z(N, D), idx, count, 2.0, sizes),
@@ -50,13 +58,10 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
         "lstm_fp": lambda: kernels.lstm_fp(gates, u, state, state, *more),
         "lstm_bp": lambda: kernels.lstm_bp(rows, state, state, u, state, gates, rows, *more),
         "lstm_wg": lambda: kernels.lstm_wg(rows, state, gates, *more),
-        "layer_fp": lambda: kernels.layer_fp(rows, u, None, u, state, state, of_x, of_h, sizes,
-                                             False),
-        "layer_fp state": lambda: kernels.layer_fp(rows, u, None, u, state, state, of_h, of_x,
-                                                   sizes, False),
-        "layer_bp": lambda: kernels.layer_bp(rows, *backward, of_x, of_h, sizes, False, [True] * 4),
-        "layer_bp state": lambda: kernels.layer_bp(rows, *backward, of_h, of_x, sizes, False,
-                                                   [True] * 4),
+        "layer_fp": lambda: kernels.layer_fp(layer(of_x, of_h)),
+        "layer_fp state": lambda: kernels.layer_fp(layer(of_h, of_x)),
+        "layer_bp": lambda: layer_bp(of_x, of_h),
+        "layer_bp state": lambda: layer_bp(of_h, of_x),
     }  # fmt: skip
 
 
@@ -192,7 +197,9 @@ def test_masks_that_do_not_fit(mask: Tensor, text: str) -> None:
         lambda: kernels.lstm_bp(rows, state, state, u, state, gates, rows, *more),
         lambda: kernels.lstm_wg(rows, state, gates, *more),
         lambda: kernels.layer_fp(
-            rows, u, None, u, state, state, kernels.Sets(), of_h, PADDED, False
+            kernels.Layer(
+                rows, u, None, u, state, state, kernels.Sets(), of_h, kernels.Rows(T, None), False
+            )
         ),
     ):
         with pytest.raises(ValueError) as caught:

@@ -142,8 +142,8 @@ if not pid:
     before = tasks()
     torch.set_num_threads(1)  # torch's own products would hang with more, as in any child
     # ... while the kernels are safe with any number
-    from opennmt_sd.ops.cpu import kernels
-    kernels.torch = type("T", (), {"get_num_threads": lambda: 4, **{n: getattr(torch, n)
+    from opennmt_sd.ops.cpu.kernels import call
+    call.torch = type("T", (), {"get_num_threads": lambda: 4, **{n: getattr(torch, n)
         for n in ("float32", "int32", "bool", "contiguous_format")}})
     ok = same(results(), want) and tasks() == before
     os._exit(0 if ok else 1)

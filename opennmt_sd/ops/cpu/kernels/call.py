@@ -1,0 +1,116 @@
+"""What every call of a kernel needs: addresses, operands, memory for results."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from opennmt_sd.ops.cpu.binding import require_native
+
+DTYPES = {torch.float32: "f32", torch.float64: "f64"}
+
+LARGE = 1 << 20  # bytes
+
+
+class Sets(NamedTuple):
+    """What is kept of one input of a layer; a random pattern gives a state ``mask``
+    (bool ``[T or 1, B, H]``) instead of ``idx`` and ``counts``."""
+
+    idx: Tensor | None = None
+    counts: Tensor | None = None
+    scale: float = 1.0
+    mask: Tensor | None = None
+
+
+class Rows(NamedTuple):
+    """How the rows of a sequence lie: T steps, one after the other, ``batch_sizes[t]`` rows each;
+    without ``batch_sizes``, all the same number."""
+
+    T: int
+    batch_sizes: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, batch_sizes: Tensor | None) -> Rows:
+        """Return how the rows of x lie, ``[T, B, D]`` or packed ``[R, D]``."""
+        return cls((x if batch_sizes is None else batch_sizes).shape[0], batch_sizes)
+
+    def sizes(self, R: int) -> list[int]:
+        """Return the rows of each step, R in all."""
+        if self.batch_sizes is not None:
+            return self.batch_sizes.tolist()
+        return [R // self.T] * self.T if self.T else []
+
+
+def keep_operand(
+    at: Addresses,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    T: int,
+    D: int,
+    mask: Tensor | None = None,
+    B: int = 0,
+) -> Any:
+    """Return what is kept of D units in T steps; a mask is that of a state ``[B, D]``."""
+    if (idx is None) is not (count is None):
+        raise ValueError("keep sets need both idx and count, or neither")
+    S = 1 if idx is None else idx.shape[0]
+    if S not in (1, T):
+        raise ValueError(f"{S} keep sets do not fit {T} steps: 1 or {T} are needed")
+    M = 0 if mask is None else mask.shape[0]
+    if mask is not None and M not in (1, T):
+        raise ValueError(f"a mask of {M} steps does not fit {T} steps: 1 or {T} are needed")
+    return require_native().KeepOperand(
+        idx=at(idx, S, D, dtype=torch.int32), count=at(count, S, dtype=torch.int32), sets=S,
+        scale=scale, mask=at(mask, M, B, D, dtype=torch.bool), mask_sets=M,
+    )  # fmt: skip
+
+
+class Addresses:
+    """Addresses for one native call; holds what had to be copied until the call is over."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.held: list[Tensor] = []
+
+    def __call__(self, x: Tensor | None, *shape: int, dtype: torch.dtype | None = None) -> int:
+        if x is None:
+            return 0
+        dtype = dtype or self.dtype
+        if not x.is_cpu or x.dtype != dtype or (shape and tuple(x.shape) != shape):
+            raise ValueError(
+                f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
+                f"got {x.dtype} {list(x.shape)} on {x.device}"
+            )
+        x = x.contiguous()
+        self.held.append(x)
+        return x.data_ptr()
+
+
+def new(like: Tensor, *shape: int) -> Tensor:
+    """Return an empty tensor. A large one lies in memory that the native module keeps for the next
+    call: fresh from the system, its pages would be cleared first, every time."""
+    if math.prod(shape) * like.element_size() < LARGE:
+        return like.new_empty(shape)
+    return from_dlpack(getattr(require_native(), f"fresh_{suffix(like.dtype)}")(shape))
+
+
+def team(x: Tensor) -> int:
+    """Return the threads for a few passes over x: waking them costs more than a little work."""
+    return torch.get_num_threads() if x.numel() > 20_000 else 1
+
+
+def suffix(dtype: torch.dtype) -> str:
+    if dtype not in DTYPES:
+        raise TypeError(f"the CPU kernels are for torch.float32 and torch.float64, got {dtype}")
+    return DTYPES[dtype]
+
+
+def call(name: str, dtype: torch.dtype, *, threads: int = 0, **operands: Any) -> None:
+    """Run a kernel on as many threads as torch has, or ``threads``."""
+    kernel = getattr(require_native(), f"{name}_{suffix(dtype)}")
+    kernel(threads=threads or torch.get_num_threads(), **operands)

@@ -1,0 +1,150 @@
+"""The masked linear layer: its three phases, of a whole sequence and of single steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.kernels.call import Addresses, call, keep_operand, new, suffix
+
+
+def linear_fp(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """Return y ``[R, N]`` of rows x ``[R, D]``."""
+    N, D, at = weight.shape[0], x.shape[1], Addresses(x.dtype)
+    y = new(x, x.shape[0], N)
+    call(
+        "linear_fp", x.dtype, sizes=list(sizes), y=at(y),
+        input=linear_operands(x=at(x, sum(sizes), D), weight=at(weight, N, D), bias=at(bias, N),
+                              D=D, N=N, keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
+    return y
+
+
+def linear_bp(
+    dy: Tensor,
+    weight: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """Return dx ``[R, D]``, zero outside the kept units, of dy ``[R, N]``."""
+    N, D, at = dy.shape[1], weight.shape[1], Addresses(dy.dtype)
+    dx = new(dy, dy.shape[0], D)
+    call(
+        "linear_bp", dy.dtype, sizes=list(sizes), dy=at(dy, sum(sizes), N), dx=at(dx),
+        input=linear_operands(weight=at(weight, N, D), D=D, N=N,
+                      keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
+    return dx
+
+
+def linear_wg(
+    x: Tensor,
+    dy: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+) -> Tensor:
+    """Return dw ``[N, D]`` of rows x ``[R, D]`` and dy ``[R, N]``."""
+    D, N, R, at = x.shape[1], dy.shape[1], sum(sizes), Addresses(dy.dtype)
+    dw = new(dy, N, D)
+    call(
+        "linear_wg", dy.dtype, sizes=list(sizes), dy=at(dy, R, N), dw=at(dw),
+        input=linear_operands(x=at(x, R, D), D=D, N=N,
+                      keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
+    return dw
+
+
+def prepare(weight: Tensor) -> Tensor:
+    """Return ``weight [N, D]`` packed for :func:`step_fp` and :func:`step_bp`."""
+    (N, D), at = weight.shape, Addresses(weight.dtype)
+    packed = weight.new_empty(packed_size(N, D, weight.dtype))
+    call("prepare", weight.dtype, weight=at(weight), N=N, D=D, packed=at(packed))
+    return packed
+
+
+def packed_size(N: int, D: int, dtype: torch.dtype) -> int:
+    return getattr(require_native(), f"packed_size_{suffix(dtype)}")(N=N, D=D)
+
+
+def step_fp(
+    x: Tensor,
+    packed: Tensor,
+    N: int,
+    bias: Tensor | None,
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Compute one step of :func:`linear_fp`; idx and count are this step's alone."""
+    (B, D), at = x.shape, Addresses(x.dtype)
+    y = x.new_empty(B, N)
+    weight = at(packed, packed_size(N, D, x.dtype))
+    call(
+        "linear_fp", x.dtype, sizes=[B], y=at(y),
+        input=linear_operands(x=at(x), weight=weight, packed=True, bias=at(bias, N), D=D, N=N,
+                      keep=keep_operand(at, idx, count, scale, 1, D)),
+    )  # fmt: skip
+    return y
+
+
+def step_bp(
+    dy: Tensor, packed: Tensor, D: int, idx: Tensor | None, count: Tensor | None, scale: float
+) -> Tensor:
+    """Compute one step of :func:`linear_bp`."""
+    (B, N), at = dy.shape, Addresses(dy.dtype)
+    dx = dy.new_empty(B, D)
+    weight = at(packed, packed_size(N, D, dy.dtype))
+    call(
+        "linear_bp", dy.dtype, sizes=[B], dy=at(dy), dx=at(dx),
+        input=linear_operands(weight=weight, packed=True, D=D, N=N,
+                      keep=keep_operand(at, idx, count, scale, 1, D)),
+    )  # fmt: skip
+    return dx
+
+
+def steps_wg(
+    xs: Sequence[Tensor],
+    dys: Sequence[Tensor],
+    idx: Tensor | None,
+    count: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Return dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
+    if not len(xs) == len(dys) > 0:
+        raise ValueError(f"every step needs its x and its dy, got {len(xs)} and {len(dys)}")
+    (D, N), at = (xs[0].shape[1], dys[0].shape[1]), Addresses(xs[0].dtype)
+    dw, sizes = new(xs[0], N, D), [len(x) for x in xs]
+    if idx is not None and len(idx) != len(sizes):
+        raise ValueError(f"{len(idx)} keep sets do not fit {len(sizes)} steps")
+    call(
+        "steps_wg", dw.dtype, sizes=sizes, dw=at(dw),
+        xs=[at(x, n, D) for x, n in zip(xs, sizes)],
+        dys=[at(dy, n, N) for dy, n in zip(dys, sizes)],
+        input=linear_operands(D=D, N=N, keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+    )  # fmt: skip
+    return dw
+
+
+def linear_operands(
+    *, D: int, N: int, keep: Any, x: int = 0, weight: int = 0, bias: int = 0,
+    packed: bool = False,
+) -> Any:  # fmt: skip
+    return require_native().LinearOperands(
+        x=x, weight=weight, packed=packed, bias=bias, D=D, N=N, keep=keep
+    )

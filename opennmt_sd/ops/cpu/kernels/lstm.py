@@ -1,0 +1,240 @@
+"""The LSTM: the recurrence alone, a layer at once, and the gates of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.kernels.call import (
+    Addresses,
+    Rows,
+    Sets,
+    call,
+    keep_operand,
+    new,
+    team,
+)
+from opennmt_sd.ops.cpu.kernels.linear import linear_operands
+
+
+class Layer(NamedTuple):
+    """Rows x ``[R, D]``; weight_ih ``[4H, D]``; bias ``[4H]``; weight_hh ``[4H, H]``; h and c
+    ``[B, H]``; what is kept of x and of h."""
+
+    x: Tensor
+    weight_ih: Tensor
+    bias: Tensor | None
+    weight_hh: Tensor
+    h: Tensor
+    c: Tensor
+    x_sets: Sets
+    h_sets: Sets
+    rows: Rows
+    reverse: bool
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.rows.sizes(len(self.x))
+
+
+class LayerBP(NamedTuple):
+    """The gradients of all h ``[R, H]`` and of the last h and c; all h, the activated gates
+    ``[R, 4H]`` and all c; which gradients are wanted of x, weight_ih, bias and weight_hh."""
+
+    d_hidden: Tensor
+    dh: Tensor
+    dc: Tensor
+    layer: Layer
+    hidden: Tensor
+    gates: Tensor
+    cells: Tensor
+    needs: list[bool]
+
+
+def layer_fp(a: Layer) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all h, the activated gates and all c: :func:`linear_fp`, then :func:`lstm_fp`."""
+    (B, H), at, sizes = a.h.shape, Addresses(a.x.dtype), a.sizes
+    R = batch(sizes, B)
+    gates, hidden, cells = (new(a.x, R, n * H) for n in (4, 1, 1))
+    call(
+        "layer_fp", a.x.dtype, sizes=sizes, input=_input(at, a, sizes, at(a.bias, 4 * H)),
+        recurrence=_state(at, a, sizes, gates=at(gates), cells=at(cells), hidden=at(hidden)),
+    )  # fmt: skip
+    return hidden, gates, cells
+
+
+def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
+    """Return the gradients dx, dw_ih, db, dw_hh, dh and dc of :func:`layer_fp`.
+
+    Those of the first four that are not wanted come back empty. The gradient of the gates is
+    scratch memory and never a tensor.
+    """
+    layer = a.layer
+    (B, H), D, x = layer.h.shape, layer.x.shape[1], layer.x
+    at, sizes = Addresses(x.dtype), layer.sizes
+    R = batch(sizes, B)
+    shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
+    grads = [new(x, *shape) if needed else x.new_empty(0) for shape, needed in zip(shapes, a.needs)]
+    dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (a.dh, a.dc))
+    out = [at(grad) if needed else 0 for grad, needed in zip(grads, a.needs)]
+    call(
+        "layer_bp", x.dtype, sizes=sizes, input=_input(at, layer, sizes),
+        recurrence=_state(at, layer, sizes, gates=at(a.gates, R, 4 * H), cells=at(a.cells, R, H),
+                          hidden=at(a.hidden, R, H)),
+        grads=require_native().LayerGrads(
+            d_hidden=at(a.d_hidden, R, H), dh=at(dh, B, H), dc=at(dc, B, H), dx=out[0],
+            dw_ih=out[1], db=out[2], dw_hh=out[3],
+        ),
+    )  # fmt: skip
+    return *grads, dh, dc
+
+
+def _input(at: Addresses, a: Layer, sizes: Sequence[int], bias: int = 0) -> Any:
+    D, N = a.x.shape[1], 4 * a.h.shape[1]
+    return linear_operands(
+        x=at(a.x, sum(sizes), D), weight=at(a.weight_ih, N, D), bias=bias, D=D, N=N,
+        keep=keep_operand(at, *a.x_sets[:3], len(sizes), D),
+    )  # fmt: skip
+
+
+def _state(at: Addresses, a: Layer, sizes: Sequence[int], **results: int) -> Any:
+    B, H = a.h.shape
+    return recurrence_operands(
+        weight=at(a.weight_hh, 4 * H, H), h0=at(a.h, B, H), c0=at(a.c, B, H), B=B, H=H,
+        keep=keep_operand(at, *a.h_sets[:3], len(sizes), H, a.h_sets.mask, B), reverse=a.reverse,
+        **results,
+    )  # fmt: skip
+
+
+def lstm_fp(
+    gates_x: Tensor,
+    weight: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all h ``[R, H]``, the activated gates ``[R, 4H]`` and all c ``[R, H]``.
+
+    A random pattern gives ``mask`` (bool ``[T or 1, B, H]``) instead of ``idx`` and ``count``.
+    """
+    (B, H), at = h0.shape, Addresses(gates_x.dtype)
+    R = batch(sizes, B)
+    gates = new(gates_x, R, 4 * H)
+    hidden, cells = new(gates_x, R, H), new(gates_x, R, H)
+    call(
+        "lstm_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
+        recurrence=recurrence_operands(
+            weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
+            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            gates=at(gates), cells=at(cells), hidden=at(hidden),
+        ),
+    )  # fmt: skip
+    return hidden, gates, cells
+
+
+def lstm_bp(
+    d_hidden: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+    weight: Tensor,
+    c0: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return d_gates ``[R, 4H]`` before the activation, dh0 and dc0, of the gradients of h, c."""
+    (B, H), at = c0.shape, Addresses(gates.dtype)
+    R = batch(sizes, B)
+    d_gates = new(gates, R, 4 * H)
+    dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
+    call(
+        "lstm_bp", gates.dtype, sizes=list(sizes), d_hidden=at(d_hidden, R, H), dh=at(dh, B, H),
+        dc=at(dc, B, H), d_gates=at(d_gates),
+        recurrence=recurrence_operands(
+            weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
+            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            gates=at(gates, R, 4 * H), cells=at(cells, R, H),
+        ),
+    )  # fmt: skip
+    return d_gates, dh, dc
+
+
+def lstm_wg(
+    hidden: Tensor,
+    h0: Tensor,
+    d_gates: Tensor,
+    idx: Tensor | None,
+    count: Tensor | None,
+    mask: Tensor | None,
+    scale: float,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> Tensor:
+    """Return dw ``[4H, H]``: the states that entered each step times d_gates."""
+    (B, H), at = h0.shape, Addresses(hidden.dtype)
+    R = batch(sizes, B)
+    dw = new(hidden, 4 * H, H)
+    call(
+        "lstm_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
+        recurrence=recurrence_operands(
+            h0=at(h0, B, H), B=B, H=H, reverse=reverse,
+            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B),
+            hidden=at(hidden, R, H),
+        ),
+    )  # fmt: skip
+    return dw
+
+
+def recurrence_operands(
+    *, B: int, H: int, keep: Any, reverse: bool, weight: int = 0, h0: int = 0, c0: int = 0,
+    gates: int = 0, cells: int = 0, hidden: int = 0,
+) -> Any:  # fmt: skip
+    return require_native().RecurrenceOperands(
+        weight=weight, h0=h0, c0=c0, B=B, H=H, keep=keep, reverse=reverse, gates=gates, cells=cells,
+        hidden=hidden,
+    )  # fmt: skip
+
+
+def batch(sizes: Sequence[int], B: int) -> int:
+    """Return R, of steps of which the first has all B rows (the native side: and none more)."""
+    if sizes and sizes[0] != B:
+        raise ValueError(f"the first step has {sizes[0]} rows, the first state {B}")
+    return sum(sizes)
+
+
+def gates_fp(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return h and c ``[B, H]`` and the activated gates, of ``[B, 4H]`` before the activation."""
+    (B, H), at = c.shape, Addresses(gates.dtype)
+    active, h, c_new = gates.new_empty(B, 4 * H), c.new_empty(B, H), c.new_empty(B, H)
+    call(
+        "gates_fp", gates.dtype, gates=at(gates, B, 4 * H), c=at(c, B, H), B=B, H=H,
+        active=at(active), c_new=at(c_new), h=at(h), threads=team(gates),
+    )  # fmt: skip
+    return h, c_new, active
+
+
+def gates_bp(
+    dh: Tensor, dc: Tensor, active: Tensor, c: Tensor, c_new: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the gates before the activation, and of c."""
+    (B, H), at = c.shape, Addresses(active.dtype)
+    d_gates, dc = active.new_empty(B, 4 * H), dc.clone(memory_format=torch.contiguous_format)
+    call(
+        "gates_bp", active.dtype, active=at(active, B, 4 * H), c=at(c, B, H), c_new=at(c_new, B, H),
+        dh=at(dh, B, H), B=B, H=H, dc=at(dc, B, H), d_gates=at(d_gates), threads=team(active),
+    )  # fmt: skip
+    return d_gates, dc
