@@ -19,6 +19,11 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 KNOWS_OPS = TORCH >= (2, 4)
 
 
+def is_compiling() -> bool:
+    """Return whether ``torch.compile`` is tracing the caller; an older compiler cannot tell."""
+    return KNOWS_OPS and torch.compiler.is_compiling()
+
+
 def backward_pass() -> int:
     """Return autograd's number of the backward pass that runs in this thread; -1 outside one.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from opennmt_sd.compat import in_forward_mode
+from opennmt_sd.compat import in_forward_mode, is_compiling
 from opennmt_sd.dropout import Keep, KeepMask
 
 
@@ -36,7 +36,7 @@ def check_rows(
             "batch_sizes must be int64 [T] on the CPU, as in a PackedSequence; got "
             f"{batch_sizes.dtype} {list(batch_sizes.shape)} on {batch_sizes.device}"
         )
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return batch_sizes.shape[0], None
     sizes = batch_sizes.tolist()
     if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
