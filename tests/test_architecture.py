@@ -46,7 +46,7 @@ HOMES = {
 
 
 def _part(path: Path) -> str:
-    """`opennmt_sd/ops/naive.py` -> ops, `opennmt_sd/dropout.py` -> dropout."""
+    """`opennmt_sd/ops/naive/lstm.py` -> ops, `opennmt_sd/atomic.py` -> atomic."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 

@@ -92,15 +92,15 @@ def lstm(
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the recurrence of :func:`lstm_layer` alone. Deprecated, until June 2027.
+    """Run the recurrence of :func:`lstm_layer` alone. Deprecated: ends with version 0.4.
 
     Args:
         gates_x: ``[T, B, 4H]`` or packed: the input's part of the gates, both biases included.
         weight_hh, h, c, keep, batch_sizes, reverse: as in :func:`lstm_layer`.
     """
     warnings.warn(
-        "opennmt_sd.ops.lstm is deprecated and goes in June 2027: use lstm_layer, which takes the "
-        "layer's input and weight_ih",
+        "opennmt_sd.ops.lstm is deprecated and ends with version 0.4 (June 2027): use lstm_layer, "
+        "which takes the layer's input and weight_ih",
         DeprecationWarning,
         stacklevel=2,
     )
