@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from opennmt_sd import unpickling
+from opennmt_sd.compat import TORCH
 
 # From here on `weights_only=True` can be told of a Namespace, and cannot be led around.
-HAS_SAFE_LOAD = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+HAS_SAFE_LOAD = TORCH >= (2, 6)
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:

@@ -52,6 +52,11 @@ def mark_constant(function: Any) -> None:
     function._dynamo_marked_constant = True
 
 
+def lstm(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run torch's own LSTM, as ``nn.LSTM`` calls it."""
+    return torch._VF.lstm(*given)
+
+
 _EMPTY = torch.empty(0, device="cpu")
 
 

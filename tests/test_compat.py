@@ -24,6 +24,7 @@ def test_the_version_is_read() -> None:
         (forward_ad, "_current_level"),
         (torch._C, "_are_functorch_transforms_active"),
         (torch.Tensor, "_version"),
+        (torch._VF, "lstm"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from opennmt_sd import ops
+from opennmt_sd import compat, ops
 from opennmt_sd.dropout import DropoutPattern, Keep
 from opennmt_sd.nn.recurrent import Recurrent, State, warn_of_one_layer
 from opennmt_sd.nn.tools import leaf
@@ -124,9 +124,9 @@ class StructuredLSTM(Recurrent, nn.LSTM):
     ) -> tuple[Tensor, State]:
         flags = self.bias, layers, 0.0, self.training, self.bidirectional
         if sizes is None:
-            y, h, c = torch._VF.lstm(x, state, weights, *flags, False)
+            y, h, c = compat.lstm(x, state, weights, *flags, False)
         else:
-            y, h, c = torch._VF.lstm(x, sizes, state, weights, *flags)
+            y, h, c = compat.lstm(x, sizes, state, weights, *flags)
         return y, (h, c)
 
 

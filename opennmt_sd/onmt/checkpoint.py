@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from opennmt_sd import archive
+from opennmt_sd.compat import TORCH
 
 
 class CheckpointError(ValueError, RuntimeError):
@@ -27,7 +28,7 @@ def allow_namespace() -> None:
     From torch 2.6 on ``torch.load`` refuses what it does not know, and OpenNMT-py 3.5.1 does not
     say otherwise. A namespace holds plain values and runs nothing when it is read.
     """
-    if hasattr(torch.serialization, "add_safe_globals"):  # torch >= 2.4
+    if TORCH >= (2, 4):
         torch.serialization.add_safe_globals([Namespace])
 
 

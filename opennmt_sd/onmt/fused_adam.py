@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from opennmt_sd.compat import TORCH
+
 # Before, torch has a fused Adam for CUDA alone.
-HAS_FUSED_ADAM = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4)
+HAS_FUSED_ADAM = TORCH >= (2, 4)
 
 
 class FusedAdam(torch.optim.Adam):
