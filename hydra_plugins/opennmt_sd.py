@@ -20,10 +20,10 @@ class OpenNMTSDSearchPath(SearchPathPlugin):
             return
         wanted = [SHARED]
         if not any(f"{PACKAGE}{task}" in there for task in TASKS):  # no command of ours
-            from opennmt_sd.cli import schema, schema_tagger
+            from opennmt_sd.config import lm, tagger
 
-            schema.register()
-            schema_tagger.register()
+            lm.register()
+            tagger.register()
             wanted = [*TASKS, SHARED]
         for root in wanted:
             if f"{PACKAGE}{root}" not in there:

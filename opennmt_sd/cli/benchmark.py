@@ -12,7 +12,8 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from opennmt_sd.cli.errors import ConfigError, guarded
+from opennmt_sd.cli.errors import guarded
+from opennmt_sd.config.checks import ConfigError
 
 SUITES = ("ops", "lstm", "lm", "tagger", "onmt", "growth")
 

@@ -73,8 +73,9 @@ def _explained(command: str, task: str, error: Exception, number: int) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from opennmt_sd.cli.composing import fault
-    from opennmt_sd.cli.errors import ConfigError, FailedRunError, StoppedRunError, written
+    from opennmt_sd.cli.errors import FailedRunError, StoppedRunError, written
+    from opennmt_sd.config.checks import ConfigError
+    from opennmt_sd.config.composing import fault
 
     if isinstance(error, StoppedRunError):
         _end(
@@ -94,7 +95,8 @@ def _explained(command: str, task: str, error: Exception, number: int) -> None:
 
 
 def _end(command: str, text: str, code: int) -> None:
-    from opennmt_sd.cli.ranks import is_first_process, say
+    from opennmt_sd.cli.ranks import say
+    from opennmt_sd.training.ranks import is_first_process
 
     if is_first_process():
         say(command, text)

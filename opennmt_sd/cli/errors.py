@@ -30,19 +30,11 @@ from omegaconf import DictConfig
 
 from opennmt_sd.cli.plain import Formatter
 from opennmt_sd.cli.ranks import say
+from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.training.checkpoint import CheckpointError, SaveError
 from opennmt_sd.training.loggers import LoggerError
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.stopping import Stopped, noted, take_note
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used: all of its faults."""
-
-    def __init__(self, faults: list[str]) -> None:
-        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"the configuration has {count}:\n  " + "\n  ".join(faults))
-        self.faults = faults
 
 
 class FailedRunError(CompactHydraException):

@@ -7,11 +7,7 @@ import os
 import sys
 
 from opennmt_sd.cli.plain import plain
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first of a training, or the only one. Before Fabric knows."""
-    return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
+from opennmt_sd.training.ranks import is_first_process
 
 
 def say(command: str, text: str) -> None:

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from opennmt_sd import atomic
-from opennmt_sd.cli.errors import ConfigError, check_name
+from opennmt_sd.cli.errors import check_name
 from opennmt_sd.cli.ranks import say
+from opennmt_sd.config.checks import ConfigError
 
 TABLE = "summary.csv"
 

@@ -1,7 +1,7 @@
 """``opennmt_sd_train_lm``: train, evaluate or sample a language model, configured with Hydra.
 
 Light, so that ``--help``, ``--cfg job`` and the shell's completion answer at once; the work is in
-``lm.py``.
+``recipes/train_lm.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from opennmt_sd.cli.command import reported
-from opennmt_sd.cli.ranks import quiet_ranks
 
 
 def main() -> None:
@@ -17,19 +16,23 @@ def main() -> None:
     with reported("train_lm", "lm"):
         import hydra
 
-        from opennmt_sd.cli import schema
+        from opennmt_sd.cli.ranks import quiet_ranks
+        from opennmt_sd.config import lm
+        from opennmt_sd.config.help import register
 
         quiet_ranks()
-        schema.register()
-        hydra.main(version_base="1.3", config_path="pkg://opennmt_sd.conf.lm",
-                   config_name="train_lm")(run)()  # fmt: skip
+        lm.register()
+        register()
+        hydra.main("pkg://opennmt_sd.conf.lm", "train_lm", version_base="1.3")(run)()
 
 
 def run(cfg: Any) -> float | None:
     """Do what a configuration says; a sweeper reads the score."""
-    from opennmt_sd.cli.lm import run
+    from opennmt_sd.cli.errors import guarded
+    from opennmt_sd.lm.data import CorpusError
+    from opennmt_sd.recipes import train_lm
 
-    return run(cfg)
+    return guarded("train_lm", lambda: train_lm.run(cfg), unusable=(CorpusError,))
 
 
 if __name__ == "__main__":

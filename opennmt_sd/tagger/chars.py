@@ -15,6 +15,23 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd.tagger.vocabulary import PAD, Ids
 
+ODD = "odd", "it is centred on a character"  # the window of a CNN
+EVEN = "even", "it has two directions"  # the width of an LSTM
+
+
+def parity(chars: str, width: int, window: int) -> tuple[str, tuple[str, str]] | None:
+    """Return which of two sizes has the wrong parity, with the rule and why; None where none has.
+
+    Args:
+        chars: ``"cnn"`` or ``"lstm"``; others have no such rule.
+        width, window: as the encoders take them.
+    """
+    if chars == "cnn" and window % 2 == 0:
+        return "window", ODD
+    if chars == "lstm" and width % 2:
+        return "width", EVEN
+    return None
+
 
 class CharEncoder(Protocol):
     """``layout`` makes of W words what the module's forward takes; that gives ``[W, width]``."""
@@ -46,10 +63,9 @@ class CharCNN(nn.Module):
         self, count: int, dim: int = 30, width: int = 30, window: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if window < 1 or window % 2 == 0:
+        if window < 1 or parity("cnn", width, window):
             raise ValueError(
-                f"the window of the character CNN must be odd, got {window}: it is centred on a "
-                "character"
+                f"the window of the character CNN must be {ODD[0]}, got {window}: {ODD[1]}"
             )
         self.width, self.reach, self.dropout = width, window // 2, dropout
         self.embedding = nn.Embedding(count, dim, padding_idx=PAD)
@@ -82,9 +98,9 @@ class CharLSTM(nn.Module):
 
     def __init__(self, count: int, dim: int = 25, width: int = 50, dropout: float = 0.0) -> None:
         super().__init__()
-        if width < 2 or width % 2:
+        if width < 2 or parity("lstm", width, 1):
             raise ValueError(
-                f"the width of the character LSTM must be even, got {width}: it has two directions"
+                f"the width of the character LSTM must be {EVEN[0]}, got {width}: {EVEN[1]}"
             )
         self.width, self.dropout = width, dropout
         self.embedding = nn.Embedding(count, dim, padding_idx=PAD)

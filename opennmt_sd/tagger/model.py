@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from opennmt_sd.dropout import DropoutPattern, check_rate
 from opennmt_sd.nn import MaskedLinear, StructuredLSTM
 from opennmt_sd.tagger.batches import Batch
-from opennmt_sd.tagger.chars import CharCNN, CharEncoder, CharLSTM, NoChars
+from opennmt_sd.tagger.chars import CharCNN, CharEncoder, CharLSTM, NoChars, parity
 from opennmt_sd.tagger.heads import HEADS, Head, head
 from opennmt_sd.tagger.vocabulary import FIRST_CHAR, Vocabulary
 
@@ -82,10 +82,10 @@ class TaggerConfig:
             )
             if value not in known
         ]
-        if self.chars == "cnn" and self.char_window % 2 == 0:
-            faults.append(f"char_window must be odd, got {self.char_window}")
-        if self.chars == "lstm" and self.char_width % 2:
-            faults.append(f"char_width must be even for chars=lstm, got {self.char_width}")
+        if wrong := parity(self.chars, self.char_width, self.char_window):
+            name, (rule, _) = wrong
+            value = getattr(self, f"char_{name}")
+            faults.append(f"char_{name} must be {rule} for chars={self.chars}, got {value}")
         try:
             check_rate(self.char_dropout, "char_dropout")
         except (TypeError, ValueError) as error:

@@ -45,9 +45,9 @@ def tagger(call, tmp_path: Path):
             "predict.input=x: is a key of the tagger: opennmt_sd_train_tagger predict.input=x",
         ),
         ("model=zaremba_smal", "model=zaremba_smal: there is none of this name; did you mean zare"),
-        ("onmt=multi30k", "onmt=multi30k: there is no such key; use one of name, mode, "),
-        ("optm.lr=3", "optm.lr=3: there is no such key; did you mean optim.lr? There are name, "),
-        ("lr=3", "lr=3: there is no such key; did you mean optim.lr? There are name, "),
+        ("onmt=multi30k", "onmt=multi30k: there is no such key; use one of mode, seed, "),
+        ("optm.lr=3", "optm.lr=3: there is no such key; did you mean optim.lr? There are mode, "),
+        ("lr=3", "lr=3: there is no such key; did you mean optim.lr? There are mode, "),
         (
             "+optim.lrr=3",
             "optim.lrr: there is no such key; did you mean optim.lr? There are name, ",
@@ -226,12 +226,12 @@ def test_a_disk_that_is_full_when_curves_are_drawn(lm, tiny, run, monkeypatch) -
     assert (run / "curves.png").exists()
 
 
-@pytest.mark.parametrize("place", ["opennmt_sd.cli.trainer.plot_curves", "opennmt_sd.cli.lm._run"])
+@pytest.mark.parametrize("place", ["training.plot_curves", "train_lm.validate"])
 def test_ctrl_c_outside_of_a_training(lm, tiny, monkeypatch, place: str) -> None:
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(place, interrupted)
+    monkeypatch.setattr(f"opennmt_sd.recipes.{place}", interrupted)
     done = lm(*tiny)
     assert (done.code, done.err) == (
         130,

@@ -314,21 +314,21 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
     assert faults == [
         "train_lm: the configuration has 19 faults:",
         "  seed=-1: must lie in [0, 2**32)",
-        "  resume=gone.pt: there is no such file; use auto, or the path of a checkpoint",
         "  optim.name=lion: use one of sgd, adam, nt_asgd",
         "  optim.lr=0.0: must be above 0: it is the learning rate",
         "  optim.betas=[0.9]: must be two numbers in [0, 1)",
         "  optim.schedule.name=cosine: use one of constant, step_down, inverse",
         "  trainer.epochs=0: must be 1 or more",
         "  trainer.precision=8: use one of 32-true, 64-true, bf16-mixed, bf16-true, 16-mixed",
-        "  logger wandb needs the package wandb, which is not installed: pip install wandb, or "
-        "leave logger=wandb out (metrics.csv is always written)",
-        "  data.batch_size=0: must be 1 or more",
-        "  sample.temperature=-1.0: must be 0 or more; 0 takes the likeliest word",
         "  model.dropout.nr.p=1.0: must lie in [0, 1): it is the share dropped; 0 drops nothing",
         "  model.dropout.rh.p=1.7: must lie in [0, 1): it is the share dropped; 0 drops nothing",
         "  model.dropout.fc.space=columns: use one of structured, random",
         "  model.dropout.input.p=1.0: must lie in [0, 1): it is the share dropped; 0 drops nothing",
+        "  data.batch_size=0: must be 1 or more",
+        "  sample.temperature=-1.0: must be 0 or more; 0 takes the likeliest word",
+        "  resume=gone.pt: there is no such file; use auto, or the path of a checkpoint",
+        "  logger wandb needs the package wandb, which is not installed: pip install wandb, or "
+        "leave logger=wandb out (metrics.csv is always written)",
         "  model.layers=2: contradicts model.hidden=[8, 9, 16]: leave it null",
         "  model.tied=True: needs one width for model.embedding=8 and the last of model.hidden="
         "[8, 9, 16]; make them equal, or tied=false",

@@ -220,9 +220,9 @@ def test_recipes_are_the_published_ones() -> None:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
-    from opennmt_sd.cli import schema_tagger
+    from opennmt_sd.config import tagger as schema
 
-    schema_tagger.register()
+    schema.register()
     # chars, H, rates of nr and fc, learning rate, momentum, clip, decay, reduction, epochs
     recipes = {
         "ma_hovy": ("cnn", 200, 0.5, 0.5, 0.015, 0.9, 5, 0.05, "mean", 50),
@@ -281,7 +281,7 @@ def test_every_fault_at_once(tagger, run) -> None:
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (("model.char_window=2",), "model.char_window=2: must be odd: it is centred on a"),
+        (("model.char_window=2",), "model.char_window=2: must be odd for chars=cnn: it is centred"),
         (("model.chars=lstm", "model.char_width=5"), "model.char_width=5: must be even for chars="),
         (("data.train=x",), "contradicts data.train, data.valid, data.test: give one of both"),
         (("mode=predict",), "checkpoint=None: mode=predict needs the path of a tagger.pt or best"),

@@ -104,7 +104,7 @@ def test_experiments_are_the_published_recipes(name: str) -> None:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from opennmt_sd.cli import schema
+    from opennmt_sd.config import lm as schema
 
     schema.register()
     GlobalHydra.instance().clear()

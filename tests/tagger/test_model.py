@@ -134,7 +134,7 @@ def test_config_tells_every_fault() -> None:
         "head 'svm' is unknown: use one of crf, softmax",
         "char_dropout 1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
     ]
-    with pytest.raises(ValueError, match="char_window must be odd, got 4"):
+    with pytest.raises(ValueError, match="char_window must be odd for chars=cnn, got 4"):
         TaggerConfig(char_window=4)
     with pytest.raises(ValueError, match="char_width must be even for chars=lstm, got 5"):
         TaggerConfig(chars="lstm", char_width=5)

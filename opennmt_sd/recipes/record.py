@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic
-from opennmt_sd.cli.errors import ConfigError
-from opennmt_sd.cli.ranks import is_first_process
+from opennmt_sd.config.checks import ConfigError
+from opennmt_sd.training.ranks import is_first_process
 
 FOLDER = ".hydra"
 

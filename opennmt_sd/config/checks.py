@@ -1,12 +1,12 @@
 """Finds every fault of a configuration at once, before time is spent.
 
-Types and names are checked by Hydra already (``schema.py``). Each fault names its key, the value,
-the rule, and what is allowed.
+Names and types are checked by Hydra already, and a value by its key's rule (``rules.py``); here is
+what concerns several keys, files and the machine. Each fault names its key, the value, the rule,
+and what is allowed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,21 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
-from opennmt_sd.cli.composing import unknown_keys
-from opennmt_sd.cli.errors import ConfigError
-from opennmt_sd.cli.ranks import is_first_process
-from opennmt_sd.dropout import SPACES, TIMES
+from opennmt_sd.config.composing import unknown_keys
+from opennmt_sd.config.keys import keys, schema_of
 from opennmt_sd.training.checkpoint import in_folder
 from opennmt_sd.training.loggers import TRACKERS, LoggerError, require
 from opennmt_sd.training.loop import LAST
+from opennmt_sd.training.ranks import is_first_process
 
-OPTIMIZERS = ("sgd", "adam", "nt_asgd")
-SCHEDULES = ("constant", "step_down", "inverse")
-ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps")
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
-ENGINES = ("auto", "naive", "portable", "cpu")
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: all of its faults."""
+
+    def __init__(self, faults: list[str]) -> None:
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"the configuration has {count}:\n  " + "\n  ".join(faults))
+        self.faults = faults
 
 
 class Checks:
@@ -39,10 +41,10 @@ class Checks:
         self.missing = OmegaConf.missing_keys(cfg)
         self.faults = [
             f"{key}: missing; give it a value: {key}=..." for key in sorted(self.missing)
-        ] + unknown_keys(cfg, HydraConfig.get())
+        ]
 
     def value(self, key: str) -> Any:
-        """The value of a dotted key; None where it is missing."""
+        """Return the value of a dotted key; None where it is missing."""
         return None if key in self.missing else OmegaConf.select(self.cfg, key)
 
     def fault(self, key: str, rule: str) -> None:
@@ -55,34 +57,13 @@ class Checks:
         self.faults = [f for f in self.faults if f.partition(": missing;")[0] not in found]
         return found
 
-    def choice(self, key: str, allowed: Sequence[str]) -> None:
-        value = self.value(key)
-        if value is not None and value not in allowed:
-            self.fault(key, f"use one of {', '.join(allowed)}")
-
-    def within(self, key: str, rule: str, low: float, high: float = math.inf) -> None:
-        """low <= value < high; null passes."""
-        value = self.value(key)
-        if value is not None and not low <= value < high:
-            self.fault(key, rule)
-
-    def positive(self, key: str, what: str) -> None:
-        """A finite number above 0; null passes."""
-        value = self.value(key)
-        if value is not None and not 0 < value < math.inf:
-            self.fault(key, f"must be above 0: it is {what}")
-
-    def rate(self, key: str) -> None:
-        self.within(key, "must lie in [0, 1): it is the share dropped; 0 drops nothing", 0, 1)
-
-    def pattern(self, key: str) -> None:
-        self.rate(f"{key}.p")
-        self.choice(f"{key}.space", SPACES)
-        self.choice(f"{key}.time", TIMES)
-
-    def counts(self, *keys: str, least: int = 1) -> None:
-        for key in keys:
-            self.within(key, f"must be {least} or more", least)
+    def keys(self) -> None:
+        """Hold every key to its rule, and refuse keys that nobody reads."""
+        self.faults += unknown_keys(self.cfg, HydraConfig.get())
+        for key in keys(schema_of(self.cfg)):
+            value = self.value(key.name) if key.rule else None
+            if value is not None and key.rule and not key.rule.holds(value):
+                self.fault(key.name, key.rule.text)
 
     def finish(self) -> None:
         """Raise what was found.
@@ -94,52 +75,27 @@ class Checks:
             raise ConfigError(self.faults)
 
 
-def check_training(checks: Checks, folder: Path) -> None:
-    """What every trainer reads: seed, resume, optim, trainer, logger.
+def check_run(checks: Checks, folder: Path) -> None:
+    """Refuse what no trainer can do: every key's rule, the checkpoint to go on from, the machine.
 
     Args:
         folder: of the run.
     """
-    checks.within("seed", "must lie in [0, 2**32)", 0, 2**32)
+    checks.keys()
     _check_resume(checks, folder)
-
-    checks.choice("optim.name", OPTIMIZERS)
-    checks.positive("optim.lr", "the learning rate")
-    checks.positive("optim.clip", "the largest norm of the gradient; null does not clip")
-    checks.within("optim.momentum", "must lie in [0, 1)", 0, 1)
-    checks.within("optim.weight_decay", "must be 0 or more", 0)
-    checks.counts("optim.non_monotone", least=0)
-    betas = checks.value("optim.betas")
-    if betas is not None and (len(betas) != 2 or not all(0 <= beta < 1 for beta in betas)):
-        checks.fault("optim.betas", "must be two numbers in [0, 1)")
     if checks.value("optim.name") == "adam" and checks.value("optim.momentum"):
         checks.fault("optim.momentum", "adam has none: use optim.betas, or optim=sgd")
-    checks.choice("optim.schedule.name", SCHEDULES)
-    checks.counts("optim.schedule.constant_epochs", least=0)
-    checks.within("optim.schedule.decay", "must be 0 or more", 0)
-    checks.within("optim.schedule.factor", "must be 1 or more: the rate is divided by it", 1)
-
-    checks.counts(
-        *(f"trainer.{key}" for key in (
-            "epochs", "max_updates", "evaluate_every", "save_every", "log_every", "patience",
-            "devices", "threads",
-        ))
-    )  # fmt: skip
-    checks.choice("trainer.accelerator", ACCELERATORS)
-    checks.choice("trainer.precision", PRECISIONS)
-    checks.choice("trainer.engine", ENGINES)
     _check_device(checks)
     _check_loggers(checks)
 
 
 def check_mode(checks: Checks, modes: Sequence[str], files: str) -> None:
-    """What to do, and from which checkpoint.
+    """Refuse a mode without the checkpoint that it needs.
 
     Args:
         modes: all there are; the first trains, the others need a checkpoint.
         files: the names that a checkpoint may have, for the text.
     """
-    checks.choice("mode", modes)
     mode, source = checks.value("mode"), checks.value("checkpoint")
     if mode not in modes[1:] or "checkpoint" in checks.missing:
         return
@@ -166,9 +122,7 @@ def resume_source(resume: str | None, folder: Path) -> Path | None:
 def _check_resume(checks: Checks, folder: Path) -> None:
     resume = checks.value("resume")
     if resume is not None and not resume.strip():
-        checks.fault("resume", "is empty (of a variable that is not set?): use auto, the path of a "
-                     "checkpoint, or leave it out")  # fmt: skip
-        return
+        return  # its rule says so
     source = resume_source(resume, folder) if resume != "auto" else None
     if source is not None and not source.exists():
         checks.fault("resume", "there is no such file; use auto, or the path of a checkpoint")

@@ -1,4 +1,4 @@
-"""What ``opennmt_sd_train_lm`` does: train, evaluate or sample a language model."""
+"""The language model's recipe: train, evaluate, sample."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from opennmt_sd.cli.errors import ConfigError, guarded
-from opennmt_sd.cli.places import FILES, PLACES, check_places, given_data, overridden
-from opennmt_sd.cli.record import begin, run_folder
-from opennmt_sd.cli.trainer import absolute, fabric_for, fit, score_or_worst
-from opennmt_sd.cli.validate import Checks, check_mode, check_training
+from opennmt_sd.config.checks import Checks, ConfigError, check_mode, check_run
+from opennmt_sd.config.lm import MODES
+from opennmt_sd.config.places import FILES, PLACES, check_places, given_data, overridden
 from opennmt_sd.data.textfile import check_encoding
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.data import Corpus, CorpusError, describe, read
@@ -24,17 +22,15 @@ from opennmt_sd.lm.places import files_of
 from opennmt_sd.lm.sample import prompt_ids
 from opennmt_sd.lm.sample import sample as written
 from opennmt_sd.lm.task import LMTask
-from opennmt_sd.lm.text import CHAR, LEAST, LEVELS, WORD, Reading
+from opennmt_sd.lm.text import CHAR, WORD, Reading
 from opennmt_sd.lm.vocabulary import Vocabulary
+from opennmt_sd.recipes.record import begin, run_folder
+from opennmt_sd.recipes.training import absolute, fabric_for, fit, score_or_worst
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.loop import BEST
 
 log = logging.getLogger(__name__)
 
-COMMAND = "train_lm"
-MODES = ("train", "evaluate", "sample")
-SPLITS = ("valid", "test")
-REDUCTIONS = ("mean", "sum_over_time")
 PATTERNS = ("nr", "rh", "fc", "input", "words")
 PATHS = (*PLACES, "checkpoint")
 # How a text is read. A resumed training may say it otherwise: what matters is its vocabulary.
@@ -49,12 +45,11 @@ def run(cfg: DictConfig) -> float | None:
         that of the split; with mode=sample None.
 
     Raises:
-        SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
+        ConfigError: with every fault of the configuration.
+        CorpusError, CheckpointError: a file that cannot be used.
+        Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(CorpusError,))
-
-
-def _run(cfg: DictConfig) -> float | None:
+    cfg = absolute(cfg, PATHS)
     begin(cfg)
     validate(cfg, run_folder())
     if cfg.mode == "train":
@@ -75,55 +70,26 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         ConfigError: with every fault.
     """
     checks = Checks(cfg)
-    check_training(checks, folder)
+    check_run(checks, folder)
     check_mode(checks, MODES, "best.pt or last.pt")
-    checks.choice("split", SPLITS)
-    if checks.value("direction") != "minimize":
-        checks.fault("direction", "perplexity is better when lower: minimize")
-    checks.choice("optim.reduction", REDUCTIONS)
-    checks.counts("data.batch_size", "data.unroll", "data.eval_batch_size", "data.test_batch_size")
-    _check_reading(checks)
-    checks.counts("sample.words", "sample.top_k", least=0)
-    checks.within("sample.temperature", "must be 0 or more; 0 takes the likeliest word", 0)
-    checks.within("sample.seed", "must lie in [0, 2**32)", 0, 2**32)
+    try:
+        check_encoding(checks.value("data.encoding"))
+    except ValueError as error:
+        checks.faults.append(f"data.{error}")
     if checks.value("mode") == "train":
-        _check_model(checks)
+        _check_widths(checks)
         without = {"test": "trainer.test=false, which does without it"}
         check_places(checks, () if checks.value("trainer.test") else ("test",), without)
     checks.finish()
 
 
-def _check_reading(checks: Checks) -> None:
-    checks.choice("data.level", LEVELS)
-    checks.counts("data.min_count")
-    checks.counts("data.max_words", least=LEAST)
-    try:
-        check_encoding(checks.value("data.encoding"))
-    except ValueError as error:
-        checks.faults.append(f"data.{error}")
-
-
-def _check_model(checks: Checks) -> None:
-    for name in PATTERNS:
-        checks.pattern(f"model.dropout.{name}")
-    checks.rate("model.dropout.weight")
-    checks.counts("model.embedding", "model.layers")
-    checks.positive("model.init", "the bound of the first weights; null has other rules")
-    checks.within("model.ar", "must be 0 or more", 0)
-    checks.within("model.tar", "must be 0 or more", 0)
+def _check_widths(checks: Checks) -> None:
     hidden, layers = checks.value("model.hidden"), checks.value("model.layers")
-    widths = [hidden] if isinstance(hidden, int) else hidden
-    if widths is None:
-        return
-    if not (OmegaConf.is_list(widths) or isinstance(widths, list)) or not all(
-        isinstance(width, int) and width > 0 for width in widths or [0]
-    ):
-        checks.fault("model.hidden", "must be a width of 1 or more, or a list of them: [64,32]")
-        return
-    if not isinstance(hidden, int) and layers not in (None, len(widths)):
+    widths = list(hidden) if OmegaConf.is_list(hidden) else [hidden]
+    if OmegaConf.is_list(hidden) and layers not in (None, len(widths)):
         checks.fault("model.layers", f"contradicts model.hidden={hidden}: leave it null")
     embedding = checks.value("model.embedding")
-    if checks.value("model.tied") and embedding not in (None, widths[-1]):
+    if checks.value("model.tied") and None not in (embedding, hidden) and embedding != widths[-1]:
         checks.fault(
             "model.tied",
             f"needs one width for model.embedding={embedding} and the last of model.hidden="

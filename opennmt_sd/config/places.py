@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from opennmt_sd.cli.validate import Checks
+from opennmt_sd.config.checks import Checks
 
 FILES = ("train", "valid", "test")
 PLACES = ("data.path", *(f"data.{name}" for name in FILES))

@@ -1,4 +1,4 @@
-"""From a configuration to a training: what the language model's main and the tagger's share."""
+"""From a configuration to a training: what the recipes share."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic, ops
-from opennmt_sd.cli.places import settled
-from opennmt_sd.cli.ranks import is_first_process
-from opennmt_sd.cli.record import alone_in, run_folder, write_record
-from opennmt_sd.cli.validate import resume_source
+from opennmt_sd.config.checks import resume_source
+from opennmt_sd.config.places import settled
 from opennmt_sd.nn.precision import engine_of
+from opennmt_sd.recipes.record import alone_in, run_folder, write_record
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
 from opennmt_sd.training.loop import METRICS, Outcome, Trainer
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.plots import plot_curves
 from opennmt_sd.training.position import Plan
+from opennmt_sd.training.ranks import is_first_process
 from opennmt_sd.training.recipe import Recipe
 from opennmt_sd.training.schedules import constant, inverse, step_down
 from opennmt_sd.training.task import Task

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 import opennmt_sd.conf
-from opennmt_sd.cli import schema, schema_tagger
+from opennmt_sd.config.keys import keys, schema_of
+from opennmt_sd.config.lm import LMConfig
+from opennmt_sd.config.shared import RunConfig
+from opennmt_sd.config.tagger import TaggerRunConfig
 
 # task: its command, what it is called, its keys
-TASKS: dict[str, tuple[str, str, type[schema.RunConfig]]] = {
-    "lm": ("opennmt_sd_train_lm", "the language model", schema.LMConfig),
-    "tagger": ("opennmt_sd_train_tagger", "the tagger", schema_tagger.TaggerRunConfig),
+TASKS: dict[str, tuple[str, str, type[RunConfig]]] = {
+    "lm": ("opennmt_sd_train_lm", "the language model", LMConfig),
+    "tagger": ("opennmt_sd_train_tagger", "the tagger", TaggerRunConfig),
 }
 KINDS = {
     "Integer": "a whole number",
@@ -54,7 +56,7 @@ def fault(error: Exception, task: str) -> str:
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         given = _given(str(error))
         if isinstance(cause, ConfigKeyError | AttributeError) and given:
-            return unknown_key(given, TASKS[task][2], task)
+            return unknown_key(given, task)
         if isinstance(cause, ValidationError):
             kind = re.search(r"(?:could not be converted to|is not a valid) (\w+)", str(cause))
             rule = KINDS.get(kind[1].capitalize(), kind[1]) if kind else ""
@@ -66,58 +68,36 @@ def fault(error: Exception, task: str) -> str:
     return f"{text}: {str(cause).splitlines()[0]}" if cause and str(cause) else text
 
 
-def unknown_key(given: str, known: Any, task: str | None = None) -> str:
+def unknown_key(given: str, task: str) -> str:
     """Say that there is no such key, and which is meant.
 
     Args:
-        given: ``key.within=value``, or the dotted key alone.
-        known: the schema that it is looked for in.
-        task: whose command it is; a key of the other one is told.
+        given: ``key.within=value``.
+        task: whose command it is; a key of the other one is reported as such.
     """
     key = given.partition("=")[0].lstrip("+~")
     for other, (command, what, theirs) in TASKS.items():
-        if task and other != task and key in names(theirs):
+        if other != task and key in {each.name for each in keys(theirs)}:
             return f"{given}: is a key of {what}: {command} {given}"
-    meant = _meant(key, known)
-    beside = ", ".join(_section(key, known)[1])
-    ask = f"did you mean {meant}? There are {beside}" if meant else f"use one of {beside}"
-    return f"{given}: there is no such key; {ask}"
+    return f"{given}: {_no_such(key, [each.name for each in keys(TASKS[task][2])])}"
 
 
-def _meant(key: str, known: Any) -> str | None:
-    """The key that is misspelt here, or that stands in another section."""
-    section, there = _section(key, known)
-    wrong, *rest = key.removeprefix(section).split(".")
-    if near := get_close_matches(wrong, there, n=1):
-        return ".".join([section + near[0], *rest])
-    elsewhere = [name for name in names(known) if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    return elsewhere[0] if elsewhere else None
-
-
-def _section(key: str, known: Any) -> tuple[str, list[str]]:
-    """The deepest section that is right, with its dot, and the names in it."""
-    section = ""
+def _no_such(key: str, names: list[str]) -> str:
+    """Name what is meant: a key misspelt, or one that stands in another section."""
+    section = ""  # the deepest one that is right, with its dot
     for part in key.split(".")[:-1]:
-        if not is_dataclass(_nodes(known).get(part)):
+        if not any(name.startswith(f"{section}{part}.") for name in names):
             break
-        known, section = _nodes(known)[part], f"{section}{part}."
-    return section, list(_nodes(known))
-
-
-def names(known: Any, prefix: str = "") -> list[str]:
-    """Give the dotted names of a schema: of its sections and of its keys."""
-    found = []
-    for field, node in _nodes(known).items():
-        found.append(f"{prefix}{field}")
-        found += names(node, f"{prefix}{field}.")
-    return found
-
-
-def _nodes(known: Any) -> dict[str, Any]:
-    if not is_dataclass(known):
-        return {}
-    made = OmegaConf.structured(known)
-    return {field.name: OmegaConf.get_type(made, field.name) for field in fields(known)}
+        section += f"{part}."
+    beside = [name.removeprefix(section) for name in names if name.startswith(section)]
+    there = [name for name in beside if "." not in name]
+    wrong, *rest = key.removeprefix(section).split(".")
+    near = get_close_matches(wrong, there, n=1)
+    last = key.rpartition(".")[2]
+    meant = [".".join([section + name, *rest]) for name in near]
+    meant += [name for name in names if name.rpartition(".")[2] == last]
+    ask = f"did you mean {meant[0]}? There are" if meant else "use one of"
+    return f"there is no such key; {ask} {', '.join(there)}"
 
 
 def _given(text: str) -> str | None:
@@ -154,6 +134,8 @@ def unknown_keys(cfg: DictConfig, run: Any) -> list[str]:
     Args:
         run: Hydra's own node.
     """
+    names = [each.name for each in keys(schema_of(cfg))]
+    known = set(names)
     added = {word.lstrip("+").partition("=")[0] for word in run.overrides.task if word[:1] == "+"}
     ours = any(
         source.provider == "main" and source.path.startswith("opennmt_sd.conf")
@@ -162,18 +144,14 @@ def unknown_keys(cfg: DictConfig, run: Any) -> list[str]:
     faults = []
 
     def look(node: Any, prefix: str) -> None:
-        known: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
-        if not is_dataclass(known):
+        if schema_of(node) is None:
             return
-        there = [field.name for field in fields(known)]
         for key in map(str, node):
             full = f"{prefix}{key}"
-            if key in there:
+            if full in known:
                 look(node._get_node(key), f"{full}.")
             elif prefix or (ours and full not in added):
-                near = get_close_matches(key, there, n=1)
-                meant = f"did you mean {prefix}{near[0]}? There are" if near else "use one of"
-                faults.append(f"{full}: there is no such key; {meant} {', '.join(there)}")
+                faults.append(f"{full}: {_no_such(full, names)}")
 
     look(cfg, "")
     return faults

@@ -1,4 +1,4 @@
-"""What ``opennmt_sd_train_tagger`` does: train, evaluate or use a tagger."""
+"""The tagger's recipe: train, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic
-from opennmt_sd.cli.errors import guarded
-from opennmt_sd.cli.places import PLACES, check_places, data_given, given_data, overridden
-from opennmt_sd.cli.record import begin, run_folder
-from opennmt_sd.cli.trainer import absolute, fabric_for, fit, score_or_worst
-from opennmt_sd.cli.validate import Checks, check_mode, check_training
-from opennmt_sd.data.textfile import TextError, check_encoding
+from opennmt_sd.config.checks import Checks, check_mode, check_run
+from opennmt_sd.config.places import PLACES, check_places, data_given, given_data, overridden
+from opennmt_sd.config.tagger import MODES
+from opennmt_sd.data.textfile import check_encoding
+from opennmt_sd.recipes.record import begin, run_folder
+from opennmt_sd.recipes.training import absolute, fabric_for, fit, score_or_worst
 from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card
+from opennmt_sd.tagger.chars import parity
 from opennmt_sd.tagger.columns import Columns
 from opennmt_sd.tagger.corpora import Corpora, coverage, read_vectors
-from opennmt_sd.tagger.heads import HEADS
-from opennmt_sd.tagger.model import CHARS, Tagger, TaggerConfig, load_vectors
-from opennmt_sd.tagger.schemes import SCHEMES
+from opennmt_sd.tagger.model import Tagger, TaggerConfig, load_vectors
 from opennmt_sd.tagger.scores import score
 from opennmt_sd.tagger.task import TaggerTask
 from opennmt_sd.tagger.trained import FILE, Trained, file_of
@@ -32,10 +31,6 @@ from opennmt_sd.training.checkpoint import CheckpointError
 
 log = logging.getLogger(__name__)
 
-COMMAND = "train_tagger"
-MODES = ("train", "evaluate", "predict")
-SPLITS = ("valid", "test")
-REDUCTIONS = ("mean", "sum")
 PATHS = (
     *PLACES, "data.glove", "checkpoint", "predict.input", "predict.output", "predict.html",
 )  # fmt: skip
@@ -51,12 +46,11 @@ def run(cfg: DictConfig) -> float | None:
         the split; with mode=predict None.
 
     Raises:
-        SystemExit: it cannot; the text is printed. Exit codes: ``opennmt_sd.cli.errors``.
+        ConfigError: with every fault of the configuration.
+        TextError, CheckpointError: a file that cannot be used.
+        Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    return guarded(COMMAND, lambda: _run(absolute(cfg, PATHS)), unusable=(TextError,))
-
-
-def _run(cfg: DictConfig) -> float | None:
+    cfg = absolute(cfg, PATHS)
     begin(cfg)
     validate(cfg, run_folder())
     if cfg.mode == "train":
@@ -77,15 +71,8 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         ConfigError: with every fault.
     """
     checks = Checks(cfg)
-    check_training(checks, folder)
+    check_run(checks, folder)
     check_mode(checks, MODES, "tagger.pt or best.pt")
-    checks.choice("split", SPLITS)
-    if checks.value("direction") != "maximize":
-        checks.fault("direction", "F1 is better when higher: maximize")
-    checks.choice("optim.reduction", REDUCTIONS)
-    checks.choice("predict.format", files.KINDS)
-    checks.counts("data.batch_size", "data.eval_batch_size")
-    checks.within("data.unknown", "must lie in [0, 1]: it is a rate", 0, 1.0000001)
     columns = _check_columns(checks)
     if checks.value("mode") == "train":
         _check_model(checks)
@@ -159,20 +146,10 @@ def _check_outputs(checks: Checks, source: Path, columns: Columns | None) -> Non
 
 
 def _check_model(checks: Checks) -> None:
-    for name in ("nr", "rh", "fc"):
-        checks.pattern(f"model.dropout.{name}")
-    checks.rate("model.dropout.chars")
-    checks.choice("model.chars", CHARS)
-    checks.choice("model.head", HEADS)
-    checks.choice("data.scheme", SCHEMES)
-    widths = ("word_dim", "char_dim", "char_width", "char_window", "hidden", "layers")
-    checks.counts(*(f"model.{name}" for name in widths))
-    checks.counts("model.projection", least=0)
-    chars = checks.value("model.chars")
-    if chars == "cnn" and (checks.value("model.char_window") or 1) % 2 == 0:
-        checks.fault("model.char_window", "must be odd: it is centred on a character")
-    if chars == "lstm" and (checks.value("model.char_width") or 0) % 2:
-        checks.fault("model.char_width", "must be even for chars=lstm, which has two directions")
+    sizes = [checks.value(f"model.{name}") for name in ("chars", "char_width", "char_window")]
+    if None not in sizes and (wrong := parity(*sizes)):
+        name, (rule, why) = wrong
+        checks.fault(f"model.char_{name}", f"must be {rule} for chars={sizes[0]}: {why}")
 
 
 def train(cfg: DictConfig) -> float:

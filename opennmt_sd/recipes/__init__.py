@@ -1,0 +1,1 @@
+"""What the trainers do, a file a task that reads from top to bottom."""
