@@ -24,7 +24,7 @@ KNOWS: dict[str, set[str]] = {
     "tagger": {"atomic", "nn", "ops", "dropout", "training", "data"},
     "training": {"archive", "atomic", "compat", "nn", "ops", "dropout"},
     "config": {"conf", "training", "ops"},  # the last two: checks.py alone
-    "recipes": {"config", "lm", "tagger", "training", "atomic", "dropout", "ops", "data"},
+    "recipes": {"config", "nn", "lm", "tagger", "training", "atomic", "dropout", "ops", "data"},
     "data": set(),
     "conf": set(),
     "archive": {"compat", "unpickling"},
