@@ -1,0 +1,64 @@
+"""The Hydra project: its commands, on a text of a few words."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("hydra", reason="hydra-core is not installed")
+pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+TINY = (
+    "data.path=text", "data.batch_size=2", "data.eval_batch_size=2", "trainer.max_updates=2",
+    "trainer.accelerator=cpu", "sample.words=0",
+)  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "hydra_project"
+    shutil.copytree(ROOT / "examples" / "hydra_project", folder)
+    (folder / "text").mkdir()
+    for name in ("train", "valid", "test"):
+        (folder / "text" / f"{name}.txt").write_text("to be or not to be\n" * 30)
+    return folder
+
+
+def command(project: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_model_alone(project: Path) -> None:
+    # Embedding 10,000 x 400, tied, and its output's bias; an LSTM of 400, 1150, 1150, 400.
+    lstm = sum(4 * n * (m + n + 2) for m, n in ((400, 1150), (1150, 1150), (1150, 400)))
+    assert command(project, "count.py") == f"{10_000 * 400 + 10_000 + lstm:,} parameters\n"
+    assert command(project, "count.py", "model=zaremba_small", "words=10") == (
+        f"{10 * 200 + 200 * 10 + 10 + 2 * 4 * 200 * 402:,} parameters\n"
+    )
+
+
+def test_a_whole_training(project: Path) -> None:
+    out = command(project, "train.py", *TINY, "model.hidden=8", "model.embedding=8", "name=a")
+    assert out.startswith("my study: a\n")
+    assert json.loads((project / "results" / "a" / "result.json").read_text())["update"] == 2
+    assert "project: my study" in (project / "results/a/.hydra/config.yaml").read_text()
+
+
+def test_an_experiment_of_its_own_on_top_of_ours(project: Path) -> None:
+    shown = command(project, "train.py", "experiment=wide", "data.path=text", "--cfg", "job")
+    for line in ("  hidden: 300", "  epochs: 13", "    name: step_down", "  log_every: 20"):
+        assert f"\n{line}\n" in shown, line
