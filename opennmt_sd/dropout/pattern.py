@@ -14,9 +14,12 @@ SPACES = ("structured", "random")
 TIMES = ("random", "fixed")
 
 
-@dataclass(frozen=True)
-class DropoutPattern:
+@dataclass(frozen=True, eq=False)
+class DropoutPattern(float):
     """Which units a dropout drops: a rate, a choice in space and a choice in time.
+
+    It is its rate wherever a number is asked for: ``lstm.dropout`` can be compared, computed with
+    and written as JSON, as ``nn.LSTM``'s can. A bare number equals Case III at that rate.
 
     Args:
         p: share of units dropped, in [0, 1). Each unit is kept with probability 1 - p,
@@ -35,6 +38,27 @@ class DropoutPattern:
     space: str = "structured"
     time: str = "random"
 
+    def __new__(cls, p: float = 0.5, *_: str, **__: str) -> DropoutPattern:
+        if isinstance(p, DropoutPattern):
+            raise TypeError(f"dropout rate must be a number in [0, 1), got {p!r}")
+        return super().__new__(cls, check_rate(p))
+
+    def __eq__(self, other: object) -> bool:
+        space, time = (
+            (other.space, other.time)
+            if isinstance(other, DropoutPattern)
+            else (SPACES[0], TIMES[0])
+        )
+        return (self.space, self.time) == (space, time) and self.p == (
+            float(other) if isinstance(other, DropoutPattern) else other
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.p)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_rate(self.p))
         for name, allowed in (("space", SPACES), ("time", TIMES)):
@@ -49,7 +73,7 @@ class DropoutPattern:
         """Return a pattern as it is, a bare rate as Case III, None as "drop nothing"."""
         if isinstance(value, cls):
             return value
-        return cls(0.0 if value is None else value)  # type: ignore[arg-type]
+        return cls(0.0 if value is None else value)
 
     @property
     def active(self) -> bool:

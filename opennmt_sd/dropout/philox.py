@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import KNOWS_OPS
+from opennmt_sd.compat import KNOWS_OPS, backward_pass, is_compiling
 
 library = torch.library.Library("opennmt_sd", "FRAGMENT")
 
@@ -63,7 +63,18 @@ def draw_seed(generator: torch.Generator | None) -> Tensor:
     """Draw int64 ``[1]`` from a generator, or torch's default CPU generator.
 
     One of torch's own ops, which compilers know to be random: two calls are two draws.
+
+    Raises:
+        RuntimeError: a draw from a generator in a backward pass, which is activation checkpointing
+            that computes a forward pass once more. torch puts back its own generators for that, and
+            no other: the sets, and the gradients with them, would not be those of the first time.
     """
+    if generator is not None and not is_compiling() and backward_pass() >= 0:
+        raise RuntimeError(
+            "a forward pass that is computed again in the backward pass (activation checkpointing) "
+            "cannot draw from a generator of its own: the sets would be others, and the gradients "
+            "wrong. Set module.generator = None: torch's default generator is put back for it"
+        )
     return torch.randint(2**63 - 1, (1,), generator=generator, device="cpu")
 
 

@@ -62,7 +62,7 @@ def convert(
     for lstm, pattern in zip(found, between):
         del lstm.__dict__["dropout"]
         lstm.__class__ = StructuredLSTM
-        lstm.dropout = pattern  # type: ignore[assignment]
+        lstm.dropout = pattern
         lstm.input_dropout, lstm.recurrent_dropout = patterns
     return model
 

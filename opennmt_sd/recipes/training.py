@@ -62,8 +62,6 @@ def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
     return cfg
 
 
-
-
 def fabric_for(trainer: DictConfig) -> Fabric:
     """Fabric, launched: it starts the other processes, where there are several.
 

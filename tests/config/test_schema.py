@@ -65,5 +65,3 @@ def test_help_needs_no_torch(run_python) -> None:
         "print('torch' in sys.modules)"
     )
     assert run_python("-c", code).stdout.endswith("\nFalse\n")
-
-

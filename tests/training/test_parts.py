@@ -169,9 +169,7 @@ def test_what_a_resumed_training_does_again_stands_once_in_the_file(tmp_path: Pa
         logger.log(2, {"train/loss": 1.5})
         logger.log(2, {"valid/loss": 2})
         logger.log(2, {"test/loss": 3})
-    assert path.read_text() == (
-        "update,train/loss,valid/loss,test/loss\n2,1.5,,\n2,,2,\n2,,,3\n"
-    )
+    assert path.read_text() == ("update,train/loss,valid/loss,test/loss\n2,1.5,,\n2,,2,\n2,,,3\n")
 
 
 def test_csv_takes_new_columns_and_forgets_what_is_void(tmp_path: Path) -> None:
