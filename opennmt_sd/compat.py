@@ -47,6 +47,17 @@ def in_transform() -> bool:
     return in_forward_mode() or torch._C._are_functorch_transforms_active()
 
 
+def is_batch(x: Tensor) -> bool:
+    """Return whether x stands for a batch of tensors, as ``vmap`` has them: it has no memory."""
+    if type(x) is not Tensor:  # a compiler's
+        return False
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return True
+    return False
+
+
 def mark_constant(function: Any) -> None:
     """Tell torch's compiler that a function's result never changes, without importing it."""
     function._dynamo_marked_constant = True

@@ -73,6 +73,18 @@ def test_forward_mode_and_transforms_are_seen() -> None:
     assert seen[-1] == (False, False)
 
 
+def test_a_batch_is_seen() -> None:
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda grad: seen.append(compat.is_batch(grad)))
+    for v, batched in ((torch.ones(2), False), (torch.ones(3, 2), True)):
+        torch.autograd.grad(y, x, v, is_grads_batched=batched, retain_graph=True)
+    torch.func.vmap(lambda x: (seen.append(compat.is_batch(x)), x)[1])(torch.ones(2, 3))
+    assert seen == [False, True, True]
+    assert not compat.is_batch(torch.ones(2, device="meta"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_a_counter_of_changes_keeps_no_memory(dtype: torch.dtype) -> None:
     x = torch.zeros(3, dtype=dtype)

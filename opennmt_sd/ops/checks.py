@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from opennmt_sd.compat import in_forward_mode, is_compiling
+from opennmt_sd.compat import in_forward_mode, is_batch, is_compiling
 from opennmt_sd.dropout import Keep, KeepMask
 
 
@@ -107,15 +107,26 @@ def refuse_second_derivatives(engine: str, *gradients: Tensor | None) -> None:
     Raises:
         RuntimeError: double backward, or a gradient that carries a tangent.
     """
-    what = None
     if torch.is_grad_enabled():
-        what = "double backward (create_graph=True)"
-    elif in_forward_mode():
+        _refuse("double backward (create_graph=True)", engine)
+    if in_forward_mode():
         given = [d for d in gradients if d is not None]
         if any(unpack_dual(d).tangent is not None for d in given):
-            what = "forward mode through a backward pass"
-    if what is not None:
-        raise RuntimeError(
-            f"{what} is not supported by the {engine} engine: run the forward pass under "
-            "opennmt_sd.ops.use('naive'), which supports it"
-        )
+            _refuse("forward mode through a backward pass", engine)
+
+
+def refuse_batched_gradients(engine: str, *gradients: Tensor | None) -> None:
+    """Refuse to run several backward passes as one, where a kernel knows one gradient at a time.
+
+    Raises:
+        RuntimeError: ``is_grads_batched=True``, or ``jacobian(..., vectorize=True)``.
+    """
+    if any(d is not None and is_batch(d) for d in gradients):
+        _refuse("a batch of gradients (is_grads_batched=True)", engine)
+
+
+def _refuse(what: str, engine: str) -> None:
+    raise RuntimeError(
+        f"{what} is not supported by the {engine} engine: run the forward pass under "
+        "opennmt_sd.ops.use('naive'), which supports it"
+    )

@@ -170,3 +170,27 @@ def test_forward_mode_through_a_backward_pass_is_refused(engine: str, op: Op) ->
         f"forward mode through a backward pass is not supported by the {engine} engine: run the "
         "forward pass under opennmt_sd.ops.use('naive'), which supports it"
     )
+
+
+ONE_AT_A_TIME = {("cpu", "gates"), ("cpu", "loss"), ("cpu", "attention"), ("portable", "layer")}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_batch_of_gradients_is_right_or_refused(engine: str, name: str) -> None:
+    """As ``jacobian(..., vectorize=True)`` asks for one."""
+    x, results = randn(T, B, D).clone().requires_grad_(), []
+    for used in ("naive", engine):
+        with ops.use(used):
+            y = OPS[name](x)
+        v = torch.stack([torch.ones_like(y), y.detach().cos()])
+        if (used, name) in ONE_AT_A_TIME:
+            with pytest.raises(RuntimeError) as error:
+                torch.autograd.grad(y, x, v, is_grads_batched=True)
+            assert str(error.value) == (
+                f"a batch of gradients (is_grads_batched=True) is not supported by the {engine} "
+                "engine: run the forward pass under opennmt_sd.ops.use('naive'), which supports it"
+            )
+        else:
+            results.append(torch.autograd.grad(y, x, v, is_grads_batched=True)[0])
+    for got in results[1:]:
+        torch.testing.assert_close(got, results[0])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Rows
@@ -128,6 +128,7 @@ class _Gates(Function):
     @staticmethod
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> Any:
         refuse_second_derivatives("cpu", dh, dc)
+        refuse_batched_gradients("cpu", dh, dc)
         active, c, c_new = ctx.saved_tensors
         if ctx.changes:
             i, f, g, _ = active.chunk(4, 1)

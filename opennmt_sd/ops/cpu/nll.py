@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.kernels import Rows, Sets
 from opennmt_sd.ops.cpu.operands import rows_and_sets
@@ -40,6 +40,7 @@ class _ProjectedNLL(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
         refuse_second_derivatives("cpu", grad)
+        refuse_batched_gradients("cpu", grad)
         x, weight, d_logits = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         factor = float(grad) * ctx.factor

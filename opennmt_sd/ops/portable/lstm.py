@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep, KeepSets
-from opennmt_sd.ops.checks import refuse_second_derivatives
+from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.engine import LSTMLayer, Projection
 from opennmt_sd.ops.outputs import shared
 from opennmt_sd.ops.portable.linear import masked_linear, slices, step_sizes, sum_dtype, wg
@@ -52,6 +52,7 @@ class _LSTM(Function):
     @staticmethod
     def backward(ctx: Any, d_hidden: Tensor, d_h: Tensor, d_c: Tensor) -> Any:
         refuse_second_derivatives("portable", d_hidden, d_h, d_c)
+        refuse_batched_gradients("portable", d_hidden, d_h, d_c)
         gates, cells, hidden, weight_hh, h0, c0 = ctx.saved_tensors
         keep, sizes, reverse = ctx.keep, ctx.sizes, ctx.reverse
         d_gates = gates.new_empty(gates.shape)  # [R, 4H], before the activation
