@@ -1,5 +1,217 @@
-from typing import Literal
+# Written by nanobind from the module: python -m nanobind.stubgen -m opennmt_sd.ops.cpu._native
+"""Native part of opennmt_sd.ops.cpu"""
+
+from collections.abc import Sequence
 
 compiler: str
 
-def simd_level() -> Literal["avx512", "avx2", "baseline"]: ...
+def simd_level() -> str:
+    """
+    The kernels' instruction set: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.
+    """
+
+def multiply_adds_f32(rounds: int, threads: int) -> int:
+    """
+    Runs independent multiply-adds in registers; how many, over all threads.
+    """
+
+class KeepOperand:
+    """What is kept of one input of a layer."""
+
+    def __init__(
+        self, *, idx: int, count: int, sets: int, scale: float, mask: int, mask_sets: int
+    ) -> None: ...
+
+class LinearOperands:
+    """A masked linear layer, or the input's part of a recurrent one."""
+
+    def __init__(
+        self, *, x: int, weight: int, packed: bool, bias: int, D: int, N: int, keep: KeepOperand
+    ) -> None: ...
+
+class RecurrenceOperands:
+    """The recurrence of an LSTM layer."""
+
+    def __init__(
+        self,
+        *,
+        weight: int,
+        h0: int,
+        c0: int,
+        B: int,
+        H: int,
+        keep: KeepOperand,
+        reverse: bool,
+        gates: int,
+        cells: int,
+        hidden: int,
+    ) -> None: ...
+
+class LayerGrads:
+    """The gradients that an LSTM layer takes and gives."""
+
+    def __init__(
+        self, *, d_hidden: int, dh: int, dc: int, dx: int, dw_ih: int, db: int, dw_hh: int
+    ) -> None: ...
+
+class MemoryOperands:
+    """What a step of attention looks at."""
+
+    def __init__(self, *, memory: int, lengths: int, B: int, S: int, D: int) -> None: ...
+
+def fresh_f32(shape: Sequence[int]) -> object: ...
+def fresh_f64(shape: Sequence[int]) -> object: ...
+def linear_fp_f32(*, input: LinearOperands, sizes: Sequence[int], y: int, threads: int) -> None: ...
+def linear_fp_f64(*, input: LinearOperands, sizes: Sequence[int], y: int, threads: int) -> None: ...
+def linear_bp_f32(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dx: int, threads: int
+) -> None: ...
+def linear_bp_f64(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dx: int, threads: int
+) -> None: ...
+def linear_wg_f32(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dw: int, threads: int
+) -> None: ...
+def linear_wg_f64(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dw: int, threads: int
+) -> None: ...
+def lstm_fp_f32(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
+) -> None: ...
+def lstm_fp_f64(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
+) -> None: ...
+def lstm_bp_f32(
+    *,
+    recurrence: RecurrenceOperands,
+    sizes: Sequence[int],
+    d_hidden: int,
+    dh: int,
+    dc: int,
+    d_gates: int,
+    threads: int,
+) -> None: ...
+def lstm_bp_f64(
+    *,
+    recurrence: RecurrenceOperands,
+    sizes: Sequence[int],
+    d_hidden: int,
+    dh: int,
+    dc: int,
+    d_gates: int,
+    threads: int,
+) -> None: ...
+def lstm_wg_f32(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
+) -> None: ...
+def lstm_wg_f64(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
+) -> None: ...
+def layer_fp_f32(
+    *, input: LinearOperands, recurrence: RecurrenceOperands, sizes: Sequence[int], threads: int
+) -> None: ...
+def layer_fp_f64(
+    *, input: LinearOperands, recurrence: RecurrenceOperands, sizes: Sequence[int], threads: int
+) -> None: ...
+def layer_bp_f32(
+    *,
+    input: LinearOperands,
+    recurrence: RecurrenceOperands,
+    grads: LayerGrads,
+    sizes: Sequence[int],
+    threads: int,
+) -> None: ...
+def layer_bp_f64(
+    *,
+    input: LinearOperands,
+    recurrence: RecurrenceOperands,
+    grads: LayerGrads,
+    sizes: Sequence[int],
+    threads: int,
+) -> None: ...
+def packed_size_f32(*, N: int, D: int) -> int: ...
+def packed_size_f64(*, N: int, D: int) -> int: ...
+def prepare_f32(*, weight: int, N: int, D: int, packed: int, threads: int) -> None: ...
+def prepare_f64(*, weight: int, N: int, D: int, packed: int, threads: int) -> None: ...
+def steps_wg_f32(
+    *,
+    input: LinearOperands,
+    sizes: Sequence[int],
+    xs: Sequence[int],
+    dys: Sequence[int],
+    dw: int,
+    threads: int,
+) -> None: ...
+def steps_wg_f64(
+    *,
+    input: LinearOperands,
+    sizes: Sequence[int],
+    xs: Sequence[int],
+    dys: Sequence[int],
+    dw: int,
+    threads: int,
+) -> None: ...
+def gates_fp_f32(
+    *, gates: int, c: int, B: int, H: int, active: int, c_new: int, h: int, threads: int
+) -> None: ...
+def gates_fp_f64(
+    *, gates: int, c: int, B: int, H: int, active: int, c_new: int, h: int, threads: int
+) -> None: ...
+def gates_bp_f32(
+    *, active: int, c: int, c_new: int, dh: int, B: int, H: int, dc: int, d_gates: int, threads: int
+) -> None: ...
+def gates_bp_f64(
+    *, active: int, c: int, c_new: int, dh: int, B: int, H: int, dc: int, d_gates: int, threads: int
+) -> None: ...
+def nll_f32(
+    *,
+    logits: int,
+    targets: int,
+    R: int,
+    V: int,
+    smoothing: float,
+    factor: float,
+    losses: int,
+    hits: int,
+    threads: int,
+) -> None: ...
+def nll_f64(
+    *,
+    logits: int,
+    targets: int,
+    R: int,
+    V: int,
+    smoothing: float,
+    factor: float,
+    losses: int,
+    hits: int,
+    threads: int,
+) -> None: ...
+def attend_fp_f32(
+    *, memory: MemoryOperands, query: int, weights: int, context: int, threads: int
+) -> None: ...
+def attend_fp_f64(
+    *, memory: MemoryOperands, query: int, weights: int, context: int, threads: int
+) -> None: ...
+def attend_bp_f32(
+    *,
+    memory: MemoryOperands,
+    weights: int,
+    d_context: int,
+    d_weights: int,
+    d_scores: int,
+    d_query: int,
+    threads: int,
+) -> None: ...
+def attend_bp_f64(
+    *,
+    memory: MemoryOperands,
+    weights: int,
+    d_context: int,
+    d_weights: int,
+    d_scores: int,
+    d_query: int,
+    threads: int,
+) -> None: ...
+def draw_mask(seed: int, n: int, threshold: int, mask: int) -> None: ...
+def draw_sets(seed: int, sets: int, D: int, threshold: int, idx: int, count: int) -> None: ...

@@ -45,8 +45,7 @@ NB_MODULE(_native, m) {
     isa = level == "avx512" ? &isa_avx512 : level == "avx2" ? &isa_avx2 : &isa_baseline;
     m.def(
         "simd_level", [level] { return level; },
-        "The instruction set of the kernels in use: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) "
-        "or 'baseline'.");
+        "The kernels' instruction set: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.");
     m.def(
         "multiply_adds_f32",
         [](int64_t rounds, int threads) { return isa->multiply_adds(rounds, team(threads)); },

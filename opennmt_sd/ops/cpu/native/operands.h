@@ -2,8 +2,8 @@
 //
 // A record here is a class of the Python module, made with its fields' names: a further operand is
 // a field of a record, in its list of names in operands.cpp (which _native.pyi repeats), and a
-// keyword where Python makes it. Tensors travel as addresses, 0 for None: kernels.py has checked
-// their dtype, device, layout and shape.
+// keyword where Python makes it. Tensors travel as addresses, 0 for None: ops/cpu/kernels has
+// checked their dtype, device, layout and shape.
 #pragma once
 #include "kernels.h"
 #include "machine.h"
