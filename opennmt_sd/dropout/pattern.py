@@ -44,14 +44,9 @@ class DropoutPattern(float):
         return super().__new__(cls, check_rate(p))
 
     def __eq__(self, other: object) -> bool:
-        space, time = (
-            (other.space, other.time)
-            if isinstance(other, DropoutPattern)
-            else (SPACES[0], TIMES[0])
-        )
-        return (self.space, self.time) == (space, time) and self.p == (
-            float(other) if isinstance(other, DropoutPattern) else other
-        )
+        if isinstance(other, DropoutPattern):
+            return (self.p, self.space, self.time) == (other.p, other.space, other.time)
+        return (self.space, self.time) == (SPACES[0], TIMES[0]) and self.p == other
 
     def __ne__(self, other: object) -> bool:
         return not self == other
