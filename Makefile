@@ -23,8 +23,9 @@ SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.
 quickstart: setup
 	.venv/bin/opennmt_sd quickstart
 
+# Several workers share the cores: threads that wait by spinning would make them three times slower.
 test: setup
-	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -59,6 +60,25 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limited
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command that runs in this process sets up logging for all of it, as Hydra and alembic do.
+
+    Its handlers write to a stream that the test closes, and loggers may be disabled: what other
+    tests log, and look for, would depend on their order.
+    """
+    root, loggers = logging.getLogger(), logging.Logger.manager.loggerDict
+    level, handlers, disable = root.level, root.handlers[:], root.manager.disable
+    disabled = {name for name, x in loggers.items() if getattr(x, "disabled", False)}
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    logging.disable(disable)
+    for name, logger in loggers.items():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = name in disabled
 
 
 @pytest.fixture

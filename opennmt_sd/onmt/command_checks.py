@@ -32,8 +32,8 @@ def register_checks() -> None:
     """Wrap the parser of the commands, and what they call before they begin."""
     parser = import_module("onmt.utils.parse").ArgumentParser
     wrap(parser, "parse_known_args", _with_checks)
-    wrap(parser, "validate_train_opts", _with_training_input)
-    wrap(parser, "validate_prepare_opts", _with_vocabulary_input)
+    wrap(parser, "validate_train_opts", _said_plainly)
+    wrap(parser, "validate_prepare_opts", _with_files_looked_at)
     wrap(parser, "validate_model_opts", _said_plainly)
 
 
@@ -81,26 +81,17 @@ def _key_faults(opt: Namespace, unknown: list[str]) -> list[str]:
     return faults
 
 
-def _with_training_input(validate: _Function) -> _Function:
-    """`validate_train_opts`, the first that training calls: the files that are to be read."""
+def _with_files_looked_at(validate: _Function) -> _Function:
+    """`validate_prepare_opts`, the first that reads files calls: whether they can be read.
 
-    @functools.wraps(validate)
-    def wrapped(cls: Any, opt: Namespace) -> Any:
-        faults = head_faults(opt) if is_ours(opt) else []
-        faults += resume_file_faults(opt) + input_faults(opt, builds_vocabulary=False)
-        if faults:
-            raise UnsupportedOptionsError(faults)
-        return _said_plainly(validate)(cls, opt)
-
-    return wrapped
-
-
-def _with_vocabulary_input(validate: _Function) -> _Function:
-    """`validate_prepare_opts`, the first that building a vocabulary calls: the same."""
+    Not `validate_train_opts`: programs that build a model without any files call that one too.
+    """
 
     @functools.wraps(validate)
     def wrapped(cls: Any, opt: Namespace, build_vocab_only: bool = False) -> Any:
-        faults = input_faults(opt, builds_vocabulary=True) if build_vocab_only else []
+        faults = input_faults(opt, builds_vocabulary=build_vocab_only)
+        if not build_vocab_only:
+            faults = (head_faults(opt) if is_ours(opt) else []) + resume_file_faults(opt) + faults
         if faults:
             raise UnsupportedOptionsError(faults)
         return _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
