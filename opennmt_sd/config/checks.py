@@ -20,8 +20,8 @@ from opennmt_sd.config.composing import unknown_keys
 from opennmt_sd.config.keys import keys, schema_of
 from opennmt_sd.training.checkpoint import in_folder
 from opennmt_sd.training.loggers import TRACKERS, LoggerError, require
-from opennmt_sd.training.loop import LAST
 from opennmt_sd.training.ranks import is_first_process
+from opennmt_sd.training.resuming import LAST
 
 
 class ConfigError(ValueError):

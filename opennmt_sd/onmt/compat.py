@@ -1,4 +1,5 @@
-"""What this plugin takes from OpenNMT-py beyond its public names, and where that was seen.
+"""What this plugin takes from OpenNMT-py and argparse beyond their public names, and where that
+was seen.
 
 OpenNMT-py has no hooks for most of what a plugin needs, so some of its functions are wrapped where
 they stand. Each stands in :data:`SEEN` with a fingerprint of its source: a release that moves one
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable
+from argparse import Action, ArgumentParser
+from collections.abc import Callable, Container
 from importlib import import_module
 from typing import Any
 
@@ -92,3 +94,32 @@ def fingerprint(where: str) -> str:
     for name in path.split("."):
         found = getattr(found, name)
     return hashlib.sha256(inspect.getsource(inspect.unwrap(found)).encode()).hexdigest()[:16]
+
+
+# ---------------------------------------------------------------- argparse, Python 3.10 to 3.12
+
+
+def options_of(parser: ArgumentParser) -> list[Action]:
+    """Return the options that a parser knows."""
+    return list(parser._actions)
+
+
+def option_named(parser: ArgumentParser, spelling: str) -> Action | None:
+    """Return the option that a parser knows by this spelling (``--config``), if it does."""
+    return parser._option_string_actions.get(spelling)
+
+
+def add_spelling(parser: ArgumentParser, option: Action, spelling: str) -> None:
+    """Let a parser take one more spelling for an option."""
+    option.option_strings = [*option.option_strings, spelling]
+    parser._option_string_actions[spelling] = option
+
+
+def never_guess(parser: ArgumentParser, names: Container[str]) -> None:
+    """Take options, by the names of their values, out of a parser's guessing of abbreviations."""
+    guess = parser._get_option_tuples
+
+    def guess_others(text: str) -> list[Any]:
+        return [found for found in guess(text) if found[0].dest not in names]
+
+    parser._get_option_tuples = guess_others  # type: ignore[assignment,method-assign]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from opennmt_sd.dropout import SPACES, TIMES, check_rate
+from opennmt_sd.onmt.compat import add_spelling, never_guess, option_named
 from opennmt_sd.onmt.dropout_plan import PLACES, option
 from opennmt_sd.onmt.names import (
     DECODERS,
@@ -51,27 +52,15 @@ def add_options(parser: Any) -> None:
             metavar="RATE",
             help=f"Dropout rate, in [0, 1), of {place.what}. {rule}".strip(),
         )
-    _refuse_abbreviations(parser)
-
-
-def _refuse_abbreviations(parser: Any) -> None:
-    """Take our options out of argparse's guessing: `sd_rec` in a YAML file is a fault to show."""
-    guess = parser._get_option_tuples
-
-    def guess_without_ours(text: str) -> list[Any]:
-        return [found for found in guess(text) if found[0].dest not in DEFAULTS]
-
-    parser._get_option_tuples = guess_without_ours
+    never_guess(parser, DEFAULTS)  # `sd_rec` in a YAML file is a fault to show
 
 
 def accept_override_opts(parser: Any) -> None:
     """Let `-override_opts` count: stock knows `--override_opts` and `-override-opts`, and drops
     the one spelling that all its other options have in silence."""
-    actions = parser._option_string_actions
-    action = actions.get("--override_opts")
-    if action is not None and "-override_opts" not in actions:
-        action.option_strings = [*action.option_strings, "-override_opts"]
-        actions["-override_opts"] = action
+    known = option_named(parser, "--override_opts")
+    if known is not None and option_named(parser, "-override_opts") is None:
+        add_spelling(parser, known, "-override_opts")
 
 
 def unknown_faults(unknown: list[str]) -> list[str]:

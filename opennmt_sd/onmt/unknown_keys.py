@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from opennmt_sd.onmt.compat import options_of
 from opennmt_sd.onmt.options import DEFAULTS, looks_like_ours
 
 # Of OpenNMT-py 0.x to 3.4, and a few of OpenNMT-tf: what to write in OpenNMT-py 3.5.1.
@@ -177,7 +178,7 @@ def _of_other_commands() -> dict[str, str]:
 def _options_of(add: Callable[[Any], None]) -> list[str]:
     parser = import_module("onmt.utils.parse").ArgumentParser()
     add(parser)
-    return [action.dest for action in parser._actions]
+    return [option.dest for option in options_of(parser)]
 
 
 def _nearest(word: str, names: Collection[str]) -> str:

@@ -24,10 +24,9 @@ from opennmt_sd.lm.sample import sample as written
 from opennmt_sd.lm.task import LMTask
 from opennmt_sd.lm.text import CHAR, WORD, Reading
 from opennmt_sd.lm.vocabulary import Vocabulary
-from opennmt_sd.recipes.record import begin, run_folder
-from opennmt_sd.recipes.training import absolute, fabric_for, fit, score_or_worst
+from opennmt_sd.recipes.training import fabric_for, fit, run_mode
 from opennmt_sd.training import checkpoint
-from opennmt_sd.training.loop import BEST
+from opennmt_sd.training.resuming import BEST
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +48,8 @@ def run(cfg: DictConfig) -> float | None:
         CorpusError, CheckpointError: a file that cannot be used.
         Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    cfg = absolute(cfg, PATHS)
-    begin(cfg)
-    validate(cfg, run_folder())
-    if cfg.mode == "train":
-        return score_or_worst(lambda: train(cfg), "min")
-    if cfg.mode == "evaluate":
-        return evaluate(cfg)
-    sample(cfg)
-    return None
+    modes = {"train": train, "evaluate": evaluate, "sample": sample}
+    return run_mode(cfg, paths=PATHS, validate=validate, modes=modes, better="min")
 
 
 def validate(cfg: DictConfig, folder: Path) -> None:

@@ -14,8 +14,8 @@ from opennmt_sd.config.checks import Checks, check_mode, check_run
 from opennmt_sd.config.places import PLACES, check_places, data_given, given_data, overridden
 from opennmt_sd.config.tagger import MODES
 from opennmt_sd.data.textfile import check_encoding
-from opennmt_sd.recipes.record import begin, run_folder
-from opennmt_sd.recipes.training import absolute, fabric_for, fit, score_or_worst
+from opennmt_sd.recipes.record import run_folder
+from opennmt_sd.recipes.training import fabric_for, fit, run_mode
 from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card
 from opennmt_sd.tagger.chars import parity
@@ -50,15 +50,8 @@ def run(cfg: DictConfig) -> float | None:
         TextError, CheckpointError: a file that cannot be used.
         Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    cfg = absolute(cfg, PATHS)
-    begin(cfg)
-    validate(cfg, run_folder())
-    if cfg.mode == "train":
-        return score_or_worst(lambda: train(cfg), "max")
-    if cfg.mode == "evaluate":
-        return evaluate(cfg)
-    predict(cfg)
-    return None
+    modes = {"train": train, "evaluate": evaluate, "predict": predict}
+    return run_mode(cfg, paths=PATHS, validate=validate, modes=modes, better="max")
 
 
 def validate(cfg: DictConfig, folder: Path) -> None:

@@ -24,15 +24,16 @@ from opennmt_sd import atomic, ops
 from opennmt_sd.config.checks import resume_source
 from opennmt_sd.config.places import settled
 from opennmt_sd.nn.precision import engine_of
-from opennmt_sd.recipes.record import alone_in, run_folder, write_record
+from opennmt_sd.recipes.record import alone_in, begin, run_folder, write_record
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
-from opennmt_sd.training.loop import METRICS, Outcome, Trainer
+from opennmt_sd.training.loop import Outcome, Trainer
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.plots import plot_curves
 from opennmt_sd.training.position import Plan
 from opennmt_sd.training.ranks import is_first_process
 from opennmt_sd.training.recipe import Recipe
+from opennmt_sd.training.reports import METRICS
 from opennmt_sd.training.schedules import constant, inverse, step_down
 from opennmt_sd.training.task import Task
 
@@ -60,6 +61,33 @@ def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
         if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
             OmegaConf.update(cfg, key, to_absolute_path(str(value)))
     return cfg
+
+
+def run_mode(
+    cfg: DictConfig,
+    *,
+    paths: Sequence[str],
+    validate: Callable[[DictConfig, Path], None],
+    modes: Mapping[str, Callable[[DictConfig], float | None]],
+    better: str,
+) -> float | None:
+    """Do what ``cfg.mode`` says, once the configuration is found to be sound.
+
+    Args:
+        paths: keys of ``cfg`` that name files and folders.
+        validate: refuses what cannot work, given the configuration and the run's folder.
+        modes: what each mode does; ``train`` among them.
+        better: ``"min"`` or ``"max"``: which score of a training is better.
+
+    Returns:
+        What the mode gives: a score, for a sweeper, or None.
+    """
+    cfg = absolute(cfg, paths)
+    begin(cfg)
+    validate(cfg, run_folder())
+    if cfg.mode == "train":
+        return score_or_worst(lambda: cast(float, modes["train"](cfg)), better)
+    return modes[cfg.mode](cfg)
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:

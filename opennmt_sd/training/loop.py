@@ -8,32 +8,28 @@ and the average; a checkpoint holds these, for every rank; and an evaluation lea
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
-from torch import nn
 
-from opennmt_sd import archive, atomic
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
-from opennmt_sd.training.bounded import Bounded, UnansweredError
-from opennmt_sd.training.checkpoint import CheckpointError
-from opennmt_sd.training.loggers import CSV, Logger, LoggerError
+from opennmt_sd.training.loggers import Logger
 from opennmt_sd.training.meter import Meter, check_finite
 from opennmt_sd.training.position import Plan, Position
 from opennmt_sd.training.progress import Progress
+from opennmt_sd.training.ranks import gathered, largest
 from opennmt_sd.training.recipe import Recipe
+from opennmt_sd.training.reports import Reports
+from opennmt_sd.training.resuming import BEST, LAST, best_with, check_same, take_along
 from opennmt_sd.training.stopping import EvaluationInterrupted, Stopped, StopSignal
-from opennmt_sd.training.task import Task
+from opennmt_sd.training.task import Task, without_trace
 
 log = logging.getLogger(__name__)
-
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,7 @@ class Trainer:
         self.batches: Sequence[Any] = ()
         self.meter = Meter(fabric, plan.measure)
         self.progress = Progress(unit=task.unit, shown=fabric.is_global_zero)
+        self.reports = Reports()
         self.stop = StopSignal()
         self.rng: Mapping[str, Any] | None = None  # of a resumed training
 
@@ -114,7 +111,11 @@ class Trainer:
             seeds.seed_all(seeds.derive(self.plan.seed, "rank", self.fabric.global_rank))
         else:
             seeds.set_rng_state(self.rng)
-        with self._logging(), self.stop:
+        with (
+            self.reports.to(self.loggers, self.at.updates, self.config),
+            closing(self.progress),
+            self.stop,
+        ):
             if self.at.index:  # resumed within an epoch
                 self._open_epoch()
             while True:
@@ -191,7 +192,7 @@ class Trainer:
         alone = self.fabric.world_size == 1  # else the others would wait for who was interrupted
         with (
             self.averaging.applied() if self.averaging and split == "valid" else nullcontext(),
-            _without_trace(self.task, self.model),
+            without_trace(self.task, self.model),
             self.stop.interrupts_evaluation() if alone else nullcontext(),
         ):
             scores: dict[str, float] = self.fabric.broadcast(self.task.evaluate(self.model, split))
@@ -236,20 +237,12 @@ class Trainer:
         log.info(f"Resumed from {path}: epoch {self.at.epoch + 1}, update {self.at.updates:,}")
 
     def _resume(self, path: Path, state: Mapping[str, Any]) -> None:
-        if "ranks" not in state:
-            raise CheckpointError(
-                f"{path} holds weights and no state of a training: name a last.pt or best.pt"
-            )
-        self._check_same(path, state)
+        check_same(
+            path, state, config=self.config, may_change=self.may_change, constants=self.constants,
+            world_size=self.fabric.world_size,
+        )  # fmt: skip
         at = Position(**state["position"])
-        best = path.parent / BEST
-        if at.best is not None and not best.exists():
-            if at.best_update != at.updates:
-                raise CheckpointError(
-                    f"{path} goes with the best weights so far, those of update "
-                    f"{at.best_update:,}, but there is no {best}: put it there"
-                )
-            best = path  # holds them itself
+        best = best_with(path, at)
         self.task.model.load_state_dict(state["model"])
         self.raw_optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -261,34 +254,7 @@ class Trainer:
         self.meter.load_state_dict(rank["meter"])
         self.rng = rank["rng"]
         if self.fabric.is_global_zero:
-            self._take_along({BEST: best, METRICS: path.parent / METRICS, LAST: path})
-
-    def _take_along(self, sources: Mapping[str, Path]) -> None:
-        """What was reached and logged in another folder belongs to a training that goes on."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, source in sources.items():
-            here = self.folder / name
-            # A last.pt of this very folder stays until the next one is written, if it is whole.
-            keep = here.exists() and source.parent.samefile(self.folder)
-            if keep and name == LAST:
-                keep = archive.is_whole(here)
-            if source.exists() and not keep:
-                atomic.copy(source, here)
-
-    def _check_same(self, path: Path, state: Mapping[str, Any]) -> None:
-        changed = checkpoint.differences(state["config"], self.config, ignore=self.may_change)
-        changed += checkpoint.differences(state["constants"], self.constants)
-        if changed:
-            raise CheckpointError(
-                f"{path} belongs to a training with other settings:\n  "
-                + "\n  ".join(changed)
-                + "\nGive it the same ones, or begin anew in another folder"
-            )
-        if len(state["ranks"]) != self.fabric.world_size:
-            raise CheckpointError(
-                f"{path} holds the state of {len(state['ranks'])} processes, this run has "
-                f"{self.fabric.world_size}: start as many (trainer.devices, or torchrun)"
-            )
+            take_along(path, best, self.folder)
 
     def _save(self, *names: str) -> None:
         self.meter.check(self.at.updates)
@@ -303,7 +269,7 @@ class Trainer:
             "averaging": self.averaging.state_dict() if self.averaging else None,
             "precision": self.fabric.strategy.precision.state_dict(),
             "position": asdict(self.at),
-            "ranks": self._gathered(own),
+            "ranks": gathered(self.fabric, own),
             "config": self.config,
             "constants": self.constants,
         }
@@ -312,21 +278,9 @@ class Trainer:
                 checkpoint.write(self.folder / name, state)
         self.fabric.barrier()
 
-    def _gathered(self, own: Any) -> list[Any]:
-        """What each rank gives, on rank 0; collective."""
-        if self.fabric.world_size == 1:
-            return [own]
-        there: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(there, own)
-        return there
-
     def _stop_if_told(self) -> None:
         """End, with a checkpoint, where a rank has received a signal; collective."""
-        number = self.stop.received
-        if self.fabric.world_size > 1:
-            flag = torch.tensor(number, device=self.fabric.device)
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-            number = int(flag)
+        number = largest(self.fabric, self.stop.received)
         if number:
             self.progress.close()
             self._save(LAST)
@@ -334,71 +288,8 @@ class Trainer:
 
     def _log(self, kind: str, figures: Mapping[str, float]) -> None:
         named = {f"{kind}/{name}": value for name, value in figures.items()}
-        for logger in list(self.loggers):
-            try:
-                logger.log(self.at.updates, {"epoch": self._epochs(), **named})
-            except Exception as error:
-                if not isinstance(logger, Bounded):
-                    raise
-                # A server that is away for a while must not end a training of days.
-                self.loggers.remove(logger)
-                log.warning(f"{logger.name} fails and is left out from here on: {error}")
+        self.reports.log(self.at.updates, {"epoch": self._epochs(), **named})
 
     def _epochs(self) -> float:
         """Epochs done, with their fraction."""
         return self.at.epoch + (self.at.index / len(self.batches) if self.at.index else 0.0)
-
-    @contextmanager
-    def _logging(self) -> Iterator[None]:
-        """Loggers begin, and end however it ends."""
-        wanted, self.loggers = self.loggers, []
-        failed = True
-        try:
-            for logger in wanted:
-                self._start_logger(logger)
-            yield
-            failed = False
-        except Stopped:
-            failed = False
-            raise
-        finally:
-            self.progress.close()
-            for logger in self.loggers:
-                try:
-                    logger.close(failed)
-                except Exception as error:
-                    if not isinstance(logger, Bounded):
-                        raise
-                    log.warning(f"{logger.name} cannot end its run: {error}")
-
-    def _start_logger(self, logger: Logger) -> None:
-        if isinstance(logger, CSV):  # a file of ours: it cannot be left out
-            logger.start(self.at.updates, self.config)
-            self.loggers.append(logger)
-            return
-        bounded = Bounded(logger)
-        try:
-            bounded.start(self.at.updates, self.config)
-        except UnansweredError as error:
-            log.warning(
-                f"{bounded.name} is left out: {error}. Is its server away? {METRICS} has all of it"
-            )
-        except Exception as error:
-            raise LoggerError(
-                f"{bounded.name} cannot start: {error}. Leave it out, or mend it"
-            ) from error
-        else:
-            self.loggers.append(bounded)
-
-
-@contextmanager
-def _without_trace(task: Task, model: nn.Module) -> Iterator[None]:
-    """What is carried, and the generators, come out as they went in; the model in training."""
-    carried, rng = checkpoint.plain(task.state_dict()), seeds.rng_state()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        task.load_state_dict(carried)
-        seeds.set_rng_state(rng)
-        model.train()

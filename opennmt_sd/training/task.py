@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from opennmt_sd.training import checkpoint, seeds
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,16 @@ class Task(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@contextmanager
+def without_trace(task: Task, model: nn.Module) -> Iterator[None]:
+    """Let what is carried, and the generators, come out as they went in; the model in training."""
+    carried, rng = checkpoint.plain(task.state_dict()), seeds.rng_state()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        task.load_state_dict(carried)
+        seeds.set_rng_state(rng)
+        model.train()

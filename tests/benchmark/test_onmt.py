@@ -11,6 +11,7 @@ from opennmt_sd import ops
 from opennmt_sd.benchmark.row import RedGateError
 
 onmt = pytest.importorskip("opennmt_sd.benchmark.onmt", reason="OpenNMT-py is not installed")
+translator = pytest.importorskip("opennmt_sd.benchmark.translator")
 
 SMALL = {"hidden": 16, "vocabulary": 50, "sentences": 4, "batches": 2}
 CASES = [
@@ -43,7 +44,7 @@ def test_a_row_for_the_step_and_for_each_phase(case, caplog, capsys, recwarn) ->
         assert 0 < row.max_rel_err <= onmt.TOLERANCE
         assert (row.ideal > 1) == (case.p > 0 and row.phase != "optimizer")
     step = rows[0]
-    words = sum(int((batch["tgt"][:, 1:] != 1).sum()) for batch in onmt.batches(case)) / 2
+    words = sum(int((batch["tgt"][:, 1:] != 1).sum()) for batch in translator.batches(case)) / 2
     assert step.units_per_s == pytest.approx(words / step.ours_ms * 1e3)
     assert step.torch_units_per_s == pytest.approx(words / step.torch_ms * 1e3)
     assert (step.peak_mb, step.torch_peak_mb) == (90.0, 100.0)
@@ -79,7 +80,7 @@ def test_the_ideal_counts_the_products_of_weights(input_feed: bool) -> None:
         if weight.dim() == 2 and "embeddings" not in name:
             of_word[name.split(".")[0]] += weight.numel()
     source, target, pairs = 0, 0, 0
-    for batch in onmt.batches(case):
+    for batch in translator.batches(case):
         source += int(batch["srclen"].sum())
         target += int((batch["tgtlen"] - 1).sum())
         pairs += int((batch["srclen"] * (batch["tgtlen"] - 1)).sum())
@@ -92,7 +93,7 @@ def test_the_ideal_counts_the_products_of_weights(input_feed: bool) -> None:
 
 def test_batches_are_those_of_the_issue() -> None:
     case = onmt.CASES[0]
-    batches = onmt.batches(case)
+    batches = translator.batches(case)
     assert len({batch["src"].sum().item() for batch in batches}) == case.batches > 1
     for batch in batches:
         source, target = batch["srclen"].tolist(), batch["tgtlen"].tolist()
@@ -107,15 +108,15 @@ def test_batches_are_those_of_the_issue() -> None:
 
 
 def test_options_are_stocks_but_for_what_is_said() -> None:
-    stock, ours = (onmt.options(CASES[0], ours=ours, p=0.5) for ours in (False, True))
+    stock, ours = (translator.options(CASES[0], ours=ours, p=0.5) for ours in (False, True))
     differences = {key for key in vars(ours) if getattr(ours, key) != getattr(stock, key)}
     assert differences == {"encoder_type", "decoder_type", "brnn", "sd_recurrent_dropout"}
     assert (stock.encoder_type, stock.decoder_type, stock.input_feed) == ("brnn", "rnn", 1)
     assert (ours.encoder_type, ours.decoder_type) == ("sd_brnn", "sd_rnn")
     assert (ours.dropout, ours.sd_recurrent_dropout) == ([0.5], 0.5)
     assert (ours.optim, ours.learning_rate, ours.max_grad_norm) == ("adam", 0.001, 5)
-    assert onmt.options(CASES[1], ours=True, p=0.3).sd_recurrent_dropout == 0
-    assert onmt.options(CASES[1], ours=False, p=0.3).input_feed == 0
+    assert translator.options(CASES[1], ours=True, p=0.3).sd_recurrent_dropout == 0
+    assert translator.options(CASES[1], ours=False, p=0.3).input_feed == 0
 
 
 def test_stock_is_stocks_own() -> None:

@@ -18,10 +18,10 @@ from torch import nn
 from opennmt_sd.training import bounded, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.loggers import CSV, LoggerError, MLflow, TensorBoard, WandB, read_csv
-from opennmt_sd.training.loop import METRICS
 from opennmt_sd.training.meter import DivergedError
 from opennmt_sd.training.plots import plot_curves
 from opennmt_sd.training.recipe import Recipe
+from opennmt_sd.training.reports import METRICS
 from opennmt_sd.training.schedules import constant, inverse, step_down
 
 

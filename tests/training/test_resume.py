@@ -14,7 +14,7 @@ import torch
 
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.checkpoint import CheckpointError
-from opennmt_sd.training.loop import BEST, LAST
+from opennmt_sd.training.resuming import BEST, LAST
 from opennmt_sd.training.stopping import Stopped
 
 
