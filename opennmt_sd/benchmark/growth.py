@@ -45,7 +45,7 @@ def run(repeats: int = 15, cases: Sequence[Width] | None = None) -> Iterator[Row
 
 
 def bytes_moved(row: Row) -> float:
-    """The least that a phase reads from and writes to memory: each operand once; the weight once
+    """Count the bytes that a phase must read and write: each operand once; the weight once
     a sequence where all steps are one product, once a step in the recurrence."""
     H, rows, kept = int(row.case), ops.T * ops.B, 1 - row.p
     weight = 4 * H * H * kept * (ops.T if row.phase in ("REC-FP", "REC-BP") else 1)

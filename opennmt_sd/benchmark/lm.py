@@ -75,7 +75,7 @@ CASES = [
 
 
 def plain(case: Case) -> nn.Module:
-    """What a user would run otherwise: ``nn.LSTM``, ``nn.Dropout``, ``nn.Linear``."""
+    """Build what a user would run otherwise: ``nn.LSTM``, ``nn.Dropout``, ``nn.Linear``."""
     return ReferenceLanguageModel(
         case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS, nr=case.p,
         fc=case.p, init=case.init,
@@ -106,7 +106,7 @@ class Work:
         self.state: State | None = None  # carried from segment to segment
 
     def step(self) -> None:
-        """An update, as the trainer makes it; the loss is summed over time."""
+        """Make an update, as the trainer does; the loss is summed over time."""
         ids, targets = next(self.segments)
         with ops.use(self.engine):
             loss, _, self.state = self.model(ids, targets, self.state, scale=float(self.case.T))
@@ -116,7 +116,7 @@ class Work:
             self.optimizer.zero_grad()
 
     def results(self, seed: int) -> list[Tensor]:
-        """The loss, the final state and every gradient; in evaluation without gradients."""
+        """Give the loss, the final state and every gradient; in evaluation without gradients."""
         parameters = list(self.model.parameters())
         ids, targets = torch.randint(
             self.case.vocabulary, (2, self.case.T, self.case.B),
@@ -135,20 +135,20 @@ class Work:
 
 
 def truth(case: Case, model: nn.Module, seed: int) -> list[Tensor]:
-    """What a model gives in float64, with the naive engine where it asks for one."""
+    """Give what a model gives in float64, with the naive engine where it asks for one."""
     with ops.use("naive"):
         return Work(case, copy.deepcopy(model).double()).results(seed)
 
 
 def workload(name: str, variant: str) -> Callable[[], Any]:
-    """An update of a case: ``"torch"`` or ``"ours"``."""
+    """Give an update of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
     return Work(case, plain(case) if variant == "torch" else structured(case, case.p)).step
 
 
 def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]:
-    """A row a case.
+    """Measure: a row a case.
 
     Raises:
         RedGateError: a case computes something wrong; nothing more is measured.
@@ -177,7 +177,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
 
 
 def check(case: Case, reference: Work, ours: Work) -> float:
-    """The error of ours: in training against the naive engine in float64 (one seed, so the same
+    """Check ours: in training against the naive engine in float64 (one seed, so the same
     units are dropped), in evaluation against the plain model in float64.
 
     Raises:
@@ -195,7 +195,7 @@ def check(case: Case, reference: Work, ours: Work) -> float:
 
 
 def draw_ms(case: Case) -> float:
-    """What drawing the sets of one update costs."""
+    """Time what drawing the sets of one update costs."""
     pattern = DropoutPattern(case.p)
     places = LAYERS * (2 if case.recurrent else 1) + 1  # NR, RH, FC
 

@@ -96,7 +96,7 @@ class Work:
         self.dy = torch.randn(rows, width, generator=generator)
 
     def forward(self) -> Tensor:
-        """All h, rows ``[R, H]`` or ``[R, 2H]``."""
+        """Give all h, rows ``[R, H]`` or ``[R, 2H]``."""
         x = self.x if self.lengths is None else pack_padded_sequence(self.x, self.lengths)
         y, _ = self.model(x)
         rows = y.data if isinstance(y, PackedSequence) else y
@@ -113,14 +113,14 @@ class Work:
             self.forward()
 
     def results(self, seed: int) -> list[Tensor]:
-        """The output and every gradient."""
+        """Give the output and every gradient."""
         torch.manual_seed(seed)
         parameters = list(self.model.parameters())
         y = self.forward()
         return [y.detach(), *torch.autograd.grad(y, [self.x, *parameters], self.dy)]
 
     def doubled(self) -> Work:
-        """The same in float64."""
+        """Give the same in float64."""
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model).double()
         twin.x = self.x.detach().double().requires_grad_()
@@ -139,7 +139,7 @@ def _forced(work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def workload(name: str, variant: str) -> Callable[[], Any]:
-    """A training step of a case: ``"torch"`` or ``"ours"``."""
+    """Give a training step of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
     model = Plain(case, case.p) if variant == "torch" else structured(case, case.p)
@@ -190,7 +190,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
 
 
 def _draw_ms(case: Case) -> float:
-    """What drawing the sets of one step costs, for all directions."""
+    """Time what drawing the sets of one step costs, for all directions."""
     pattern, T = DropoutPattern(case.p), case.lengths[1]
     directions = 2 if case.bidirectional else 1
 

@@ -11,7 +11,7 @@ WARM_UP = 2
 
 
 def alternate(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The median time of each variant, in ms.
+    """Give the median time of each variant, in ms.
 
     They take turns, so that a machine which slows down slows all of them; who goes first changes
     from round to round, so that none always finds the caches of the same predecessor.

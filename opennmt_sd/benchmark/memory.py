@@ -17,7 +17,7 @@ import torch
 
 
 def peak_mb(suite: str, case: str, variant: str, threads: int) -> float:
-    """Of ``workload(case, variant)`` of a suite's module.
+    """Measure ``workload(case, variant)`` of a suite's module.
 
     Raises:
         RuntimeError: the process failed; its last words are in the text.

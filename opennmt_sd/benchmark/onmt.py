@@ -34,7 +34,7 @@ CASES = [
 
 
 def works(case: Case) -> dict[str, Work]:
-    """What takes turns, all with the same weights."""
+    """Build what takes turns, all with the same weights."""
     torch.manual_seed(0)
     stock = Work(case, ours=False, p=case.p)
     return {
@@ -45,14 +45,14 @@ def works(case: Case) -> dict[str, Work]:
 
 
 def workload(name: str, variant: str) -> Callable[[], Any]:
-    """An update of a case: ``"torch"`` or ``"ours"``."""
+    """Give an update of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
     return Work(case, ours=variant == "ours", p=case.p).step
 
 
 def warm_up() -> None:
-    """What both sides load and set up once in a process, so that it is not taken for memory of a
+    """Load what both sides set up once in a process, so that it is not taken for memory of a
     workload."""
     case = Case("small", 16, 50, 0.5, recurrent=True, sentences=2, batches=1)
     for ours in (False, True):
@@ -98,7 +98,7 @@ def _row(case: Case, phase: str, ms: Mapping[str, float], error: float, **more: 
 
 
 def check(case: Case, turns: Mapping[str, Work]) -> float:
-    """The error of ours: in training against the naive engine in float64 (one seed, so the same
+    """Check ours: in training against the naive engine in float64 (one seed, so the same
     units are dropped); with nothing dropped, in training and in evaluation, against OpenNMT-py's
     own types in float64.
 
@@ -146,7 +146,7 @@ class Stopwatch:
         work.optim.step = watched_step
 
     def update(self) -> None:
-        """One update. It begins with ``zero_grad``.
+        """Make one update. It begins with ``zero_grad``.
 
         Raises:
             RuntimeError: the phases did not come in their order.
@@ -160,7 +160,7 @@ class Stopwatch:
             raise RuntimeError(f"an update went through {order}, which should be {self.ORDER}")
 
     def ms(self, phase: str) -> float:
-        """The median of the updates after those that warm up."""
+        """Give the median of the updates after those that warm up."""
         return statistics.median(
             1e3 * sum(end - begin for (name, begin), (_, end) in zip(marks, marks[1:])
                       if name == phase)
@@ -185,7 +185,7 @@ class Stopwatch:
 
 
 def draw_ms(case: Case) -> float:
-    """What drawing the sets of one update costs."""
+    """Time what drawing the sets of one update costs."""
     pattern, H = DropoutPattern(case.p), case.hidden
     places = [(SOURCE[1], H)] * LAYERS + [(TARGET[1] - 1, H)] * (LAYERS + 1)  # embeddings, layers
     if case.recurrent:

@@ -101,7 +101,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
 
 
 def more(repeats: int, cases: Sequence[Case]) -> Iterator[Row]:
-    """The same cases at further rates, for the picture."""
+    """Give the same cases at further rates, for the picture."""
     for case in cases:
         yield from run(min(repeats, 7), [replace(case, p=p) for p in RATES if p != case.p])
 
@@ -168,7 +168,7 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
         return [row @ weight for row in rows.view(T, B, -1).unbind()]
 
     def truth() -> tuple[list[Tensor], list[Tensor]]:
-        """The naive engine in float64: hidden and final states; d_gates, dh0, dc0, dw."""
+        """Compute naively in float64: hidden and final states; d_gates, dh0, dc0, dw."""
         gates, u, h, c = (t.requires_grad_() for t in doubled(gates_x.view(T, B, -1), w, h0, c0))
         with ops.use("naive"):
             one = torch.eye(4 * H).double()  # the input's part of the gates is given

@@ -17,7 +17,7 @@ COLOURS = {"FP": "tab:blue", "BP": "tab:orange", "WG": "tab:green", "REC-FP": "t
 
 
 def draw(suite: str, rows: Sequence[Row], ceilings: Ceilings, path: str) -> None:
-    """The picture of a suite, to a PNG, SVG or PDF."""
+    """Draw the picture of a suite, to a PNG, SVG or PDF."""
     figure = {"ops": _rates, "growth": _growth, "onmt": _phases}.get(suite, _steps)(rows, ceilings)
     facts = machine.describe()
     figure.text(
@@ -69,7 +69,7 @@ def _plain_ticks(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _growth(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
-    """The gain against the width, and a roofline."""
+    """Draw the gain against the width, and a roofline."""
     figure, (gain, own, roof) = _figure(3, 4.6)
     widths = sorted({int(row.case) for row in rows})
     for p, shade in zip(growth.RATES, (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)):

@@ -36,7 +36,7 @@ def show_machine() -> Ceilings:
 
 
 def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
-    """The same rows, with a word on where it is where people look."""
+    """Pass the same rows on, with a word on where it is where people look."""
     with _console.status(f"{what} ..."):
         for row in rows:
             if _console.is_terminal:
@@ -48,7 +48,7 @@ UNITS = {"lm": "words", "tagger": "sentences", "onmt": "target tokens"}  # of un
 
 
 def show_table(rows: list[Row], ceilings: Ceilings) -> None:
-    """One line a row: times, both speed-ups, and how much of the ideal was reached."""
+    """Print one line a row: times, both speed-ups, and how much of the ideal was reached."""
     if not rows:
         return
     suite, units = rows[0].suite, any(row.units_per_s for row in rows)
@@ -93,5 +93,5 @@ def show_red(text: str) -> None:
 
 
 def write_json(rows: list[Row], path: str) -> None:
-    """A list of rows."""
+    """Write a list of rows."""
     Path(path).write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")

@@ -71,7 +71,7 @@ class RedGateError(RuntimeError):
 
 
 def relative_error(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
-    """The largest over all pairs of max |got - want| / max |want|; NaN anywhere is infinite."""
+    """Return the largest of all pairs' max |got - want| / max |want|; NaN anywhere is infinite."""
     worst = 0.0
     for ours, truth in zip((t.detach() for t in got), (t.detach() for t in want), strict=True):
         if ours.shape != truth.shape:
@@ -83,7 +83,7 @@ def relative_error(got: Iterable[Tensor], want: Iterable[Tensor]) -> float:
 
 
 def gate(case: str, error: float, tolerance: float) -> float:
-    """The error, if it is small enough.
+    """Give the error back, if it is small enough.
 
     Raises:
         RedGateError: it is not.

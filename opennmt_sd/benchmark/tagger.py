@@ -130,7 +130,7 @@ class Work:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.015, momentum=0.9)
 
     def train(self) -> None:
-        """An update on each batch, as the trainer makes it; the loss is the mean of the
+        """Make an update on each batch, as the trainer does; the loss is the mean of the
         sentences'."""
         with ops.use(self.engine):
             for batch in self.batches:
@@ -141,17 +141,17 @@ class Work:
                 self.optimizer.zero_grad()
 
     def predict(self) -> list[list[str]]:
-        """The tags of the sentences to predict, in a tagger's batches."""
+        """Give the tags of the sentences to predict, in a tagger's batches."""
         with ops.use(self.engine):
             return decode(self.model, vocabulary(), self.unseen, EVAL_BATCH)  # type: ignore[arg-type]  # a plain one decodes alike
 
     def checked(self) -> list[Batch]:
-        """The shortest and the longest batch: what is compared."""
+        """Give the shortest and the longest batch: what is compared."""
         ordered = sorted(self.batches, key=lambda batch: len(batch.sizes))
         return [ordered[0], ordered[-1]]
 
     def results(self, seed: int) -> list[Tensor]:
-        """The loss and every gradient of the batches that are compared."""
+        """Give the loss and every gradient of the batches that are compared."""
         torch.manual_seed(seed)
         parameters, found = list(self.model.parameters()), []
         for batch in self.checked():
@@ -161,14 +161,14 @@ class Work:
 
     @torch.no_grad()
     def scores(self) -> list[Tensor]:
-        """Of the tags of sentences to predict, ``[R, K]`` a batch."""
+        """Score the tags of sentences to predict, ``[R, K]`` a batch."""
         self.model.eval()
         found = [self.model.scores(batch) for batch in in_order(self.unseen, EVAL_BATCH)]
         self.model.train()
         return found
 
     def twin(self, double: bool) -> Work:
-        """The same without dropped characters: torch draws those, not in all types alike."""
+        """Copy it without dropped characters: torch draws those, not in all types alike."""
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model)
         twin.model.chars.dropout = 0.0
@@ -178,7 +178,7 @@ class Work:
 
 
 def works(case: Case) -> dict[str, Work]:
-    """What takes turns, all with the same weights."""
+    """Build what takes turns, all with the same weights."""
     torch.manual_seed(0)
     plain = PlainTagger(case.config(case.p), vocabulary())
     dense, ours = (Tagger(case.config(p), vocabulary()) for p in (0.0, case.p))
@@ -189,7 +189,7 @@ def works(case: Case) -> dict[str, Work]:
 
 
 def workload(name: str, variant: str) -> Callable[[], Any]:
-    """The updates of a case: ``"torch"`` or ``"ours"``."""
+    """Give the updates of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
     model = (PlainTagger if variant == "torch" else Tagger)(case.config(case.p), vocabulary())
@@ -232,7 +232,7 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
 def _row(
     case: Case, phase: str, ms: dict[str, float], *, batches: int, sentences: int, **more: Any
 ) -> Row:
-    """Of the times of a round."""
+    """Make a row of the times of a round."""
     return Row(
         suite="tagger", case=case.name, phase=phase, p=case.p, torch_ms=ms["torch"] / batches,
         dense_ms=ms["dense"] / batches, ours_ms=ms["ours"] / batches,
@@ -271,7 +271,7 @@ def check_eval(case: Case, plain: Work, ours: Work) -> float:
 
 
 def draw_ms(batches: Sequence[Batch], case: Case) -> float:
-    """What drawing the sets of one update costs."""
+    """Time what drawing the sets of one update costs."""
     pattern, H = DropoutPattern(case.p), case.hidden
     widths = [
         case.word_dim + case.config(0.0).char_width,

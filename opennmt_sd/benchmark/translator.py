@@ -98,7 +98,7 @@ class Case:
 
 @cache
 def vocabularies(size: int) -> dict[str, Any]:
-    """What OpenNMT-py makes of a checkpoint's vocabularies, of words w0, w1, ..."""
+    """Give what OpenNMT-py makes of a checkpoint's vocabularies, of words w0, w1, ..."""
     tokens = SPECIALS + [f"w{i}" for i in range(size - len(SPECIALS))]
     return dict_to_vocabs({"src": tokens, "tgt": tokens, "data_task": ModelTask.SEQ2SEQ})
 
@@ -177,7 +177,7 @@ class Work:
         self.statistics = Statistics()
 
     def step(self) -> None:
-        """An update: forward, loss, statistics, backward, clip, Adam."""
+        """Make an update: forward, loss, statistics, backward, clip, Adam."""
         with ops.use(self.engine), warnings.catch_warnings():
             # torch's word on `torch.cuda.amp.autocast`, which OpenNMT-py calls on a CPU too
             warnings.simplefilter("ignore", FutureWarning)
@@ -200,7 +200,7 @@ class Work:
             return [loss.detach(), *torch.autograd.grad(loss, weights)]
 
     def truth(self, seed: int, p: float | None = None) -> list[Tensor]:
-        """The results of the same weights in float64, where our ops are the naive engine's."""
+        """Give the results of the same weights in float64, where our ops are the naive engine's."""
         twin = Work(self.case, ours=self.ours, p=self.p if p is None else p, engine="naive",
                     weights=self)  # fmt: skip
         twin.model.double().train(self.model.training)

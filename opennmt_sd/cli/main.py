@@ -110,7 +110,7 @@ def _export(checkpoint: Path, output: Path | None, force: bool) -> int:
 
 
 def _facts() -> dict[str, str]:
-    """What a bug report should say."""
+    """List what a bug report should say."""
     facts = {"opennmt_sd": opennmt_sd.__version__, "python": platform.python_version()}
     facts["platform"] = platform.platform()
     for package in ("torch", "OpenNMT-py", "numpy"):
@@ -132,7 +132,7 @@ def _facts() -> dict[str, str]:
 
 
 def _autoload() -> str:
-    """Whether the plugin loads into stock commands of this environment."""
+    """Tell whether the plugin loads into stock commands of this environment."""
     from opennmt_sd import _autoload as autoload
 
     if os.environ.get(autoload.SWITCH) == "0":

@@ -40,7 +40,7 @@ class UnusableError(QuickstartError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``opennmt_sd quickstart``."""
+    """Add the options of ``opennmt_sd quickstart``."""
     parser.add_argument(
         "--dir",
         type=Path,
@@ -110,7 +110,7 @@ def check_environment() -> None:
 
 
 def settings_for(folder: Path) -> dict[str, Any]:
-    """The settings of conf/onmt/quickstart.yaml, every path absolute, for a run in `folder`."""
+    """Read conf/onmt/quickstart.yaml, its paths made absolute, for a run in `folder`."""
     import yaml  # type: ignore[import-untyped]  # it ships no types
 
     homes = {"opennmt_sd/data/tatoeba-de-en": TATOEBA, "runs/quickstart": folder}
@@ -132,7 +132,7 @@ def settings_for(folder: Path) -> dict[str, Any]:
 
 
 def quickstart(folder: Path, settings: dict[str, Any]) -> None:
-    """All four steps; see the module.
+    """Run all four steps; see the module.
 
     Args:
         folder: where everything is written; made where it is missing.
@@ -161,21 +161,7 @@ def quickstart(folder: Path, settings: dict[str, Any]) -> None:
         )
 
     print("== 2/4 Training")
-    if checkpoint and checkpoint[0] == last_step:
-        print(f"  finished before: {checkpoint[1]}")
-    else:
-        resume = ("-train_from", checkpoint[1]) if checkpoint else ()
-        progress = Progress(start=checkpoint[0] if checkpoint else 0)
-        try:
-            run("onmt_train", "-config", config, *resume, log=folder / "train.log", show=progress)
-        finally:
-            progress.close()
-        checkpoint = newest_checkpoint(folder)
-        if not checkpoint or checkpoint[0] != last_step:
-            raise QuickstartError(
-                f"onmt_train ended well, but there is no whole {folder / 'model_step'}_{last_step}"
-                f".pt. Is the disk full? Its output: {folder / 'train.log'}"
-            )
+    checkpoint = _train(config, folder, checkpoint, last_step)
 
     print("== 3/4 Translation of held-out sentences")
     source, reference = TATOEBA / "test.de", TATOEBA / "test.en"
@@ -196,6 +182,28 @@ def quickstart(folder: Path, settings: dict[str, Any]) -> None:
     for path in sorted(folder.iterdir()):
         print(f"  {path}")
     print(f"Done in {clock(time.monotonic() - began)}.")
+
+
+def _train(
+    config: Path, folder: Path, checkpoint: tuple[int, Path] | None, last_step: int
+) -> tuple[int, Path]:
+    """Train to the last step, from a checkpoint where there is one; return the newest one."""
+    if checkpoint and checkpoint[0] == last_step:
+        print(f"  finished before: {checkpoint[1]}")
+        return checkpoint
+    resume = ("-train_from", checkpoint[1]) if checkpoint else ()
+    progress = Progress(start=checkpoint[0] if checkpoint else 0)
+    try:
+        run("onmt_train", "-config", config, *resume, log=folder / "train.log", show=progress)
+    finally:
+        progress.close()
+    trained = newest_checkpoint(folder)
+    if not trained or trained[0] != last_step:
+        raise QuickstartError(
+            f"onmt_train ended well, but there is no whole {folder / 'model_step'}_{last_step}"
+            f".pt. Is the disk full? Its output: {folder / 'train.log'}"
+        )
+    return trained
 
 
 def make_folder(folder: Path) -> None:

@@ -31,7 +31,7 @@ class CommandError(Exception):
 
 
 def find(name: str) -> Path:
-    """The command `name` of the Python environment that runs this, not the first on the PATH.
+    """Find the command `name` of the Python environment that runs this, not the first on the PATH.
 
     Raises:
         CommandError: it is not there.

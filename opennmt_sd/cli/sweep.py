@@ -122,7 +122,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def varied(rows: list[dict[str, Any]]) -> list[str]:
-    """The settings in which runs differ."""
+    """List the settings in which runs differ."""
     settings = dict.fromkeys(name for row in rows for name in row if "/" not in name)
     return [
         name for name in settings

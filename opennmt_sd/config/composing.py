@@ -101,13 +101,13 @@ def _no_such(key: str, names: list[str]) -> str:
 
 
 def _given(text: str) -> str | None:
-    """The override that Hydra's text quotes."""
+    """Find the override that Hydra's text quotes."""
     found = re.search(r"To append to your config use \+(.*)|Error merging override (.*)", text)
     return (found[1] or found[2]) if found else None
 
 
 def _missing(name: str, options: Iterable[str], task: str) -> str:
-    """A group has no such file: it is of the other task, misspelt, or of a missing package."""
+    """Say why a group has no such file: of the other task, misspelt, of a missing package."""
     group, _, option = name.rpartition("/")
     given = f"{group}={option}" if group else option
     if name in PACKAGES:

@@ -44,7 +44,7 @@ def _lines(node: DictConfig, indent: str) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML has it, on one line."""
+    """Write a value as YAML has it, on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_shown(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list):

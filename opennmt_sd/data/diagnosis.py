@@ -76,7 +76,7 @@ def _wide(head: bytes) -> str | None:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether it has some control characters that no text has, one in 50 bytes or more."""
+    """Tell whether it has some control characters that no text has, one in 50 bytes or more."""
     controls = sum(byte < 32 and byte not in b"\t\n\v\f\r\x1b" for byte in head)
     return controls > max(2, len(head) / 50)
 
@@ -172,7 +172,7 @@ def _quoted(path: Path) -> str:
 
 
 def _utf8(path: Path) -> Path:
-    """A name for the converted file, beside the other."""
+    """Give a name for the converted file, beside the other."""
     return path.with_name(f"{path.stem}.utf8{path.suffix}")
 
 

@@ -54,7 +54,7 @@ MAY_CHANGE = (
 
 
 def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
-    """The same with these paths absolute, from the folder in which the command was started."""
+    """Make these paths absolute, from the folder in which the command was started."""
     cfg = cfg.copy()
     cfg.data = settled(cfg.data)
     for key in paths:
@@ -119,7 +119,7 @@ def fabric_for(trainer: DictConfig) -> Fabric:
 
 
 def recipe_for(optim: DictConfig) -> Recipe:
-    """How the weights are changed."""
+    """Return how the weights are changed."""
     schedule = optim.schedule
     return Recipe(
         optimizer="sgd" if optim.name == "nt_asgd" else optim.name,
@@ -140,7 +140,7 @@ def recipe_for(optim: DictConfig) -> Recipe:
 
 
 def plan_for(cfg: DictConfig, measure: str) -> Plan:
-    """How long to train, and what to do on the way."""
+    """Return how long to train, and what to do on the way."""
     names = {field.name for field in dataclasses.fields(Plan)}
     values = {key: value for key, value in cfg.trainer.items() if key in names}
     return Plan(**values, seed=cfg.seed, measure=measure)
@@ -215,7 +215,7 @@ def _fit(
 
 
 def score_or_worst(run: Callable[[], float], mode: str) -> float:
-    """A run's score. In a sweep, a run that diverges counts as the worst and the sweep goes on."""
+    """Run; in a sweep, a run that diverges counts as the worst, and the sweep goes on."""
     try:
         return run()
     except DivergedError as error:

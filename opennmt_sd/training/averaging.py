@@ -62,7 +62,7 @@ class Averaging:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averaged weights, once there are any; its own come back after."""
+        """Give the model its averaged weights, once there are any; its own come back after."""
         if not self.active:
             yield
             return

@@ -47,7 +47,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, its tensors on the CPU.
+    """Return the content of a checkpoint, its tensors on the CPU.
 
     Raises:
         CheckpointError: no such file; cut short or damaged; of another kind or a newer format.
@@ -112,14 +112,14 @@ def in_folder(path: Path, name: str) -> Path:
 
 
 def weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What to evaluate and use: the model's weights, averaged where the training averages."""
+    """Return the weights to evaluate and use: averaged where the training averages."""
     return {**state["model"], **(state["averaging"] or {}).get("average", {})}
 
 
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: Iterable[str] = ()
 ) -> list[str]:
-    """Where two nested configurations differ, a line each: ``model.hidden: 650 there, 200 here``.
+    """List where two nested configurations differ: ``model.hidden: 650 there, 200 here``.
 
     Args:
         ignore: dotted names that may differ, and all below them.
@@ -134,7 +134,7 @@ def differences(
 
 
 def plain(value: Any) -> Any:
-    """A copy on the CPU that shares no memory: a view would take all of its storage along."""
+    """Copy to the CPU, sharing no memory: a view would take all of its storage along."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, Mapping):

@@ -69,7 +69,7 @@ class CSV:
             csv.DictWriter(file, self.columns).writerow(row)
 
     def close(self, failed: bool) -> None:
-        """Nothing is open between two rows."""
+        """Do nothing: no file is open between two rows."""
 
     def _rewrite(self) -> None:
         with atomic.writer(self.path, "w", newline="", encoding="utf-8") as file:
@@ -79,7 +79,7 @@ class CSV:
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, without their empty cells; one that was cut short is left out."""
+    """Return the rows of a metrics file without empty cells; one that was cut short is left out."""
     with open(path, newline="", encoding="utf-8") as file:
         found = []
         for row in csv.DictReader(file):

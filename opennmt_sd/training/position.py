@@ -55,7 +55,7 @@ class Position:
     without_gain: int = 0
 
     def advance(self, batches: int) -> None:
-        """One update of an epoch of so many batches is done."""
+        """Count one update of an epoch of so many batches."""
         self.updates += 1
         self.index += 1
         if self.index == batches:

@@ -42,7 +42,7 @@ class Progress:
             )  # fmt: skip
 
     def advance(self) -> None:
-        """One batch is done."""
+        """Count one batch."""
         self.done += 1
         if self.bar is not None:
             self.bar.update()

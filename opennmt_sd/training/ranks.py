@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # a command that says what is wrong before it begins need not
 
 
 def is_first_process() -> bool:
-    """Whether this process is the first of a training, or the only one. Before Fabric knows."""
+    """Tell whether this is a training's first or only process. Before Fabric knows."""
     return {os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")} == {"0"}
 
 

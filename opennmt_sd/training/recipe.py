@@ -47,7 +47,7 @@ class Recipe:
             )
 
     def optimizer_for(self, model: nn.Module) -> Optimizer:
-        """The optimizer over all parameters of a model that ask for gradients."""
+        """Make the optimizer over all parameters of a model that ask for gradients."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         if self.optimizer == "adam":
             return torch.optim.Adam(

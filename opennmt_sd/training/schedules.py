@@ -11,7 +11,7 @@ Schedule = Callable[[int], float]
 
 
 def constant(epoch: int) -> float:  # noqa: ARG001 - that is the point
-    """The same rate throughout."""
+    """Keep the same rate throughout."""
     return 1.0
 
 

@@ -12,7 +12,7 @@ import torch
 
 
 def derive(seed: int, *parts: object) -> int:
-    """A seed of 32 bits from a seed and what tells its use apart (a rank, an epoch).
+    """Derive 32 bits from a seed and what tells its use apart (a rank, an epoch).
 
     Hashed, since torch's CPU generator reads 32 bits of a seed and no more: neighbouring pairs of
     seed and rank must not meet.
@@ -34,7 +34,7 @@ def seed_all(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Where those generators stand: tensors and plain values, fit for a checkpoint."""
+    """Return where those generators stand: tensors and plain values, fit for a checkpoint."""
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if "numpy" in sys.modules:
         name, keys, *rest = sys.modules["numpy"].random.get_state()

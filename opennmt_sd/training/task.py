@@ -46,7 +46,7 @@ class Task(Protocol):
     mode: str
 
     def batches(self, epoch: int) -> Sequence[Any]:
-        """All batches of an epoch (from 0) for this rank; the same for one epoch, seed and
+        """Give all batches of an epoch (from 0) for this rank; the same for one epoch, seed and
         world size, so that a position in the data is (epoch, index)."""
         ...
 
@@ -63,7 +63,7 @@ class Task(Protocol):
         ...
 
     def state_dict(self) -> Mapping[str, Any]:
-        """What is carried from batch to batch (a hidden state): tensors and plain values."""
+        """Return what is carried from batch to batch (a hidden state): tensors and plain values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
