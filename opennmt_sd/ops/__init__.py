@@ -1,6 +1,8 @@
 """The ops: one contract, several engines. Every public function checks, and chooses the engine.
 
-Axis names: T time, B batch, D input features, H hidden, N output features. Gate order i, f, g, o.
+Axis names: T time, B batch, D input features, H hidden, N output features. Gate order i, f, g, o of
+an LSTM, and r, z, n of a GRU.
+
 A sequence is ``[T, B, .]``, or packed: ``[sum(batch_sizes), .]`` with ``batch_sizes`` as in
 ``torch.nn.utils.rnn.PackedSequence`` (int64 on the CPU, never growing).
 
@@ -19,6 +21,7 @@ from opennmt_sd.ops.engines import (
     use,
     worth_compacting,
 )
+from opennmt_sd.ops.gru import gru_gates, gru_layer
 from opennmt_sd.ops.linear import masked_linear
 from opennmt_sd.ops.lstm import lstm, lstm_gates, lstm_layer
 from opennmt_sd.ops.nll import projected_nll
@@ -28,6 +31,8 @@ __all__ = [
     "attend_step",
     "engine_for",
     "forced",
+    "gru_gates",
+    "gru_layer",
     "has_kernels",
     "leaves_out",
     "lstm",

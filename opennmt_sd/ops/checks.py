@@ -8,6 +8,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from opennmt_sd.compat import in_forward_mode, is_batch, is_compiling
 from opennmt_sd.dropout import Keep, KeepMask
+from opennmt_sd.ops.engine import GRULayer, LSTMLayer
 
 
 def check_rows(
@@ -46,6 +47,28 @@ def check_rows(
     return len(sizes), sizes[0] if sizes else 0
 
 
+def check_layer(layer: LSTMLayer | GRULayer, gates: int, **states: Tensor) -> None:
+    """Check a recurrent layer whose weights have so many gates, and the states that it begins with,
+    ``[B, H]`` each."""
+    x, weight_ih, weight_hh = layer.x, layer.weight_ih, layer.weight_hh
+    T, B = check_rows(x, layer.batch_sizes, "x", "D")
+    if T == 0:
+        raise ValueError(f"x must have at least one step, got {list(x.shape)}")
+    D, H = x.shape[-1], weight_hh.shape[-1]
+    check_weight(weight_ih, D, "weight_ih")
+    check_weight(weight_hh, H, "weight_hh")
+    if not weight_ih.shape[0] == weight_hh.shape[0] == gates * H:
+        raise ValueError(
+            f"weight_ih [{gates}H, D] and weight_hh [{gates}H, H] do not fit: "
+            f"{list(weight_ih.shape)} and {list(weight_hh.shape)}"
+        )
+    check_bias(layer.bias, gates * H)
+    for name, state in states.items():
+        check_state(name, state, B, H)
+    check_keep(layer.keep, T, B, D)
+    check_keep(layer.state_keep, T, B, H)
+
+
 def check_floating(x: Tensor, name: str) -> None:
     if not x.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {x.dtype}")
@@ -76,9 +99,9 @@ def check_weight(weight: Tensor, D: int, name: str = "weight") -> None:
         raise ValueError(f"{name} must be [N, {D}] as in nn.Linear, got {list(weight.shape)}")
 
 
-def check_bias(bias: Tensor | None, N: int) -> None:
+def check_bias(bias: Tensor | None, N: int, name: str = "bias") -> None:
     if bias is not None and bias.shape != (N,):
-        raise ValueError(f"bias must be [{N}], got {list(bias.shape)}")
+        raise ValueError(f"{name} must be [{N}], got {list(bias.shape)}")
 
 
 def check_alike(**tensors: Tensor | None) -> None:

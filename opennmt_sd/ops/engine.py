@@ -1,7 +1,8 @@
 """What an engine is: the functions that each has, and the records that they take.
 
 Axis names: T time, B batch, D input features, H hidden, N output features, V vocabulary. A sequence
-is ``[T, B, .]``, or packed rows ``[sum(batch_sizes), .]``. Gate order i, f, g, o.
+is ``[T, B, .]``, or packed rows ``[sum(batch_sizes), .]``. Gate order i, f, g, o of an LSTM, and
+r, z, n of a GRU.
 
 A further argument of an op is a further field of its record, with a default.
 """
@@ -29,6 +30,27 @@ class LSTMLayer(NamedTuple):
     weight_hh: Tensor
     h: Tensor
     c: Tensor
+    state_keep: Keep | None = None
+    batch_sizes: Tensor | None = None
+    reverse: bool = False
+
+
+class GRULayer(NamedTuple):
+    """The operands of one GRU layer in one direction.
+
+    x ``[T, B, D]`` or packed; weight_ih ``[3H, D]``; bias ``[3H]``: b_ih, plus b_hh in the gates r
+    and z; weight_hh ``[3H, H]``; bias_hn ``[H]``: the rest of b_hh, which the reset gate scales; h
+    ``[B, H]``. ``keep`` is of x, ``state_keep`` of the state that enters the products of each step;
+    None keeps all.
+    """
+
+    x: Tensor
+    keep: Keep | None
+    weight_ih: Tensor
+    bias: Tensor | None
+    weight_hh: Tensor
+    bias_hn: Tensor | None
+    h: Tensor
     state_keep: Keep | None = None
     batch_sizes: Tensor | None = None
     reverse: bool = False
@@ -78,6 +100,12 @@ class Engine(Protocol):
 
     def lstm_gates(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`opennmt_sd.ops.lstm_gates`."""
+
+    def gru_layer(self, layer: GRULayer) -> tuple[Tensor, Tensor]:
+        """See :func:`opennmt_sd.ops.gru_layer`."""
+
+    def gru_gates(self, gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+        """See :func:`opennmt_sd.ops.gru_gates`."""
 
     def projected_nll(self, projection: Projection, loss: Loss) -> tuple[Tensor, Tensor]:
         """See :func:`opennmt_sd.ops.projected_nll`."""

@@ -12,13 +12,9 @@ from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
-    check_bias,
     check_floating,
-    check_keep,
+    check_layer,
     check_one,
-    check_rows,
-    check_state,
-    check_weight,
 )
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.engines import engine
@@ -58,22 +54,8 @@ def lstm_layer(
     Raises:
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
     """
-    T, B = check_rows(x, batch_sizes, "x", "D")
-    if T == 0:
-        raise ValueError(f"x must have at least one step, got {list(x.shape)}")
-    H = weight_hh.shape[-1]
-    check_weight(weight_ih, x.shape[-1], "weight_ih")
-    check_weight(weight_hh, H, "weight_hh")
-    if not weight_ih.shape[0] == weight_hh.shape[0] == 4 * H:
-        raise ValueError(
-            f"weight_ih [4H, D] and weight_hh [4H, H] do not fit: {list(weight_ih.shape)} and "
-            f"{list(weight_hh.shape)}"
-        )
-    check_bias(bias, 4 * H)
-    check_state("h", h, B, H)
-    check_state("c", c, B, H)
-    check_keep(keep, T, B, x.shape[-1])
-    check_keep(state_keep, T, B, H)
+    given = LSTMLayer(x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse)
+    check_layer(given, 4, h=h, c=c)
     context, (x, weight_ih, bias, weight_hh, h, c) = lowered(x, weight_ih, bias, weight_hh, h, c)
     check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c)
     with context:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opennmt_sd import DropoutPattern, KeepSets, ops
 from opennmt_sd.dropout import Keep
@@ -93,3 +93,90 @@ def compare() -> Callable[..., None]:
             )
 
     return compare
+
+
+@pytest.fixture
+def draw_both(draw):
+    """Keep sets of the input and of the state, each by its kind."""
+
+    def draw_both(kinds, p, T: int, B: int, D: int, H: int) -> tuple[Any, Any]:
+        return tuple(
+            None if kind is None else draw(kind, p, T, B, width, seed)
+            for seed, (kind, width) in enumerate(zip(kinds, (D, H)))
+        )
+
+    return draw_both
+
+
+class Cell(NamedTuple):
+    """An op, and what it is given besides the keep sets."""
+
+    op: Callable[..., tuple[Tensor, ...]]
+    torchs: type[nn.RNNBase]
+    gates: int
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+
+    @property
+    def finals(self) -> list[str]:
+        return [f"{state}_n" for state in self.states]
+
+    def make(
+        self, T: int, B: int, D: int, H: int, sizes: list[int] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Return the inputs, and the gradient of each output: dy and, say, dh."""
+        g = torch.Generator().manual_seed(1)
+
+        def make(*shape: int, scale: float = 1.0) -> Tensor:
+            return torch.randn(shape, generator=g, dtype=torch.float64).mul(scale).to(dtype)
+
+        rows, N = (sum(sizes),) if sizes else (T, B), self.gates * H
+        given = {"x": make(*rows, D), "weight_ih": make(N, D, scale=D**-0.5), "bias": make(N),
+                 "weight_hh": make(N, H, scale=H**-0.5)}  # fmt: skip
+        given |= {"bias_hn": make(H)} if "bias_hn" in self.inputs else {}
+        given |= {state: make(B, H) for state in self.states}
+        return given | {"dy": make(*rows, H)} | {f"d{state}": make(B, H) for state in self.states}
+
+    def cotangents(self, given: dict[str, Tensor]) -> list[Tensor]:
+        return [given[n] for n in ("dy", *(f"d{state}" for state in self.states))]
+
+    def leaves(self, given: dict[str, Tensor], without: Collection[str] = ()) -> dict[str, Tensor]:
+        """Return the inputs as leaves; `without` names those that need no gradient."""
+        return {n: given[n].clone().requires_grad_(n not in without) for n in self.inputs}
+
+    def __call__(
+        self, leaves: dict[str, Tensor | None], keeps: tuple[Any, Any],
+        sizes: list[int] | None = None, reverse: bool = False,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        return self.op(
+            **leaves, keep=keeps[0], state_keep=keeps[1], reverse=reverse,
+            batch_sizes=None if sizes is None else torch.tensor(sizes),
+        )  # fmt: skip
+
+    def results(self, outputs: Sequence[Tensor], leaves: dict[str, Tensor]) -> dict[str, Any]:
+        named = dict(zip(("y", *self.finals), (t.detach() for t in outputs)))
+        return named | {f"d{n}": leaf.grad for n, leaf in leaves.items()}
+
+    def run(
+        self, engine: str, keeps: tuple[Any, Any], given: dict[str, Tensor],
+        sizes: list[int] | None = None, reverse: bool = False, without: Collection[str] = (),
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the output, final states and every gradient."""
+        leaves = self.leaves(given, without)
+        with ops.use(engine):
+            outputs = self(leaves, keeps, sizes, reverse)
+        torch.autograd.backward(outputs, self.cotangents(given))
+        return self.results(outputs, leaves)
+
+
+WEIGHTS = "x", "weight_ih", "bias", "weight_hh"
+LSTM = Cell(ops.lstm_layer, nn.LSTM, 4, (*WEIGHTS, "h", "c"), ("h", "c"))
+GRU = Cell(ops.gru_layer, nn.GRU, 3, (*WEIGHTS, "bias_hn", "h"), ("h",))
+CELLS = {"LSTM": LSTM, "GRU": GRU}
+
+
+@pytest.fixture(params=CELLS)
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """Each recurrent cell, for what is true of all of them."""
+    return CELLS[request.param]

@@ -74,6 +74,19 @@ def test_lstm_is_like_lstm(any_engine: str, kind, draw) -> None:
 
 
 @every_kind
+def test_gru_is_like_lstm(any_engine: str, kind, draw) -> None:
+    """Torch's autocast knows no GRU on a CPU, where its products alone are lowered."""
+    shapes = (4, 3, 6), (15, 6), (15,), (15, 5), (5,), (3, 5)
+    keep = None if kind is None else draw(kind, 0.5, 4, 3, 5)
+
+    def layer(x, *given):
+        return ops.gru_layer(x, None, *given, keep)
+
+    want = [torch.bfloat16] * 2 + [torch.float32] * len(shapes)
+    assert outcome(layer, *(torch.randn(s) for s in shapes)) == want
+
+
+@every_kind
 def test_a_step_is_like_linear(any_engine: str, kind, draw) -> None:
     given = [torch.randn(s) for s in ((3, 6), (5, 6), (5,))]
     keep = None if kind is None else draw(kind, 0.5, 4, 3, 6)
@@ -99,6 +112,12 @@ def test_gates_and_a_cell_of_two_dtypes(any_engine: str, gates: torch.dtype) -> 
     other = {torch.float32: torch.float64, torch.float64: torch.float32}[gates]
     given = torch.randn(3, 20, dtype=gates), torch.randn(3, 5, dtype=other)
     assert outcome(ops.lstm_gates, *given) == [torch.float64] * 2 + [gates, other]
+
+
+def test_gates_of_a_gru_and_a_float32_state(any_engine: str) -> None:
+    """The state, which the products alone have lowered, stays as wide as it is."""
+    given = torch.randn(3, 15).bfloat16(), torch.randn(3, 15).bfloat16(), torch.randn(3, 5)
+    assert outcome(ops.gru_gates, *given) == [torch.float32] + [t.dtype for t in given]
 
 
 def test_no_data_no_autocast(any_engine: str) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM, ops
-from opennmt_sd.ops.engine import Engine, Loss, LSTMLayer, Projection
+from opennmt_sd.ops.engine import Engine, GRULayer, Loss, LSTMLayer, Projection
 from opennmt_sd.ops.engines import ENGINES
 
 CONTRACT = [name for name in vars(Engine) if not name.startswith("_")]
 RECORDS = {"masked_linear": (Projection,), "lstm_layer": (LSTMLayer,),
-           "projected_nll": (Projection, Loss)}  # fmt: skip
+           "gru_layer": (GRULayer,), "projected_nll": (Projection, Loss)}  # fmt: skip
 
 
 def parameters(function: Any) -> list[tuple[str, Any]]:
@@ -115,10 +115,15 @@ def test_one_seed_gives_the_same_bits(any_engine: str, space: str, time: str) ->
         pattern = DropoutPattern(0.5, space, time)
         x, w = torch.randn(6, 4, 33), torch.randn(4 * 17, 33) / 6
         w_hh, state = torch.randn(4 * 17, 17) / 4, torch.zeros(4, 17)
-        leaves = [t.requires_grad_() for t in (x, w, w_hh)]
+        gru = torch.randn(3 * 17, 33) / 6, torch.randn(3 * 17, 17) / 4
+        leaves = [t.requires_grad_() for t in (x, w, w_hh, *gru)]
         y = ops.masked_linear(x, pattern.draw(6, 4, 33), w)
         keeps = pattern.draw(6, 4, 33), pattern.draw(6, 4, 17)
-        outputs = [y, *ops.lstm_layer(x, keeps[0], w, None, w_hh, state, state, keeps[1])]
+        outputs = [
+            y,
+            *ops.lstm_layer(x, keeps[0], w, None, w_hh, state, state, keeps[1]),
+            *ops.gru_layer(x, keeps[0], gru[0], None, gru[1], None, state, keeps[1]),
+        ]
         return [*outputs, *torch.autograd.grad(sum(t.sum() for t in outputs), leaves)]
 
     for first, again in zip(run(), run()):
@@ -157,6 +162,9 @@ def test_the_default_device_is_not_asked(any_engine: str, packed: bool) -> None:
         step = ops.masked_linear_step(handle, rows[:4], half.draw(3, 4, 3), 1)
         context, _ = ops.attend_step(attended, step)
         h, _ = ops.lstm_gates(torch.cat([context] * 4, 1), step)
+        gates = torch.cat([context] * 3, 1)
+        layer = gates[None], None, gates.new_ones(9, 9), None, gates.new_ones(9, 3), None, h
+        h = ops.gru_gates(gates, gates, h) + ops.gru_layer(*layer)[1]
         keep = half.draw(1, len(rows), 3)
         loss, _ = ops.projected_nll(rows[None], keep, out.weight[:, :3], None,
                                     targets[None, : len(rows)])  # fmt: skip

@@ -14,6 +14,9 @@ X, W, BIAS = torch.zeros(4, 3, 6), torch.zeros(5, 6), torch.zeros(5)
 GATES, W_HH, STATE = torch.zeros(4, 3, 8), torch.zeros(8, 2), torch.zeros(3, 2)
 LAYER = {"x": X, "keep": None, "weight_ih": torch.zeros(8, 6), "bias": torch.zeros(8),
          "weight_hh": W_HH, "h": STATE, "c": STATE}  # fmt: skip
+GRU = {"x": X, "keep": None, "weight_ih": torch.zeros(6, 6), "bias": torch.zeros(6),
+       "weight_hh": torch.zeros(6, 2), "bias_hn": torch.zeros(2), "h": STATE}  # fmt: skip
+GRU_GATES = {"gates_x": torch.zeros(3, 6), "gates_h": torch.zeros(3, 6), "h": STATE}
 HANDLE = "handle"  # a handle of W, prepared in the test
 
 
@@ -201,6 +204,53 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "gates: two devices": (
         ops.lstm_gates, {"gates": GATES[0], "c": STATE.to("meta")},
         ValueError, "all inputs need one device: gates cpu, c meta",
+    ),
+    "GRU: no steps": (
+        ops.gru_layer, GRU | {"x": X[:0]},
+        ValueError, "x must have at least one step, got [0, 3, 6]",
+    ),
+    "GRU: weights of an LSTM": (
+        ops.gru_layer, GRU | {"weight_ih": torch.zeros(8, 6), "weight_hh": W_HH},
+        ValueError, "weight_ih [3H, D] and weight_hh [3H, H] do not fit: [8, 6] and [8, 2]",
+    ),
+    "GRU: bias of another width": (
+        ops.gru_layer, GRU | {"bias": torch.zeros(8)},
+        ValueError, "bias must be [6], got [8]",
+    ),
+    "GRU: a whole bias_hh": (
+        ops.gru_layer, GRU | {"bias_hn": torch.zeros(6)},
+        ValueError, "bias_hn must be [2], got [6]",
+    ),
+    "GRU: h with layers": (
+        ops.gru_layer, GRU | {"h": STATE[None]},
+        ValueError, "h must be [3, 2] (batch, hidden), got [1, 3, 2]",
+    ),
+    "GRU: sets of the state of other steps": (
+        ops.gru_layer, GRU | {"state_keep": sets(3, 2)},
+        ValueError, "keep sets of 3 steps do not fit an input of 4 steps (1 or 4 are needed); ops "
+                    "take the time first: [T, B, D]",
+    ),
+    "GRU: two dtypes": (
+        ops.gru_layer, GRU | {"bias_hn": torch.zeros(2).double(), "bias": None},
+        ValueError, "all inputs need one dtype: x torch.float32, weight_ih torch.float32, "
+                    "weight_hh torch.float32, bias_hn torch.float64, h torch.float32",
+    ),
+    "GRU's gates: of an LSTM": (
+        ops.gru_gates, GRU_GATES | {"gates_x": torch.zeros(3, 8)},
+        ValueError, "gates_x and gates_h must be [B, 3H] and h [B, H], got [3, 8], [3, 6] and "
+                    "[3, 2]",
+    ),
+    "GRU's gates: h of one axis": (
+        ops.gru_gates, GRU_GATES | {"h": STATE[0]},
+        ValueError, "gates_x and gates_h must be [B, 3H] and h [B, H], got [3, 6], [3, 6] and [2]",
+    ),
+    "GRU's gates: integers": (
+        ops.gru_gates, GRU_GATES | {"gates_h": torch.zeros(3, 6).long()},
+        TypeError, "gates_h must be floating point, got torch.int64",
+    ),
+    "GRU's gates: two devices": (
+        ops.gru_gates, GRU_GATES | {"h": STATE.to("meta")},
+        ValueError, "all inputs need one device: gates_x cpu, gates_h cpu, h meta",
     ),
     "prepare: integers": (
         ops.prepare, {"weight": W.long()},

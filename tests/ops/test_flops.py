@@ -59,25 +59,21 @@ def test_masked_linear(engine: str, phase: str, sizes, pattern: DropoutPattern) 
 
 
 @pytest.mark.parametrize("leaf", [None, "x", "weight_ih", "weight_hh"])
-def test_a_layer(engine: str, leaf: str | None, pattern: DropoutPattern) -> None:
+def test_a_layer(engine: str, cell, leaf: str | None, pattern: DropoutPattern) -> None:
     """The input's products and the recurrence's, each as far as a gradient needs them."""
     H = N
-    given = {"x": torch.randn(T, B, D), "weight_ih": torch.randn(4 * H, D),
-             "weight_hh": torch.randn(4 * H, H)}  # fmt: skip
-    given |= {name: x.requires_grad_(name == leaf) for name, x in given.items()}
+    made = cell.make(T, B, D, H, dtype=torch.float32)
+    given = cell.leaves(made, without=set(made) - {leaf})
     keeps = [pattern.draw(T, B, n, torch.Generator().manual_seed(1)) for n in (D, H)]
-    state = torch.randn(B, H)
 
     def forward() -> Tensor:
-        return ops.lstm_layer(
-            given["x"], keeps[0], given["weight_ih"], None, given["weight_hh"], state, state,
-            keeps[1],
-        )[0]  # fmt: skip
+        return cell(given, keeps)[0]
 
     with ops.use(engine):
         count = product(forward, given.get(leaf))
     inputs, states = (
-        round(2 * T * B * n * 4 * H * share_kept(keep, T)) for n, keep in zip((D, H), keeps)
+        round(2 * T * B * n * cell.gates * H * share_kept(keep, T))
+        for n, keep in zip((D, H), keeps)
     )
     # Forward both; the gradient of the gates (the recurrence backwards), then one product more.
     assert count == states + (states if leaf == "weight_hh" else inputs)

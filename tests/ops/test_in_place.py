@@ -21,28 +21,24 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 
 
-def leaves(dtype: torch.dtype, packed: bool) -> list[Tensor]:
-    g = torch.Generator().manual_seed(1)
-    shapes = (8, D) if packed else (T, B, D), (4 * H, D), (4 * H,), (4 * H, H), (B, H), (B, H)
-    return [torch.randn(*s, generator=g, dtype=dtype).requires_grad_() for s in shapes]
+def leaves(cell, dtype: torch.dtype, packed: bool) -> dict[str, Tensor]:
+    return cell.leaves(cell.make(T, B, D, H, [4, 3, 1] if packed else None, dtype))
 
 
 @every_change
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_a_layer(engine: str, dtype, kind, packed: bool, change, draw) -> None:
+def test_a_layer(engine: str, cell, dtype, kind, packed: bool, change, draw) -> None:
     keep = None if kind is None else draw(kind, 0.5, T, B, H)
-    sizes = torch.tensor([4, 3, 1]) if packed else None
+    sizes = [4, 3, 1] if packed else None
     results = []
     for name in (engine, "naive"):
-        x, w_ih, bias, w_hh, h, c = given = leaves(dtype, packed)
+        given = leaves(cell, dtype, packed)
         with ops.use(name):
-            y, h_n, c_n = ops.lstm_layer(
-                x, None, w_ih, bias, w_hh, h, c, keep, batch_sizes=sizes, reverse=packed
-            )
-        loss = sum(change(out).square().sum() for out in (y, h_n, c_n))
-        results.append(torch.autograd.grad(loss, given))
+            outputs = cell(given, (None, keep), sizes, reverse=packed)
+        loss = sum(change(out).square().sum() for out in outputs)
+        results.append(torch.autograd.grad(loss, list(given.values())))
     for got, want in zip(*results):
         torch.testing.assert_close(got, want)
 
@@ -57,6 +53,20 @@ def test_the_gates(engine: str, change) -> None:
         with ops.use(name):
             h, c = ops.lstm_gates(*given)
         loss = change(h).square().sum() + change(c).square().sum()
+        results.append(torch.autograd.grad(loss, given))
+    for got, want in zip(*results):
+        torch.testing.assert_close(got, want)
+
+
+@every_change
+def test_the_gates_of_a_gru(engine: str, change) -> None:
+    results = []
+    for name in (engine, "naive"):
+        g = torch.Generator().manual_seed(1)
+        given = [torch.randn(3, n, generator=g, dtype=torch.float64).requires_grad_()
+                 for n in (15, 15, 5)]  # fmt: skip
+        with ops.use(name):
+            loss = change(ops.gru_gates(*given)).square().sum()
         results.append(torch.autograd.grad(loss, given))
     for got, want in zip(*results):
         torch.testing.assert_close(got, want)
@@ -80,7 +90,7 @@ def test_a_module(any_engine: str, layout: str) -> None:
         torch.testing.assert_close(got, want)
 
 
-def test_no_change_costs_nothing(engine: str) -> None:
+def test_no_change_costs_nothing(engine: str, cell) -> None:
     """What is kept for backward is the output itself, not a copy."""
     kept: list[int] = []
     with (
@@ -89,6 +99,5 @@ def test_no_change_costs_nothing(engine: str) -> None:
             lambda x: (kept.append(x.data_ptr()), x)[1], lambda x: x
         ),
     ):
-        x, w_ih, bias, w_hh, h, c = leaves(torch.float32, packed=False)
-        y, *_ = ops.lstm_layer(x, None, w_ih, bias, w_hh, h, c)
+        y, *_ = cell(leaves(cell, torch.float32, packed=False), (None, None))
     assert y.data_ptr() in kept

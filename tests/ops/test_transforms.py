@@ -44,6 +44,16 @@ def layer(x: Tensor) -> Tensor:
     return torch.cat(ops.lstm_layer(x, keep_of(), w, None, w, state, state, keep_of())[:1])
 
 
+def gru(x: Tensor) -> Tensor:
+    w, state = randn(3 * D, D), randn(B, D)
+    return ops.gru_layer(x, keep_of(), w, None, w, randn(D), state, keep_of())[0]
+
+
+def gru_gates(x: Tensor) -> Tensor:
+    rows = x.flatten(0, 1)  # [T B, D]
+    return ops.gru_gates(rows[:, :3], rows[:, 1:], rows[:, :1])
+
+
 def loss(x: Tensor) -> Tensor:
     return ops.projected_nll(x, keep_of(), randn(6, D), None, torch.ones(T, B).long())[0]
 
@@ -53,11 +63,17 @@ OPS: dict[str, Op] = {
     "linear, mask": lambda x: ops.masked_linear(x, keep_of("random"), randn(5, D)),
     "layer": layer,
     "gates": lambda x: torch.cat(ops.lstm_gates(x.flatten(0, 1), x.flatten(0, 1)[:, :1])),
+    "GRU": gru,
+    "GRU's gates": gru_gates,
     "loss": loss,
     "stepwise": stepwise,
     "attention": attention,
 }
 every_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
+
+
+def portable_or(engine: str, gru: bool) -> str:
+    return "portable" if gru else engine  # a GRU has no kernels of its own
 
 
 def numeric(op: Op, x: Tensor, tangent: Tensor) -> Tensor:
@@ -164,6 +180,7 @@ def test_forward_mode_through_a_backward_pass_is_refused(engine: str, op: Op) ->
     x = randn(T, B, D).clone().requires_grad_()
     with ops.use(engine):
         y = op(x)
+    engine = portable_or(engine, op in (gru, gru_gates))
     with forward_ad.dual_level(), pytest.raises(RuntimeError) as error:
         torch.autograd.grad(y, x, forward_ad.make_dual(torch.ones_like(y), torch.ones_like(y)))
     assert str(error.value) == (
@@ -172,7 +189,8 @@ def test_forward_mode_through_a_backward_pass_is_refused(engine: str, op: Op) ->
     )
 
 
-ONE_AT_A_TIME = {("cpu", "gates"), ("cpu", "loss"), ("cpu", "attention"), ("portable", "layer")}
+ONE_AT_A_TIME = {("cpu", "gates"), ("cpu", "loss"), ("cpu", "attention"), ("portable", "layer"),
+                 ("portable", "GRU"), ("cpu", "GRU")}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -186,8 +204,9 @@ def test_a_batch_of_gradients_is_right_or_refused(engine: str, name: str) -> Non
         if (used, name) in ONE_AT_A_TIME:
             with pytest.raises(RuntimeError) as error:
                 torch.autograd.grad(y, x, v, is_grads_batched=True)
+            said = portable_or(engine, name.startswith("GRU"))
             assert str(error.value) == (
-                f"a batch of gradients (is_grads_batched=True) is not supported by the {engine} "
+                f"a batch of gradients (is_grads_batched=True) is not supported by the {said} "
                 "engine: run the forward pass under opennmt_sd.ops.use('naive'), which supports it"
             )
         else:

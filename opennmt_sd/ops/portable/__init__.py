@@ -11,12 +11,15 @@ Random (dense) masks, one set for all steps, and no mask at all make one product
 """
 
 from opennmt_sd.ops.portable.attention import prepare_memory
+from opennmt_sd.ops.portable.gru import gru_gates, gru_layer
 from opennmt_sd.ops.portable.linear import masked_linear
 from opennmt_sd.ops.portable.lstm import lstm_gates, lstm_layer
 from opennmt_sd.ops.portable.nll import projected_nll
 from opennmt_sd.ops.portable.stepwise import prepare
 
 __all__ = [
+    "gru_gates",
+    "gru_layer",
     "lstm_gates",
     "lstm_layer",
     "masked_linear",

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.autograd import Function
 
 from opennmt_sd._compile import uncompiled
-from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.engine import LSTMLayer, Projection
 from opennmt_sd.ops.outputs import shared
-from opennmt_sd.ops.portable.linear import masked_linear, slices, step_sizes, sum_dtype, wg
+from opennmt_sd.ops.portable.linear import masked_linear, step_sizes, sum_dtype, wg
+from opennmt_sd.ops.portable.recurrence import Step, in_order, states_before
 
 
 @uncompiled  # loops over steps whose sizes only the data know
@@ -37,8 +38,8 @@ class _LSTM(Function):
         cells = gates.new_empty(gates.shape[0], h0.shape[1])  # [R, H]
         hidden = gates_x.new_empty(cells.shape)  # [R, H]
         h, c = h0.clone(), c0.to(acc, copy=True)  # the running state, [B, H]
-        step = _Step(weight_hh, keep)
-        for t, rows in _in_order(sizes, reverse):
+        step = Step(weight_hh, keep)
+        for t, rows in in_order(sizes, reverse):
             n = sizes[t]  # the sequences alive at t come first
             gates[rows] = gates_x[rows] + step.fp(h[:n], t)
             h_t, c_t = _gates_forward(gates[rows], c[:n])
@@ -57,9 +58,9 @@ class _LSTM(Function):
         keep, sizes, reverse = ctx.keep, ctx.sizes, ctx.reverse
         d_gates = gates.new_empty(gates.shape)  # [R, 4H], before the activation
         dh, dc = d_h.to(gates.dtype, copy=True), d_c.to(gates.dtype, copy=True)
-        c_before = _before(cells, c0.to(cells.dtype), sizes, reverse)  # [R, H]
-        step = _Step(weight_hh, keep)
-        for t, rows in _in_order(sizes, not reverse):
+        c_before = states_before(cells, c0.to(cells.dtype), sizes, reverse)  # [R, H]
+        step = Step(weight_hh, keep)
+        for t, rows in in_order(sizes, not reverse):
             n = sizes[t]
             dh_t = dh[:n] + d_hidden[rows]
             d_gates[rows], dc[:n] = _gates_backward(
@@ -71,58 +72,8 @@ class _LSTM(Function):
         if ctx.needs_input_grad[1]:
             if ctx.changes:
                 hidden = (gates[:, -h0.shape[1] :] * torch.tanh(cells)).to(hidden.dtype)
-            dw = wg(_before(hidden, h0, sizes, reverse), d_gates, keep, sizes)
+            dw = wg(states_before(hidden, h0, sizes, reverse), d_gates, keep, sizes)
         return d_gates, dw, dh.to(h0.dtype), dc.to(c0.dtype), None, None, None
-
-
-class _Step:
-    """FP and BP of one step at a time, the weight packed once for the sequence."""
-
-    def __init__(self, weight: Tensor, keep: Keep | None) -> None:
-        self.keep = keep
-        self.packed = weight.t().contiguous()  # [H, 4H]
-        if isinstance(keep, KeepSets) and keep.steps == 1:
-            self.packed = self.packed.index_select(0, keep.kept(0))
-
-    def _of(self, keep: KeepSets, t: int) -> tuple[Tensor, Tensor]:
-        """Return the kept units of step t and their rows of the packed weight."""
-        K = keep.kept(t)
-        return K, self.packed if keep.steps == 1 else self.packed.index_select(0, K)
-
-    def fp(self, h: Tensor, t: int) -> Tensor:
-        if isinstance(self.keep, KeepSets):
-            K, packed = self._of(self.keep, t)
-            return (h.index_select(1, K) @ packed).mul_(self.keep.scale)
-        return (h if self.keep is None else self.keep.apply_step(h, t)) @ self.packed
-
-    def bp(self, d_gates: Tensor, t: int) -> Tensor:
-        if isinstance(self.keep, KeepSets):
-            K, packed = self._of(self.keep, t)
-            dh = d_gates.new_zeros(d_gates.shape[0], self.keep.width)
-            return dh.index_copy_(1, K.long(), (d_gates @ packed.t()).mul_(self.keep.scale))
-        dh = d_gates @ self.packed.t()
-        return dh if self.keep is None else self.keep.apply_step(dh, t)
-
-
-def _in_order(sizes: list[int], reverse: bool) -> list[tuple[int, slice]]:
-    steps = list(enumerate(slices(sizes)))
-    return steps[::-1] if reverse else steps
-
-
-def _before(rows: Tensor, first: Tensor, sizes: list[int], reverse: bool) -> Tensor:
-    """Return the state that enters each position, as rows, of those that leave and the first."""
-    at = slices(sizes)
-    if reverse:  # sequences that start at t enter with `first`
-        later = [*sizes[1:], 0]
-        parts = [
-            p
-            for t, (n, m) in enumerate(zip(sizes, later))
-            for p in ((rows[at[t + 1]], first[m:n]) if m else (first[:n],))
-        ]
-    else:
-        parts = [first[: sizes[0]]]
-        parts += [rows[at[t - 1]][: sizes[t]] for t in range(1, len(sizes))]
-    return torch.cat(parts)
 
 
 def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
