@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -48,20 +48,23 @@ class Key:
     schema: type | None
 
 
-def keys(schema: Any, prefix: str = "") -> Iterator[Key]:
-    """Yield all sections and keys of a schema, a section before what is in it."""
+def keys(schema: Any) -> tuple[Key, ...]:
+    """Return all sections and keys of a schema, a section before what is in it."""
+    return _keys(schema)
+
+
+@cache
+def _keys(schema: Any) -> tuple[Key, ...]:
+    made = OmegaConf.structured(schema)  # takes milliseconds: once for a schema, not for each key
+    found = []
     for each in fields(schema):
-        inner = section_of(schema, each)
-        name = f"{prefix}{each.name}"
-        yield Key(name, each.metadata.get("meaning", ""), each.metadata.get("rule"), inner)
-        if inner is not None:
-            yield from keys(inner, f"{name}.")
-
-
-def section_of(schema: Any, of: Field[Any]) -> type | None:
-    """Return the schema of a section; None where a field is a key."""
-    made = OmegaConf.get_type(OmegaConf.structured(schema), of.name)
-    return made if is_dataclass(made) else None
+        of = OmegaConf.get_type(made, each.name)
+        inner = of if is_dataclass(of) else None
+        meaning, rule = each.metadata.get("meaning", ""), each.metadata.get("rule")
+        found.append(Key(each.name, meaning, rule, inner))
+        within = keys(inner) if inner else ()
+        found += [replace(one, name=f"{each.name}.{one.name}") for one in within]
+    return tuple(found)
 
 
 def schema_of(node: Any) -> type | None:
