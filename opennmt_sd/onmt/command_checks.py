@@ -22,7 +22,7 @@ from opennmt_sd.onmt.refusals import (
 )
 from opennmt_sd.onmt.run_faults import head_faults
 from opennmt_sd.onmt.translation import mend_translation
-from opennmt_sd.onmt.translation_checks import command_faults
+from opennmt_sd.onmt.translation_checks import command_faults, place_faults
 from opennmt_sd.onmt.unknown_keys import dropped_keys
 
 _Function = Callable[..., Any]
@@ -35,6 +35,7 @@ def register_checks() -> None:
     wrap(parser, "validate_train_opts", _said_plainly)
     wrap(parser, "validate_prepare_opts", _with_files_looked_at)
     wrap(parser, "validate_model_opts", _said_plainly)
+    wrap(parser, "validate_translate_opts_dynamic", _with_places_looked_at)
 
 
 def _with_checks(parse: _Function) -> _Function:
@@ -95,6 +96,19 @@ def _with_files_looked_at(validate: _Function) -> _Function:
         if faults:
             raise UnsupportedOptionsError(faults)
         return _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
+
+    return wrapped
+
+
+def _with_places_looked_at(validate: _Function) -> _Function:
+    """`validate_translate_opts_dynamic`, which `onmt_translate` alone calls: what it reads and
+    writes. (A server and a program of one's own translate lists, and name files for show.)"""
+
+    @functools.wraps(validate)
+    def wrapped(cls: Any, opt: Namespace) -> Any:
+        if faults := place_faults(opt):
+            raise UnsupportedOptionsError(faults)
+        return validate(cls, opt)
 
     return wrapped
 

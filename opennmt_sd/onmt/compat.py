@@ -52,6 +52,7 @@ SEEN = {
     "onmt.utils.parse:ArgumentParser.validate_train_opts": "7d928c9ce22d2a2e",
     "onmt.utils.parse:ArgumentParser.validate_prepare_opts": "8dd01625b9150509",
     "onmt.utils.parse:ArgumentParser.validate_model_opts": "40e2847fe806b836",
+    "onmt.utils.parse:ArgumentParser.validate_translate_opts_dynamic": "6343f512ec08b68e",
     "onmt.inputters.text_corpus:ParallelCorpus.load": "de0bbd9596ee169c",
     "onmt.inputters.inputter:_read_vocab_file": "1f873f43cf8af540",
     "onmt.inputters.dynamic_iterator:build_dynamic_dataset_iter": "8f33902cd3bdbaed",

@@ -1,4 +1,5 @@
 """What OpenNMT-py loads, it loads as this package does: no code of a file runs, on any torch.
+And what its commands make of checkpoints takes the place of none of them.
 
 Stock calls ``torch.load`` in four modules, which below torch 2.6 runs what a file says.
 """
@@ -14,15 +15,23 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.onmt.checkpoint import CheckpointError, check_file, read_complete, read_pickle
+from opennmt_sd import archive, atomic
+from opennmt_sd.onmt.checkpoint import (
+    CheckpointError,
+    check_file,
+    file_of,
+    read_complete,
+    read_pickle,
+)
 from opennmt_sd.onmt.compat import wrap
 
 
 class _Torch:
-    """torch, with another ``load``."""
+    """torch, with another ``load`` and perhaps another ``save``."""
 
-    def __init__(self, load: Callable[..., Any]) -> None:
+    def __init__(self, load: Callable[..., Any], **others: Callable[..., Any]) -> None:
         self.load = load
+        vars(self).update(others)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -42,10 +51,31 @@ def load_safely(module: ModuleType) -> None:
 
 
 def load_safely_as_command(module: ModuleType) -> None:
-    """The same of the module of a command, which says in one line what is wrong with a file."""
+    """The same of the module of a command that makes a checkpoint of others: it says in one line
+    what is wrong with a file, and writes a whole file or none, never over one that it has read."""
     from opennmt_sd.onmt.plain_errors import show_plainly
 
-    load_safely(module)
+    were_read: list[Path] = []
+
+    def load(path: str, **_: Any) -> Any:
+        were_read.append(file_of(path))
+        return read_complete(path)
+
+    def save(content: Any, path: str) -> None:
+        output = Path(path)
+        if output.is_file() and any(output.samefile(each) for each in were_read):
+            raise CheckpointError(
+                f"{output}: this is a checkpoint that was read: give another output"
+            )
+        try:
+            with atomic.writer(output) as file:
+                torch.save(content, file)
+        except (OSError, RuntimeError) as error:  # torch turns some of the first into the second
+            raise CheckpointError(
+                f"{output}: cannot be written: {archive.reason(error)}"
+            ) from error
+
+    vars(module)["torch"] = _Torch(load, save=save)
     show_plainly()
 
 

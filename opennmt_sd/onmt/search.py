@@ -129,8 +129,14 @@ class BeamSearch(Bounds, beam_search.BeamSearch):
 class GreedySearch(Bounds, greedy_search.GreedySearch):
     """Stock's sampling, of each sentence as if it were alone (but for what is drawn)."""
 
+    keep_topk: int
+
     def sentences(self) -> Tensor:
         return self.original_batch_idx
+
+    def _pick(self, log_probs: Tensor) -> Any:
+        self.keep_topk = min(self.keep_topk, log_probs.shape[-1])  # of fewer words: all of them
+        return super()._pick(log_probs)
 
     @property
     def batch_offset(self) -> Tensor:

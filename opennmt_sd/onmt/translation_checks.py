@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 
-from opennmt_sd.onmt.checkpoint import CheckpointError, read
+import torch
+
+from opennmt_sd.onmt.checkpoint import CheckpointError, file_of, read
 from opennmt_sd.onmt.names import DECODERS
 from opennmt_sd.onmt.refusals import UnsupportedOptionsError
 
@@ -26,20 +30,101 @@ def check_translation(opt: Namespace, model_path: str) -> None:
 def command_faults(opt: Namespace) -> list[str]:
     """Return why the translation that parsed options ask for cannot be, one text each."""
     faults = [fault for path in opt.models for fault in _model_faults(opt, path)]
-    return [*dict.fromkeys(faults), *_size_faults(opt), *_line_faults(opt)]
+    faults = [*dict.fromkeys(faults), *_size_faults(opt), *_device_faults(opt)]
+    return [*faults, *_line_faults(opt)]
+
+
+def place_faults(opt: Namespace) -> list[str]:
+    """Return what is wrong with the files of ``onmt_translate``, one text each.
+
+    Stock opens the output, and empties it, before it reads anything.
+    """
+    inputs = {"src": opt.src, "tgt": opt.tgt, "phrase_table": opt.phrase_table}
+    inputs = {name: path for name, path in inputs.items() if path}
+    faults = [*_input_faults(inputs), *_output_faults(opt, inputs)]
+    if opt.tgt_file_prefix and not opt.tgt:
+        faults.append("tgt_file_prefix needs the prefixes: add tgt, one line for each source line")
+    return faults
+
+
+def _input_faults(inputs: dict[str, str]) -> Iterator[str]:
+    for name, path in inputs.items():
+        if not os.path.exists(path):
+            yield f"{name} {path}: no such file"
+        elif os.path.isdir(path):
+            yield f"{name} {path}: this is a folder: give a text file"
+        elif not os.access(path, os.R_OK):
+            yield f"{name} {path}: you may not read this file"
+
+
+def _output_faults(opt: Namespace, inputs: dict[str, str]) -> Iterator[str]:
+    models = [("model", path) for path in opt.models]
+    for name, path in [*inputs.items(), *models]:
+        if _is_file(opt.output, path):
+            yield (
+                f"output {opt.output} is the file of {name}, which would be emptied before it is "
+                "read: give another output"
+            )
+    for name, path in (("output", opt.output), ("log_file", opt.log_file)):
+        folder = Path(path).absolute().parent
+        if not path:
+            continue
+        if os.path.isdir(path):
+            yield f"{name} {path}: this is a folder: give a file"
+        elif not folder.is_dir():
+            yield f"{name} {path}: there is no folder {folder}: make it first"
+        elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+            yield f"{name} {path}: you may not write there: name another path"
+
+
+def _is_file(output: str, path: str) -> bool:
+    """Return whether an output is a file that is read: a folder stands for its last checkpoint."""
+    if not (os.path.isfile(output) and os.path.exists(path)):
+        return False
+    try:
+        return os.path.samefile(output, file_of(path))
+    except CheckpointError:
+        return False  # stock is about to say so
 
 
 def _size_faults(opt: Namespace) -> list[str]:
-    """Name sizes that leave nothing to choose: an IndexError in stock, after the first batch."""
-    faults = []
-    if opt.n_best > opt.beam_size:
+    """Name numbers that leave nothing to choose, or that no probability can have: an IndexError in
+    stock, after the first batch, or words that mean nothing."""
+    faults = [
+        f"{key} {getattr(opt, key)} must be at least 1"
+        for key in ("beam_size", "n_best", "batch_size")
+        if getattr(opt, key) < 1
+    ]
+    if opt.n_best > opt.beam_size > 0:
         faults.append(
             f"n_best {opt.n_best} is more than beam_size {opt.beam_size} can find: "
             f"set beam_size: {opt.n_best} or more"
         )
     if opt.max_length < 1:
         faults.append(f"max_length {opt.max_length} leaves no room: set 1 or more")
+    if not 0 <= opt.random_sampling_topp <= 1:
+        faults.append(f"random_sampling_topp {opt.random_sampling_topp} is outside [0, 1]")
+    if opt.random_sampling_temp < 0:
+        faults.append(
+            f"random_sampling_temp {opt.random_sampling_temp} must not be negative: 0 takes the "
+            "likeliest word, 1 draws as the model says"
+        )
+    if getattr(opt, "dump_beam", ""):
+        faults.append("dump_beam is not there in OpenNMT-py 3: remove it")
     return faults
+
+
+def _device_faults(opt: Namespace) -> Iterator[str]:
+    """Name GPUs that there are not: a traceback in stock, and with several no end at all."""
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    sees = f"torch sees {there or 'none'}"
+    if opt.gpu >= max(there, 0):
+        yield f"gpu {opt.gpu} is not there, {sees}: set gpu: -1 to translate on the CPU"
+    if opt.world_size > 1 and opt.world_size > there:
+        yield (
+            f"world_size {opt.world_size} needs as many GPUs, {sees}: remove world_size and "
+            "gpu_ranks to translate in one process"
+        )
 
 
 def _model_faults(opt: Namespace, path: str) -> list[str]:
@@ -78,7 +163,7 @@ def _line_faults(opt: Namespace) -> list[str]:
     paths = {name: getattr(opt, name, None) for name in ("src", "tgt")}
     faults, counts = [], {}
     for name, path in paths.items():
-        if not path or not os.path.isfile(path):  # a missing one is stock's to say
+        if not path or not os.path.isfile(path):  # no file: a server's, or `place_faults` says so
             continue
         with open(path, "rb") as file:
             number = 0
