@@ -57,9 +57,13 @@ def _data_faults(opt: Namespace) -> Iterator[str]:
 def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str]) -> Iterator[str]:
     if corpus.get("path_src") is None and corpus.get("path_txt") is None:
         yield f"data: {name}: path_src is missing"
-    for key in ("path_src", "path_tgt", "path_txt", "path_align"):
-        if corpus.get(key) is not None:
-            yield from _file_fault(f"data: {name}: {key}", corpus[key], "a text file")
+    faults = [
+        fault
+        for key in ("path_src", "path_tgt", "path_txt", "path_align")
+        if corpus.get(key) is not None
+        for fault in _file_fault(f"data: {name}: {key}", corpus[key], "a text file")
+    ]
+    yield from faults or _length_faults(name, corpus)
     weight = corpus.get("weight", 1)
     if name != "valid" and (not isinstance(weight, int) or weight < 1):
         yield f"data: {name}: weight {weight!r} must be a whole number of at least 1"
@@ -70,6 +74,30 @@ def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str
     unknown = [str(word) for word in named if word not in transforms]
     for word in unknown:
         yield f"data: {name}: the transform {word} is unknown: use {', '.join(sorted(transforms))}"
+
+
+def _length_faults(name: str, corpus: dict[str, Any]) -> Iterator[str]:
+    """Name files that are no pairs of lines. Stock ends where the shortest does, in silence, and
+    whatever shifted the lines has shifted them all: each is trained on beside another's."""
+    keys = [key for key in ("path_src", "path_tgt", "path_align") if corpus.get(key) is not None]
+    lines = {key: _lines(Path(corpus[key])) for key in keys}
+    shortest = min((count for count, _ in lines.values()), default=0)
+    if any(last > shortest for _, last in lines.values()):  # blanks at an end are no harm
+        found = ", ".join(f"{key} {corpus[key]} has {n:,}" for key, (n, _) in lines.items())
+        yield (
+            f"data: {name}: its files have not equally many lines ({found}): which belong together?"
+            " Give one line for each, a blank one where there is none"
+        )
+
+
+def _lines(path: Path) -> tuple[int, int]:
+    """Return how many lines a file has, and the number of the last that is not blank."""
+    count = last = 0
+    with open(path, "rb") as file:
+        for count, line in enumerate(file, 1):
+            if not line.isspace():
+                last = count
+    return count, last
 
 
 def _vocabulary_faults(opt: Namespace) -> Iterator[str]:
@@ -87,10 +115,21 @@ def _vocabulary_faults(opt: Namespace) -> Iterator[str]:
         fault = [*_file_fault(key, path, "a file of onmt_build_vocab's")]
         yield from fault
         if not fault:
+            least = _least_count(opt, key)
             try:
-                read_vocabulary(path, 0)
+                if not read_vocabulary(path, least) and least > 1:
+                    yield (
+                        f"{key} {path}: no word is seen {least} times, which "
+                        f"{key[:3]}_words_min_frequency asks for: lower it"
+                    )
             except VocabularyError as error:
                 yield f"{key} {error}"
+
+
+def _least_count(opt: Namespace, key: str) -> int:
+    """Return how often a word of a vocabulary must have been seen; 0 for features."""
+    side = key.removesuffix("_vocab")
+    return int(getattr(opt, f"{side}_words_min_frequency", 0) or 0)
 
 
 def _vector_faults(opt: Namespace) -> Iterator[str]:

@@ -62,6 +62,6 @@ def _decoded(path: str, number: int, line: bytes) -> str:
             f"{path}, line {number}: {line[:40]!r} is not UTF-8 ({error.reason}): convert the file,"
             " for example with iconv -f latin1 -t utf-8"
         ) from None
-    if text == "":
+    if not text.strip(" \t"):
         raise VocabularyError(f"{path}, line {number} is blank: remove that line")
     return text

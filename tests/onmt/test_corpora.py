@@ -11,6 +11,7 @@ import torch
 
 from opennmt_sd.onmt.checkpoint import read
 from opennmt_sd.onmt.corpora import CorpusError
+from opennmt_sd.onmt.refusals import UnsupportedOptionsError
 from opennmt_sd.onmt.vocabulary_file import VocabularyError, read_vocabulary
 
 LONG = "w1 " * 300 + "\n"
@@ -42,6 +43,40 @@ def test_a_corpus_without_a_usable_pair(
         "(src_seq_length is 192, tgt_seq_length 192: raise them): "
     )
     assert not list(commands.folder.glob("model*"))
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_lines_that_have_no_partner(commands: Any, split: str) -> None:
+    """The rest of the longer file would be left out, and what stands before may be shifted."""
+    given = {f"{split}_src": "w1\nw2\nw3\n", f"{split}_tgt": "w1\nw2"}
+    with pytest.raises(UnsupportedOptionsError) as caught:
+        commands.train(1, **commands.data(**given))
+    name = {"train": "corpus_1", "valid": "valid"}[split]
+    files = ", ".join(
+        f"path_{side} {commands.folder / f'{split}_{side}'} has {lines}"
+        for side, lines in (("src", 3), ("tgt", 2))
+    )
+    assert str(caught.value) == (
+        f"data: {name}: its files have not equally many lines ({files}): which belong together? "
+        "Give one line for each, a blank one where there is none"
+    )
+
+
+@pytest.mark.parametrize("target", ["w1\nw2\n\n \n", "w1\n\n", "w1\nw2"], ids=repr)
+def test_blank_lines_at_the_end_do_no_harm(commands: Any, target: str) -> None:
+    given = commands.data(train_src="w1 w2\nw3\n", train_tgt=target)
+    assert commands.train(1, **given).updates[0].n_sents == 2
+
+
+def test_a_vocabulary_without_a_frequent_word(commands: Any) -> None:
+    (commands.folder / "rare").write_text("w1\t2\nw2\t1\n")
+    options = {"tgt_vocab": commands.folder / "rare", "tgt_words_min_frequency": 3}
+    with pytest.raises(UnsupportedOptionsError) as caught:
+        commands.train(1, **options)
+    assert str(caught.value) == (
+        f"tgt_vocab {commands.folder}/rare: no word is seen 3 times, which "
+        "tgt_words_min_frequency asks for: lower it"
+    )
 
 
 @pytest.mark.timeout(60)
@@ -141,6 +176,7 @@ def test_rare_words_are_left_out(tmp_path: Any) -> None:
     ("content", "text"),
     [
         (b"a\n\nb\n", ", line 2 is blank: remove that line"),
+        (b"a\nb\n \t \n", ", line 3 is blank: remove that line"),
         (b"a\t3\n\nb\t2\n", ", line 2 is blank: remove that line"),
         (b"a\t3\nb\nc\t1\n", ", line 2: 'b' has no count, as other lines have: add a tab and a"),
         (b"a\n\xe4\n", ", line 2: b'\\xe4' is not UTF-8 (unexpected end of data): convert the"),
