@@ -68,6 +68,11 @@ def lstm(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch._VF.lstm(*given)
 
 
+def gru(*given: Any) -> tuple[Tensor, Tensor]:
+    """Run torch's own GRU, as ``nn.GRU`` calls it."""
+    return torch._VF.gru(*given)
+
+
 _EMPTY = torch.empty(0, device="cpu")
 
 

@@ -4,12 +4,16 @@ from opennmt_sd.nn.cell import StructuredLSTMCell
 from opennmt_sd.nn.conversion import convert, revert
 from opennmt_sd.nn.dropout import StructuredDropout
 from opennmt_sd.nn.forked import calm_children
+from opennmt_sd.nn.gru import StructuredGRU
+from opennmt_sd.nn.gru_cell import StructuredGRUCell
 from opennmt_sd.nn.linear import MaskedLinear
 from opennmt_sd.nn.lstm import StructuredLSTM
 
 __all__ = [
     "MaskedLinear",
     "StructuredDropout",
+    "StructuredGRU",
+    "StructuredGRUCell",
     "StructuredLSTM",
     "StructuredLSTMCell",
     "convert",

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import compat, ops
 from opennmt_sd.dropout import DropoutPattern, Keep
-from opennmt_sd.nn.recurrent import Recurrent, State, warn_of_one_layer
+from opennmt_sd.nn.recurrent import Recurrent, State
 from opennmt_sd.nn.tools import leaf
 
 
@@ -52,8 +52,10 @@ class StructuredLSTM(Recurrent, nn.LSTM):
         out, (h, c) = lstm(x)  # x [T, B, 650]
     """
 
+    name = "an LSTM"
     gates = 4
     state_names = ("hidden[0]", "hidden[1]")
+    autocast_on_cpu = True
 
     def __init__(
         self,
@@ -72,18 +74,10 @@ class StructuredLSTM(Recurrent, nn.LSTM):
         recurrent_dropout: DropoutPattern | float | None = None,
     ) -> None:
         refuse_proj_size(proj_size)
-        patterns = {
-            "dropout": DropoutPattern.of(dropout),
-            "input_dropout": DropoutPattern.of(input_dropout),
-            "recurrent_dropout": DropoutPattern.of(recurrent_dropout),
-        }
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, 0.0, bidirectional, 0,
-            device, dtype,
+            input_size, hidden_size, num_layers, bias, batch_first, bidirectional, device, dtype,
+            dropout=dropout, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout,
         )  # fmt: skip
-        warn_of_one_layer(patterns["dropout"], num_layers)
-        for name, pattern in patterns.items():
-            setattr(self, name, pattern)
 
     @leaf
     def forward(  # type: ignore[override]

@@ -13,15 +13,18 @@ from opennmt_sd import ops
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
 
 
-def result_dtype(x: Tensor, h: Tensor, packed: bool) -> torch.dtype:
-    """Return the dtype of what a layer gives, as ``nn.LSTM`` has it.
+def result_dtype(x: Tensor, h: Tensor, on_cpu: bool) -> torch.dtype:
+    """Return the dtype of what a layer gives, as torch's own has it.
 
-    It is the input's; under autocast, autocast's; but packed rows on a CPU, which autocast does not
-    know, take the state's.
+    It is the input's; under autocast, autocast's; but where autocast does not know the layer, whose
+    products alone it lowers then, it is the state's.
+
+    Args:
+        on_cpu: whether autocast knows the layer on a CPU: not packed rows, nor a GRU.
     """
     if not autocasts(x):
         return x.dtype
-    if packed and x.device.type == "cpu":
+    if x.device.type == "cpu" and not on_cpu:
         return h.dtype
     return autocast_dtype(x.device.type) or x.dtype
 

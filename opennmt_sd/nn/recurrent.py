@@ -1,9 +1,11 @@
 """Layers of recurrent cells with structured dropout, whatever the cell: what all of them share.
 
 Layouts, the initial state, layers and directions, the draws, the choice between our ops and torch's
-own layer. A subclass (:mod:`opennmt_sd.nn.lstm`) brings the two calls of its cell.
+own layer. A subclass (:mod:`opennmt_sd.nn.lstm`, :mod:`opennmt_sd.nn.gru`) brings the two calls of
+its cell.
 
-Inside, a state is a tuple of tensors ``[layers * directions, B, H]``: (h, c) of an LSTM.
+Inside, a state is a tuple of tensors ``[layers * directions, B, H]``: (h, c) of an LSTM, (h,) of a
+GRU.
 """
 
 from __future__ import annotations
@@ -37,18 +39,37 @@ class Recurrent(Structured, nn.RNNBase):
     """Mixin before ``nn.LSTM`` and its like.
 
     Attributes:
+        name: with its article, for messages.
         gates: rows of a weight, in units of H.
         state_names: of the tensors of a state, for messages.
+        autocast_on_cpu: whether torch's autocast knows the layer there; not if it is packed.
         exact: see :class:`opennmt_sd.StructuredLSTM`.
     """
 
+    name: ClassVar[str]
     gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]]
+    autocast_on_cpu: ClassVar[bool]
 
     input_dropout = PatternAttribute()
     dropout = PatternAttribute()
     recurrent_dropout = PatternAttribute()
     exact = True
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool,
+        bidirectional: bool, device: torch.device | str | None, dtype: torch.dtype | None,
+        **dropout: DropoutPattern | float | None,
+    ) -> None:  # fmt: skip
+        """Make a layer of torch's that has a pattern in each of the places."""
+        patterns = {place: DropoutPattern.of(dropout[place]) for place in PLACES}
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first,  # type: ignore[arg-type]
+            0.0, bidirectional, device=device, dtype=dtype,  # type: ignore[arg-type] # no mode
+        )  # fmt: skip
+        _warn_of_one_layer(patterns["dropout"], num_layers)
+        for place, pattern in patterns.items():
+            setattr(self, place, pattern)
 
     def _torch_layers(
         self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
@@ -87,9 +108,7 @@ class Recurrent(Structured, nn.RNNBase):
             state = _batched(state, unbatched)
         self.check_input(x, None)
         if not x.shape[0]:
-            raise RuntimeError(
-                f"an {self.mode} needs at least one step, got a sequence of length 0"
-            )
+            raise RuntimeError(f"{self.name} needs at least one step, got a sequence of length 0")
         x, final = self._run(x, self._checked(x.shape[1], state, x), None, input_keep)
         if unbatched:
             return x.squeeze(1), tuple(s.squeeze(1) for s in final)
@@ -103,7 +122,7 @@ class Recurrent(Structured, nn.RNNBase):
             return (x.new_zeros(expected),) * len(self.state_names)
         if len(state) != len(self.state_names):
             raise RuntimeError(
-                f"an {self.mode} needs an hx of {len(self.state_names)} tensors, got {len(state)}"
+                f"{self.name} needs an hx of {len(self.state_names)} tensors, got {len(state)}"
             )
         for given, name in zip(state, self.state_names):
             self.check_hidden_size(given, expected, f"Expected {name} size {{}}, got {{}}")
@@ -117,7 +136,7 @@ class Recurrent(Structured, nn.RNNBase):
         """Run all layers, on x time first or packed, with a given state."""
         weights = [self._weights(k) for k in range(self.num_layers)]
         input_keep = input_keep if self.training else None
-        dtype = result_dtype(x, state[0], sizes is not None)
+        dtype = result_dtype(x, state[0], self.autocast_on_cpu and sizes is None)
         if not (self._drops(input_keep) or ops.forced() or self._packed_kernels(x, sizes, dtype)):
             return self._torch(x, state, weights, sizes, dtype)
 
@@ -192,7 +211,7 @@ class Recurrent(Structured, nn.RNNBase):
         dtype: torch.dtype,
     ) -> tuple[Tensor, State]:  # fmt: skip
         """Run layers as torch's own."""
-        if sizes is None and autocasts(x):
+        if self.autocast_on_cpu and sizes is None and autocasts(x):
             # torch's own casts come too late for processors without bfloat16.
             x, *rest = cast([x, *state], dtype)
             state = tuple(rest)
@@ -244,14 +263,14 @@ def _batched(state: State, unbatched: bool) -> State:
     return tuple(s.unsqueeze(1) for s in state) if unbatched else tuple(state)
 
 
-def warn_of_one_layer(dropout: DropoutPattern, num_layers: int) -> None:
+def _warn_of_one_layer(dropout: DropoutPattern, num_layers: int) -> None:
     """Warn, as torch does, of a rate that drops nothing."""
     if dropout.active and num_layers == 1:
         warnings.warn(
             f"dropout={dropout.p} is between layers, and num_layers=1 has nothing between: it "
             "drops nothing; for the first layer's input use input_dropout, for the output "
             "StructuredDropout or MaskedLinear behind the layer",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from opennmt_sd import ops
+from opennmt_sd import (
+    StructuredGRU,
+    StructuredGRUCell,
+    StructuredLSTM,
+    StructuredLSTMCell,
+    ops,
+)
 from opennmt_sd.ops.cpu import native
 from opennmt_sd.ops.engines import ENGINES
 
@@ -44,3 +52,38 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The automatic choice, and each engine forced."""
     with ops.use(there(request.param)):
         yield request.param
+
+
+class Kind(NamedTuple):
+    """A recurrent cell: torch's modules of it and ours, and the tensors of its state."""
+
+    torchs: type[nn.RNNBase]
+    ours: Any
+    torchs_cell: type[nn.RNNCellBase]
+    our_cell: Any
+    states: tuple[str, ...]
+    gates: int
+    op: str
+    article: str
+
+    def hx(self, states: Any) -> Any:
+        """Return a state as the modules take it: a tuple, or the one tensor."""
+        return tuple(states) if len(self.states) > 1 else next(iter(states))
+
+    def parts(self, hx: Any) -> tuple[Tensor, ...]:
+        """Return the tensors of a state as the modules give it."""
+        return hx if isinstance(hx, tuple) else (hx,)
+
+
+KINDS = {
+    "LSTM": Kind(nn.LSTM, StructuredLSTM, nn.LSTMCell, StructuredLSTMCell, ("h", "c"), 4,
+                 "lstm_layer", "an LSTM"),
+    "GRU": Kind(nn.GRU, StructuredGRU, nn.GRUCell, StructuredGRUCell, ("h",), 3,
+                "gru_layer", "a GRU"),
+}  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each recurrent cell, for what is true of all of them."""
+    return KINDS[request.param]

@@ -10,12 +10,21 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from opennmt_sd import MaskedLinear, StructuredDropout, StructuredLSTM, StructuredLSTMCell
+from opennmt_sd import (
+    MaskedLinear,
+    StructuredDropout,
+    StructuredGRU,
+    StructuredGRUCell,
+    StructuredLSTM,
+    StructuredLSTMCell,
+)
 
 D = 6
 MODULES: dict[str, Callable[[], Any]] = {
     "lstm": lambda: StructuredLSTM(D, D, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5),
     "masked lstm": lambda: StructuredLSTM(D, D, input_dropout=0.5),
+    "gru": lambda: StructuredGRU(D, D, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5),
+    "gru cell": lambda: StructuredGRUCell(D, D, input_dropout=0.5, recurrent_dropout=0.5),
     "cell": lambda: StructuredLSTMCell(D, D, input_dropout=0.5, recurrent_dropout=0.5),
     "linear": lambda: MaskedLinear(D, D),
     "dropout": lambda: nn.Sequential(nn.Linear(D, D), StructuredDropout()),
@@ -29,7 +38,7 @@ TEXT = (
 
 def gradients(module: Any, name: str, run: Callable[..., Any]) -> list[torch.Tensor]:
     x = torch.randn(
-        (3, D) if name == "cell" else (5, 3, D), generator=torch.Generator().manual_seed(1)
+        (3, D) if "cell" in name else (5, 3, D), generator=torch.Generator().manual_seed(1)
     ).requires_grad_()
     torch.manual_seed(2)
     y = run(module, x)
@@ -51,7 +60,7 @@ def test_the_default_generator_is_put_back(name: str, reentrant: bool) -> None:
     if reentrant:  # it knows backward() only
         results = []
         for run in (whole, again):
-            x = torch.ones((3, D) if name == "cell" else (5, 3, D), requires_grad=True)
+            x = torch.ones((3, D) if "cell" in name else (5, 3, D), requires_grad=True)
             module.zero_grad()
             torch.manual_seed(2)
             y = run(module, x)
@@ -70,7 +79,7 @@ def test_a_generator_of_its_own_is_refused(name: str, reentrant: bool) -> None:
     for part in module.modules():
         if hasattr(part, "generator"):
             part.generator = torch.Generator().manual_seed(1)
-    x = torch.ones((3, D) if name == "cell" else (5, 3, D), requires_grad=True)
+    x = torch.ones((3, D) if "cell" in name else (5, 3, D), requires_grad=True)
     y = checkpoint(module, x, use_reentrant=reentrant)
     with pytest.raises(RuntimeError) as error:
         (y[0] if isinstance(y, tuple) else y).sum().backward()

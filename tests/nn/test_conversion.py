@@ -13,6 +13,8 @@ from opennmt_sd import (
     DropoutPattern,
     MaskedLinear,
     StructuredDropout,
+    StructuredGRU,
+    StructuredGRUCell,
     StructuredLSTM,
     StructuredLSTMCell,
     convert,
@@ -23,39 +25,48 @@ T, B, D, H = 5, 3, 4, 6
 
 
 class Model(nn.Module):
-    """Two LSTMs, one of them twice, at different depths."""
+    """Two LSTMs, one of them twice, at different depths; a GRU, and a cell of each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.ModuleDict({"rnn": nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)})
         self.decoder = nn.Sequential(nn.LSTM(2 * H, H, batch_first=True))
         self.alias = self.encoder["rnn"]
-        self.gru = nn.GRU(H, H)
+        self.gru = nn.GRU(H, H, 2, dropout=0.2)
+        self.cells = nn.ModuleList([nn.LSTMCell(H, H), nn.GRUCell(H, H)])
+        self.plain = nn.ModuleList([nn.RNN(H, H), nn.RNNCell(H, H)])
         self.out = nn.Linear(H, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         y, _ = self.encoder["rnn"](x)
-        return self.out(self.gru(self.decoder(y)[0])[0])
+        y, _ = self.gru(self.decoder(y)[0])
+        h, _ = self.cells[0](y[-1])
+        return self.out(y) + self.out(self.cells[1](h))
 
 
-def structured(model: nn.Module) -> list[str]:
-    return [n for n, m in model.named_modules() if isinstance(m, StructuredLSTM)]
+OURS = {nn.LSTM: StructuredLSTM, nn.GRU: StructuredGRU,
+        nn.LSTMCell: StructuredLSTMCell, nn.GRUCell: StructuredGRUCell}  # fmt: skip
 
 
-def test_every_lstm_is_converted() -> None:
+def test_everything_that_ours_stand_for_is_converted() -> None:
+    """And nothing else."""
     model = Model()
+    before = [type(m) for m in model.modules()]
     assert convert(model) is model
-    assert structured(model) == ["encoder.rnn", "decoder.0"]
+    assert [type(m) for m in model.modules()] == [OURS.get(t, t) for t in before]
+    assert before.count(nn.LSTM) == 2
     assert type(model.alias) is StructuredLSTM
-    assert type(model.gru) is nn.GRU
+    assert revert(model) is model
+    assert [type(m) for m in model.modules()] == before
 
 
-def test_the_model_may_be_an_lstm_itself() -> None:
-    lstm = nn.LSTM(D, H)
-    assert convert(lstm) is lstm
-    assert type(lstm) is StructuredLSTM
-    assert revert(lstm) is lstm
-    assert type(lstm) is nn.LSTM
+@pytest.mark.parametrize("torchs", OURS)
+def test_the_model_may_be_one_itself(torchs: type[nn.Module]) -> None:
+    module = torchs(D, H)
+    assert convert(module) is module
+    assert type(module) is OURS[torchs]
+    assert revert(module) is module
+    assert type(module) is torchs
 
 
 def test_nothing_is_replaced() -> None:
@@ -88,12 +99,14 @@ def test_rates_and_places() -> None:
     assert model.decoder[0].dropout == DropoutPattern(0.0)
     assert not model.alias.input_dropout.active
     assert not model.alias.recurrent_dropout.active
+    assert model.gru.dropout == DropoutPattern(0.2)
     model = convert(Model(), dropout=DropoutPattern(0.2, time="fixed"), input_dropout=0.4,
                     recurrent_dropout=0.1)  # fmt: skip
-    for lstm in (model.alias, model.decoder[0]):
-        assert lstm.dropout == DropoutPattern(0.2, time="fixed")
-        assert lstm.input_dropout == DropoutPattern(0.4)
-        assert lstm.recurrent_dropout == DropoutPattern(0.1)
+    for layer in (model.alias, model.decoder[0], model.gru):
+        assert layer.dropout == DropoutPattern(0.2, time="fixed")
+    for module in (model.alias, model.decoder[0], model.gru, *model.cells):
+        assert module.input_dropout == DropoutPattern(0.4)
+        assert module.recurrent_dropout == DropoutPattern(0.1)
     assert convert(Model(), dropout=0.0).alias.dropout == DropoutPattern(0.0)
 
 
@@ -114,36 +127,50 @@ def test_evaluation_stays_bit_for_bit() -> None:
     assert torch.equal(revert(model)(x), want)
 
 
-def test_converted_is_built() -> None:
-    """A converted LSTM trains as one that was built as ours."""
-    lstm = nn.LSTM(D, H, 2, dropout=0.3)
-    ours = StructuredLSTM(D, H, 2, dropout=0.3, input_dropout=0.4, recurrent_dropout=0.5)
-    ours.load_state_dict(lstm.state_dict())
-    convert(lstm, input_dropout=0.4, recurrent_dropout=0.5)
-    assert repr(lstm) == repr(ours)
+def test_converted_is_built(kind) -> None:
+    """A converted layer trains as one that was built as ours."""
+    layer = kind.torchs(D, H, 2, dropout=0.3)
+    ours = kind.ours(D, H, 2, dropout=0.3, input_dropout=0.4, recurrent_dropout=0.5)
+    ours.load_state_dict(layer.state_dict())
+    convert(layer, input_dropout=0.4, recurrent_dropout=0.5)
+    assert repr(layer) == repr(ours)
     x = torch.randn(T, B, D)
     torch.manual_seed(3)
     want = ours(x)[0]
     torch.manual_seed(3)
-    assert torch.equal(lstm(x)[0], want)
+    assert torch.equal(layer(x)[0], want)
 
 
-def test_a_round_trip_gives_the_lstm_back() -> None:
-    lstm = nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)
-    before = dict(vars(lstm))
-    revert(convert(lstm, input_dropout=0.4, recurrent_dropout=0.5))
-    assert type(lstm) is nn.LSTM
-    assert vars(lstm).keys() == before.keys()
-    assert lstm.dropout == 0.3
+def test_a_converted_cell_is_built(kind) -> None:
+    cell = kind.torchs_cell(D, H)
+    ours = kind.our_cell(D, H, input_dropout=0.4, recurrent_dropout=0.5)
+    ours.load_state_dict(cell.state_dict())
+    convert(cell, dropout=0.9, input_dropout=0.4, recurrent_dropout=0.5)
+    assert vars(cell).keys() == vars(ours).keys()
+    assert repr(cell) == repr(ours)
+    x, results = torch.randn(B, D), []
+    for module in (cell, ours):
+        torch.manual_seed(3)
+        results.append(kind.parts(module(x))[0])
+    assert torch.equal(*results)
+
+
+def test_a_round_trip_gives_torchs_back(kind) -> None:
+    layer = kind.torchs(D, H, 2, dropout=0.3, bidirectional=True)
+    before = dict(vars(layer))
+    revert(convert(layer, input_dropout=0.4, recurrent_dropout=0.5))
+    assert type(layer) is kind.torchs
+    assert vars(layer).keys() == before.keys()
+    assert layer.dropout == 0.3
     x = torch.randn(T, B, D)
     torch.manual_seed(3)
-    got = lstm(x)[0]
-    fresh = nn.LSTM(D, H, 2, dropout=0.3, bidirectional=True)
-    fresh.load_state_dict(lstm.state_dict())
+    got = layer(x)[0]
+    fresh = kind.torchs(D, H, 2, dropout=0.3, bidirectional=True)
+    fresh.load_state_dict(layer.state_dict())
     torch.manual_seed(3)
     assert torch.equal(got, fresh(x)[0])
-    assert not torch.equal(lstm(x)[0], got), "nn.LSTM's own dropout is on again"
-    assert repr(lstm) == repr(fresh)
+    assert not torch.equal(layer(x)[0], got), "torch's own dropout is on again"
+    assert repr(layer) == repr(fresh)
 
 
 def test_reverting_takes_the_present_rate_and_the_generator() -> None:
@@ -158,6 +185,7 @@ def test_reverting_takes_the_present_rate_and_the_generator() -> None:
 
 ALONE: dict[str, tuple[nn.Module, nn.Module]] = {
     "cell": (StructuredLSTMCell(D, H, recurrent_dropout=0.3), nn.LSTMCell(D, H)),
+    "GRU's cell": (StructuredGRUCell(D, H, recurrent_dropout=0.3), nn.GRUCell(D, H)),
     "linear": (MaskedLinear(D, H, dropout=0.4, batch_first=True), nn.Linear(D, H)),
     "dropout": (StructuredDropout(0.4, batch_first=True), nn.Dropout(0.4)),
 }
@@ -209,8 +237,11 @@ def test_a_subclass_is_left_alone() -> None:
     assert model[0].dropout == 0.3
 
 
-def weight_normed() -> nn.LSTM:
-    return nn.utils.parametrizations.weight_norm(nn.LSTM(D, H), "weight_hh_l0")
+def weight_normed(module: nn.Module, name: str = "weight_hh_l0") -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(module, name)
+
+
+FIXED = DropoutPattern(0.5, time="fixed")
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
@@ -220,9 +251,35 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
         "nn.LSTM for this layer",
     ),
     "parametrized weights": (
-        weight_normed, {}, NotImplementedError,
+        lambda: weight_normed(nn.LSTM(D, H)), {}, NotImplementedError,
         "an nn.LSTM with parametrized weights cannot be converted: convert the model first, then "
         "register the parametrizations",
+    ),
+    "parametrized weights of a GRU": (
+        lambda: weight_normed(nn.GRU(D, H)), {}, NotImplementedError,
+        "an nn.GRU with parametrized weights cannot be converted: convert the model first, then "
+        "register the parametrizations",
+    ),
+    "parametrized weights of a cell": (
+        lambda: weight_normed(nn.GRUCell(D, H), "weight_hh"), {}, NotImplementedError,
+        "an nn.GRUCell with parametrized weights cannot be converted: convert the model first, "
+        "then register the parametrizations",
+    ),
+    "one set for all steps of a cell": (
+        lambda: nn.LSTMCell(D, H), {"recurrent_dropout": FIXED}, ValueError,
+        'recurrent_dropout with time="fixed" cannot be given to an nn.LSTMCell: a cell does not '
+        'know where a sequence begins. Use time="random", or convert the other modules alone, '
+        "each with convert(module), and build a StructuredLSTMCell",
+    ),
+    "one set for all steps of a GRU's cell": (
+        lambda: nn.GRUCell(D, H), {"input_dropout": FIXED}, ValueError,
+        'input_dropout with time="fixed" cannot be given to an nn.GRUCell: a cell does not know '
+        'where a sequence begins. Use time="random", or convert the other modules alone, each '
+        "with convert(module), and build a StructuredGRUCell",
+    ),
+    "a GRU that drops all": (
+        lambda: nn.GRU(D, H, 2, dropout=1.0), {}, ValueError,
+        "dropout rate 1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
     ),
     "an nn.LSTM that drops all": (
         lambda: nn.LSTM(D, H, 2, dropout=1.0), {}, ValueError,

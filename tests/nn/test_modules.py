@@ -18,6 +18,8 @@ from opennmt_sd import (
     DropoutPattern,
     MaskedLinear,
     StructuredDropout,
+    StructuredGRU,
+    StructuredGRUCell,
     StructuredLSTM,
     StructuredLSTMCell,
 )
@@ -28,7 +30,9 @@ FIXED = DropoutPattern(0.4, "random", "fixed")
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "lstm": lambda: StructuredLSTM(D, H, 2, dropout=FIXED, input_dropout=0.5,
                                    recurrent_dropout=0.3),
+    "gru": lambda: StructuredGRU(D, H, 2, dropout=FIXED, input_dropout=0.5, recurrent_dropout=0.3),
     "cell": lambda: StructuredLSTMCell(D, H, input_dropout=0.5, recurrent_dropout=0.3),
+    "gru cell": lambda: StructuredGRUCell(D, H, input_dropout=0.5, recurrent_dropout=0.3),
     "linear": lambda: MaskedLinear(D, H, dropout=FIXED, batch_first=True),
     "dropout": lambda: StructuredDropout(FIXED, batch_first=True),
 }  # fmt: skip
@@ -40,7 +44,7 @@ def first(y: Any) -> Tensor:
 
 
 def example(module: nn.Module) -> Tensor:
-    return torch.randn(B, D) if isinstance(module, nn.LSTMCell) else torch.randn(B, T, D)
+    return torch.randn(B, D) if isinstance(module, nn.RNNCellBase) else torch.randn(B, T, D)
 
 
 def seeded(module: nn.Module, x: Tensor) -> Tensor:
@@ -98,15 +102,15 @@ def test_scripting_is_refused(build: Callable[[], nn.Module]) -> None:
 def test_repr_tells_what_is_dropped(build: Callable[[], nn.Module]) -> None:
     text = repr(build())
     assert "DropoutPattern(p=" in text
-    if build is not MODULES["cell"]:
+    if build not in (MODULES["cell"], MODULES["gru cell"]):
         assert "DropoutPattern(p=0.4, space='random', time='fixed')" in text
 
 
-def test_repr_of_an_lstm() -> None:
-    lstm = StructuredLSTM(D, H, 2, False, True, 0.5, True)
-    assert repr(lstm) == (
-        "StructuredLSTM(4, 6, num_layers=2, batch_first=True, bidirectional=True, bias=False, "
-        "dropout=DropoutPattern(p=0.5, space='structured', time='random'))"
+def test_repr_of_a_layer(kind) -> None:
+    layer = kind.ours(D, H, 2, False, True, 0.5, True)
+    assert repr(layer) == (
+        f"{kind.ours.__name__}(4, 6, num_layers=2, batch_first=True, bidirectional=True, "
+        "bias=False, dropout=DropoutPattern(p=0.5, space='structured', time='random'))"
     )
 
 
@@ -118,34 +122,36 @@ class Halved(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l1", "bias_ih_l0"])
-def test_parametrizations_of_an_lstm(name: str, training: bool) -> None:
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l1", "bias_ih_l0", "bias_hh_l0"])
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+def test_parametrizations_of_a_layer(layer: str, name: str, training: bool) -> None:
     """Weights are read at every call, so a parametrization takes effect."""
-    lstm = MODULES["lstm"]().train(training)
-    plain = copy.deepcopy(lstm)
+    module = MODULES[layer]().train(training)
+    plain = copy.deepcopy(module)
     with torch.no_grad():
         getattr(plain, name).div_(2)
-    parametrize.register_parametrization(lstm, name, Halved())
+    parametrize.register_parametrization(module, name, Halved())
     x = torch.randn(T, B, D)
-    y = seeded(lstm, x)
+    y = seeded(module, x)
     torch.testing.assert_close(y, seeded(plain, x))
     y.sum().backward()
     seeded(plain, x).sum().backward()
-    original = lstm.parametrizations[name].original
+    original = module.parametrizations[name].original
     torch.testing.assert_close(original.grad, getattr(plain, name).grad / 2)
 
 
 @pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
-def test_norms(norm: Callable[..., nn.Module]) -> None:
-    lstm = norm(MODULES["lstm"](), "weight_hh_l0")
-    before = lstm.weight_hh_l0.detach().clone()
-    optimizer = torch.optim.SGD(lstm.parameters(), lr=0.1)
+@pytest.mark.parametrize("layer", ["lstm", "gru"])
+def test_norms(layer: str, norm: Callable[..., nn.Module]) -> None:
+    module = norm(MODULES[layer](), "weight_hh_l0")
+    before = module.weight_hh_l0.detach().clone()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     x = torch.randn(T, B, D)
     for _ in range(2):
         optimizer.zero_grad()
-        first(lstm(x)).square().sum().backward()
+        first(module(x)).square().sum().backward()
         optimizer.step()
-    assert not torch.allclose(lstm.weight_hh_l0, before)
+    assert not torch.allclose(module.weight_hh_l0, before)
     linear = norm(MODULES["linear"](), "weight")
     first(linear(torch.randn(B, T, D))).sum().backward()
     assert all(p.grad is not None for p in linear.parameters())
@@ -171,7 +177,7 @@ def test_moves_between_dtypes(build: Callable[[], nn.Module]) -> None:
     assert first(module(example(module).double())).dtype == torch.float64
 
 
-@pytest.mark.parametrize("name", ["lstm", "cell", "linear"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "cell", "gru cell", "linear"])
 def test_gradient_checkpointing(name: str) -> None:
     """The recomputation draws the same sets, because torch's generator is put back."""
     module = MODULES[name]()
@@ -187,24 +193,24 @@ def test_gradient_checkpointing(name: str) -> None:
 
 
 class Tagger(nn.Module):
-    """All of ours in one model."""
+    """All of ours in one model, with recurrent layers of a kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.embed = nn.Embedding(20, D)
         self.drop = StructuredDropout(0.5)
-        self.lstm = StructuredLSTM(D, H, 2, bidirectional=True, dropout=0.5, input_dropout=0.5,
-                                   recurrent_dropout=0.5)  # fmt: skip
+        self.layers = layers(D, H, 2, bidirectional=True, dropout=0.5, input_dropout=0.5,
+                             recurrent_dropout=0.5)  # fmt: skip
         self.out = MaskedLinear(2 * H, 20)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.out(self.lstm(self.drop(self.embed(ids)))[0])
+        return self.out(self.layers(self.drop(self.embed(ids)))[0])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it falls back on
-def test_compilation() -> None:
+def test_compilation(kind) -> None:
     """Graph breaks are allowed; other results are not."""
-    model = Tagger()
+    model = Tagger(kind.ours)
     compiled = torch.compile(model, backend="aot_eager")  # without a C++ compiler
     for T in (4, 5):  # the second length makes shapes dynamic
         ids = torch.randint(20, (T, B))
@@ -217,14 +223,14 @@ def test_compilation() -> None:
     torch.testing.assert_close(compiled(ids), model(ids))
 
 
-def test_training_lowers_a_loss() -> None:
+def test_training_lowers_a_loss(kind) -> None:
     """The whole of it learns: a sequence is memorised through its own dropout."""
     torch.manual_seed(0)
-    model = Tagger()
+    model = Tagger(kind.ours)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     ids = torch.randint(20, (T, B))
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(ids).flatten(0, 1), ids.flatten())
         loss.backward()

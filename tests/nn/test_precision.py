@@ -15,6 +15,8 @@ from opennmt_sd import (
     DropoutPattern,
     MaskedLinear,
     StructuredDropout,
+    StructuredGRU,
+    StructuredGRUCell,
     StructuredLSTM,
     StructuredLSTMCell,
     ops,
@@ -22,14 +24,14 @@ from opennmt_sd import (
 from opennmt_sd.nn.precision import engine_of
 
 T, B, D, H = 5, 3, 4, 6
-KINDS: dict[str, dict[str, Any]] = {
+RATES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "input": {"input_dropout": 0.5},
     "between": {"dropout": 0.5},
     "state": {"recurrent_dropout": 0.5},
     "random": {"input_dropout": DropoutPattern(0.5, "random"), "recurrent_dropout": 0.5},
 }
-every_kind = pytest.mark.parametrize("places", KINDS.values(), ids=KINDS.keys())
+every_rate = pytest.mark.parametrize("places", RATES.values(), ids=RATES.keys())
 
 
 def autocast() -> Any:
@@ -40,7 +42,7 @@ def packed(x: Tensor) -> PackedSequence:
     return pack_padded_sequence(x, torch.tensor([2, 5, 1]), enforce_sorted=False)
 
 
-@every_kind
+@every_rate
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("state", [None, torch.float32], ids=str)
@@ -60,37 +62,61 @@ def test_an_lstm_under_autocast(
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lstm.parameters())
 
 
-@every_kind
+@every_rate
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", [None, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_gru_under_autocast(
+    places: dict[str, Any], training: bool, given: torch.dtype, state: torch.dtype | None,
+    layers: int,
+) -> None:  # fmt: skip
+    """Torch's autocast knows none on a CPU: it lowers the products, and the state decides."""
+    places = {k: p for k, p in places.items() if layers > 1 or k != "dropout"}
+    gru = StructuredGRU(D, H, layers, bidirectional=True, **places).train(training)
+    hx = None if state is None else torch.randn(2 * layers, B, H, dtype=state)
+    x = torch.randn(T, B, D).to(given)
+    with autocast():
+        y, h = gru(x, hx)
+        want, h2 = nn.GRU(D, H, layers, bidirectional=True)(x, hx)
+    assert [y.dtype, h.dtype] == [want.dtype, h2.dtype]
+    y.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in gru.parameters())
+
+
+@every_rate
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "inexact"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("state", [None, torch.float32], ids=str)
 def test_packed_rows_under_autocast(
-    places: dict[str, Any], exact: bool, training: bool, given: torch.dtype,
+    kind, places: dict[str, Any], exact: bool, training: bool, given: torch.dtype,
     state: torch.dtype | None,
 ) -> None:  # fmt: skip
-    """In every mode as nn.LSTM has it, for which the state decides."""
-    lstm = StructuredLSTM(D, H, 2, **places).train(training)
-    lstm.exact = exact
+    """In every mode as torch has it, for which the state decides."""
+    layer = kind.ours(D, H, 2, **places).train(training)
+    layer.exact = exact
     x = packed(torch.randn(T, B, D).to(given))
-    hx = None if state is None else tuple(torch.randn(2, B, H, dtype=state) for _ in "hc")
+    hx = None
+    if state is not None:
+        hx = kind.hx([torch.randn(2, B, H, dtype=state) for _ in kind.states])
     with autocast():
-        y, (h, c) = lstm(x, hx)
-        want, (h2, c2) = nn.LSTM(D, H, 2)(x, hx)
-    assert [t.dtype for t in (y.data, h, c)] == [t.dtype for t in (want.data, h2, c2)]
+        (y, got), (want, wanted) = layer(x, hx), kind.torchs(D, H, 2)(x, hx)
+    assert y.data.dtype == want.data.dtype
+    assert [t.dtype for t in kind.parts(got)] == [t.dtype for t in kind.parts(wanted)]
     y.data.float().sum().backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in lstm.parameters())
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
 
 
-def test_packed_rows_keep_float32_under_autocast() -> None:
+def test_packed_rows_keep_float32_under_autocast(kind) -> None:
     """What autocast leaves in float32 is computed in it, kernels and all."""
-    lstm = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    layer = kind.ours(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
     x = packed(torch.randn(T, B, D))
     torch.manual_seed(7)
-    want, _ = lstm(x)
+    want, _ = layer(x)
     torch.manual_seed(7)
     with autocast():
-        got, _ = lstm(x)
+        got, _ = layer(x)
     assert got.data.dtype == torch.float32
     torch.testing.assert_close(got.data, want.data)
 
@@ -98,7 +124,10 @@ def test_packed_rows_keep_float32_under_autocast() -> None:
 HALF: dict[str, Callable[..., nn.Module]] = {
     "lstm": lambda **k: StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5,
                                        recurrent_dropout=0.5, **k),
+    "gru": lambda **k: StructuredGRU(D, H, 2, dropout=0.5, input_dropout=0.5,
+                                     recurrent_dropout=0.5, **k),
     "cell": lambda **k: StructuredLSTMCell(D, H, input_dropout=0.5, recurrent_dropout=0.5, **k),
+    "gru cell": lambda **k: StructuredGRUCell(D, H, input_dropout=0.5, recurrent_dropout=0.5, **k),
     "linear": lambda **k: MaskedLinear(D, H, dropout=0.5, **k),
     "dropout": lambda **_: StructuredDropout(0.5),
 }  # fmt: skip
@@ -109,7 +138,7 @@ HALF: dict[str, Callable[..., nn.Module]] = {
 def test_half_precision_drops_the_same(build: Callable[..., nn.Module], how: str) -> None:
     """The sets do not depend on the precision, and results agree as far as bfloat16 reaches."""
     module = build()
-    x = torch.randn(B, D) if isinstance(module, nn.LSTMCell) else torch.randn(T, B, D)
+    x = torch.randn(B, D) if isinstance(module, nn.RNNCellBase) else torch.randn(T, B, D)
     torch.manual_seed(7)
     want = module(x)
     torch.manual_seed(7)
@@ -122,19 +151,19 @@ def test_half_precision_drops_the_same(build: Callable[..., nn.Module], how: str
     torch.testing.assert_close(got.float(), want, rtol=0.05, atol=0.05)
 
 
-def test_half_precision_is_kept() -> None:
+def test_half_precision_is_kept(kind) -> None:
     for dtype in (torch.float16, torch.bfloat16):
-        lstm = HALF["lstm"](dtype=dtype)
-        y, (h, c) = lstm(torch.randn(T, B, D, dtype=dtype))
-        assert {y.dtype, h.dtype, c.dtype} == {dtype}
+        layer = HALF[kind.torchs.__name__.lower()](dtype=dtype)
+        y, hx = layer(torch.randn(T, B, D, dtype=dtype))
+        assert {t.dtype for t in (y, *kind.parts(hx))} == {dtype}
         y.sum().backward()
-        assert all(p.grad is not None and p.grad.dtype == dtype for p in lstm.parameters())
+        assert all(p.grad is not None and p.grad.dtype == dtype for p in layer.parameters())
 
 
 @pytest.mark.parametrize("name", ["a state", "an input"])
-def test_what_autocast_does_not_know_is_refused(name: str) -> None:
-    """Wider than the weights: nn.LSTM refuses it as well."""
-    lstm = HALF["lstm"]()
+def test_what_autocast_does_not_know_is_refused(kind, name: str) -> None:
+    """Wider than the weights: torch refuses it as well."""
+    layer = HALF[kind.torchs.__name__.lower()]()
     x, h = torch.randn(T, B, D), torch.randn(2, B, H)
     if name == "a state":
         h = h.double()
@@ -142,7 +171,7 @@ def test_what_autocast_does_not_know_is_refused(name: str) -> None:
         x = x.double()
     for context in (torch.autocast("cpu", enabled=False), autocast()):
         with pytest.raises((ValueError, RuntimeError)), context:
-            lstm(x, (h, h))
+            layer(x, kind.hx([h] * len(kind.states)))
 
 
 class Calls:
@@ -150,7 +179,7 @@ class Calls:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.dtypes: list[torch.dtype] = []
-        for name in ("masked_linear", "lstm_layer"):
+        for name in ("masked_linear", "lstm_layer", "gru_layer"):
             real = getattr(ops, name)
             patch.setattr(ops, name, self._recorded(real))
 
@@ -176,12 +205,18 @@ def test_what_has_no_kernels_is_torchs(how: str, monkeypatch: pytest.MonkeyPatch
         ):
             y = module(x)
             assert (y[0] if isinstance(y, tuple) else y).dtype == torch.bfloat16
+        y, _ = StructuredGRU(200, 32, input_dropout=0.5, dtype=dtype)(x)
+        assert y.dtype == dtype
         StructuredLSTMCell(200, 32, recurrent_dropout=0.5, dtype=dtype)(x[0])
+        StructuredGRUCell(200, 32, recurrent_dropout=0.5, dtype=dtype)(x[0])
     assert calls.dtypes == []
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
         y, _ = StructuredLSTM(200, 32, recurrent_dropout=0.5, dtype=dtype)(x)
     assert y.dtype == torch.bfloat16
     assert calls.dtypes == [torch.float32 if ops.engine_for() == "cpu" else torch.bfloat16]
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        StructuredGRU(200, 32, recurrent_dropout=0.5, dtype=dtype)(x)
+    assert calls.dtypes[1:] == [torch.float32 if ops.engine_for() == "cpu" else dtype]
 
 
 def test_a_masked_linear_without_kernels_is_a_masked_nn_linear() -> None:

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from opennmt_sd import (
     MaskedLinear,
     StructuredDropout,
+    StructuredGRU,
+    StructuredGRUCell,
     StructuredLSTM,
     StructuredLSTMCell,
     convert,
@@ -37,13 +39,16 @@ class Model(nn.Module):
         self.drop = StructuredDropout(0.5)
         self.lstm = nn.LSTM(D, H, 2)
         self.cell = StructuredLSTMCell(H, H, recurrent_dropout=0.3)
+        self.gru = nn.GRU(H, H, 2)
+        self.gru_cell = StructuredGRUCell(H, H, input_dropout=0.3)
         self.out = MaskedLinear(H, 20)
         convert(self, recurrent_dropout=0.3)
 
     def forward(self, ids: Tensor) -> Tensor:
         y, (h, c) = self.lstm(self.drop(self.embed(ids)))
         h, c = self.cell(y[0], (h[0], c[0]))
-        return self.out(y) + self.out(h)
+        y, state = self.gru(y)
+        return self.out(y) + self.out(self.gru_cell(h, state[0]))
 
 
 def seeded(model: nn.Module, ids: Tensor) -> Tensor:
@@ -57,19 +62,19 @@ def test_tracing(training: bool) -> None:
     model = Model().train(training)
     traced = fx.symbolic_trace(model)
     called = [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    assert called == ["embed", "drop", "lstm", "cell", "out", "out"]
+    assert called == ["embed", "drop", "lstm", "cell", "gru", "out", "gru_cell", "out"]
     ids = torch.randint(20, (T, B))
     assert torch.equal(seeded(traced, ids), seeded(model, ids))
 
 
-def test_tracing_with_keywords() -> None:
+def test_tracing_with_keywords(kind) -> None:
     class Inner(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = StructuredLSTM(D, H, input_dropout=0.5)
+            self.layer = kind.ours(D, H, input_dropout=0.5)
 
         def forward(self, x: Tensor, h: Tensor) -> Tensor:
-            return self.lstm(x, hx=(h, h))[0]
+            return self.layer(x, hx=kind.hx([h] * len(kind.states)))[0]
 
     model = Inner()
     x, h = torch.randn(T, B, D), torch.randn(1, B, H)
@@ -96,8 +101,8 @@ def test_scripting_what_was_reverted() -> None:
     assert torch.equal(scripted(ids), want)
 
 
-def test_scripting_a_subclass_names_what_works() -> None:
-    class Own(StructuredLSTM):
+def test_scripting_a_subclass_names_what_works(kind) -> None:
+    class Own(kind.ours):
         pass
 
     own = Own(D, H)
@@ -107,7 +112,7 @@ def test_scripting_a_subclass_names_what_works() -> None:
         "Own cannot be scripted (torch.jit.script): load its state_dict() into a model of torch's "
         "own modules, and script that"
     )
-    plain = nn.LSTM(D, H)
+    plain = kind.torchs(D, H)
     plain.load_state_dict(own.state_dict())
     torch.jit.script(plain)
 
@@ -121,7 +126,8 @@ def test_quantization_tells_what_it_leaves_out() -> None:
         warnings.simplefilter("default")
         quantized = torch.ao.quantization.quantize_dynamic(model)
     texts = [str(w.message) for w in caught if "opennmt_sd" in str(w.message)]
-    names = ["StructuredDropout", "StructuredLSTM", "StructuredLSTMCell", "MaskedLinear"]
+    names = ["StructuredDropout", "StructuredLSTM", "StructuredLSTMCell", "StructuredGRU",
+             "StructuredGRUCell", "MaskedLinear"]  # fmt: skip
     assert texts == [
         f"torch's quantization does not know {name} and leaves it as it is: quantize "
         "opennmt_sd.revert(model) instead, which has torch's own modules and computes the same in "
@@ -130,9 +136,11 @@ def test_quantization_tells_what_it_leaves_out() -> None:
     ], "once for each type"
     assert torch.equal(quantized(ids), want)
     assert not hasattr(model.lstm, "qconfig")
+    assert not hasattr(model.gru, "qconfig")
 
     quantized = torch.ao.quantization.quantize_dynamic(revert(model))  # the remedy
     assert isinstance(quantized.lstm, torch.ao.nn.quantized.dynamic.LSTM)
+    assert isinstance(quantized.gru, torch.ao.nn.quantized.dynamic.GRU)
     assert isinstance(quantized.out, torch.ao.nn.quantized.dynamic.Linear)
     torch.testing.assert_close(quantized(ids), want, rtol=0.1, atol=0.1)
 
@@ -146,23 +154,23 @@ LAYOUTS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.usefixtures("any_engine")
-def test_shapes_on_the_meta_device(layout: str, training: bool) -> None:
+def test_shapes_on_the_meta_device(kind, layout: str, training: bool) -> None:
     """A model's shapes, and those of its gradients, without a number computed."""
     sizes = {"dropout": 0.5, "input_dropout": 0.5, "recurrent_dropout": 0.5, "device": "meta"}
-    lstm = StructuredLSTM(D, H, 2, bidirectional=True, **sizes).train(training)
-    y, (h, c) = lstm(LAYOUTS[layout]())
+    layer = kind.ours(D, H, 2, bidirectional=True, **sizes).train(training)
+    y, hx = layer(LAYOUTS[layout]())
     rows = y.data if layout == "packed" else y
     assert rows.shape == (*LAYOUTS[layout]().data.shape[:-1], 2 * H)
-    assert h.shape == c.shape == (4, B, H)
-    assert {rows.device.type, h.device.type, c.device.type} == {"meta"}
+    assert {h.shape for h in kind.parts(hx)} == {(4, B, H)}
+    assert {t.device.type for t in (rows, *kind.parts(hx))} == {"meta"}
 
 
-def test_other_modules_on_the_meta_device() -> None:
+def test_other_modules_on_the_meta_device(kind) -> None:
     x = torch.empty(T, B, D, device="meta")
     assert MaskedLinear(D, H, device="meta")(x).shape == (T, B, H)
     assert StructuredDropout(0.5)(x).shape == x.shape
-    cell = StructuredLSTMCell(D, H, recurrent_dropout=0.5, input_dropout=0.5, device="meta")
-    assert [s.shape for s in cell(x[0])] == [(B, H), (B, H)]
+    cell = kind.our_cell(D, H, recurrent_dropout=0.5, input_dropout=0.5, device="meta")
+    assert {h.shape for h in kind.parts(cell(x[0]))} == {(B, H)}
 
 
 def busy(model: nn.Module) -> None:
@@ -181,11 +189,12 @@ def wide() -> nn.Module:
             super().__init__()
             self.lstm = StructuredLSTM(256, 256, 2, bidirectional=True, dropout=0.5,
                                        input_dropout=0.5, recurrent_dropout=0.5)  # fmt: skip
+            self.gru = StructuredGRU(512, 512, input_dropout=0.5, recurrent_dropout=0.5)
             self.theirs = nn.Linear(512, 2000)
             self.out = MaskedLinear(2000, 100)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.out(self.theirs(self.lstm(x)[0]))
+            return self.out(self.theirs(self.gru(self.lstm(x)[0])[0]))
 
     return Wide()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from opennmt_sd import DropoutPattern, StructuredLSTM, ops
+from opennmt_sd import DropoutPattern, StructuredGRU, StructuredLSTM, ops
 
 KINDS = ["structured", "fixed", "mask", None]
 T, B, D, H = 3, 4, 5, 6
@@ -73,9 +73,10 @@ def test_the_gates_of_a_gru(engine: str, change) -> None:
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_a_module(any_engine: str, layout: str) -> None:
+@pytest.mark.parametrize("module", [StructuredLSTM, StructuredGRU])
+def test_a_module(any_engine: str, module, layout: str) -> None:
     """With recurrent dropout in float64, and packed: the gradient is that of a copy."""
-    lstm = StructuredLSTM(D, H, recurrent_dropout=DropoutPattern(0.5)).double()
+    lstm = module(D, H, recurrent_dropout=DropoutPattern(0.5)).double()
     g = torch.Generator().manual_seed(1)
     x = torch.randn(T, B, D, generator=g, dtype=torch.float64, requires_grad=True)
     results = []

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vjp, vmap
 
-from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM, StructuredLSTMCell, ops
+from opennmt_sd import (
+    DropoutPattern,
+    MaskedLinear,
+    StructuredGRU,
+    StructuredGRUCell,
+    StructuredLSTM,
+    StructuredLSTMCell,
+    ops,
+)
 
 T, B, D = 3, 2, 4
 Op = Callable[[Tensor], Tensor]
@@ -112,7 +120,7 @@ def test_transforms_of_backward(any_engine: str, op: Op) -> None:
 
 
 @pytest.mark.parametrize("width", [8, 256])
-@pytest.mark.parametrize("kind", ["linear", "lstm", "recurrent", "cell"])
+@pytest.mark.parametrize("kind", ["linear", "lstm", "recurrent", "cell", "gru", "gru cell"])
 def test_per_sample_gradients(kind: str, width: int) -> None:
     """In training, of any size: each sample's gradient is the one it has alone."""
     torch.manual_seed(0)
@@ -122,13 +130,15 @@ def test_per_sample_gradients(kind: str, width: int) -> None:
         "lstm": lambda: StructuredLSTM(width, width, 2, dropout=half, input_dropout=half),
         "recurrent": lambda: StructuredLSTM(width, width, recurrent_dropout=half),
         "cell": lambda: StructuredLSTMCell(width, width, input_dropout=half),
+        "gru": lambda: StructuredGRU(width, width, input_dropout=half, recurrent_dropout=half),
+        "gru cell": lambda: StructuredGRUCell(width, width, recurrent_dropout=half),
     }[kind]()
     steps, samples = 20, 4
     x = torch.randn(steps, samples, width)
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
 
     def score(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        y = functional_call(model, weights, (x[0, None] if kind == "cell" else x[:, None],))
+        y = functional_call(model, weights, (x[0, None] if "cell" in kind else x[:, None],))
         return (y[0] if isinstance(y, tuple) else y).square().sum()
 
     seeded = [torch.manual_seed(3), vmap(grad(score), (None, 1), randomness="same")(weights, x)][1]

@@ -1,4 +1,4 @@
-"""``StructuredLSTM`` in training: what it drops, where, and when it draws."""
+"""``StructuredLSTM``, ``StructuredGRU`` in training: what they drop, where, when they draw."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from opennmt_sd import DropoutPattern, KeepMask, KeepSets, StructuredLSTM, ops
+from opennmt_sd import DropoutPattern, KeepMask, KeepSets, StructuredGRU, StructuredLSTM, ops
 from opennmt_sd.dropout import Keep
 
 T, B, D, H = 5, 3, 4, 6
@@ -29,17 +30,30 @@ every_place = pytest.mark.parametrize("places", PLACES.values(), ids=PLACES.keys
 ways = pytest.mark.parametrize("both", [False, True], ids=["one way", "two ways"])
 
 
-def build(
-    case: str, rates: dict[str, float], both: bool = False, layers: int = 2
-) -> StructuredLSTM:
+def build(kind, case: str, rates: dict[str, float], both: bool = False, layers: int = 2) -> Any:
     patterns = {n: DropoutPattern(p, *CASES[case]) for n, p in rates.items()}
-    return StructuredLSTM(D, H, layers, bidirectional=both, dtype=torch.float64, **patterns)
+    return kind.ours(D, H, layers, bidirectional=both, dtype=torch.float64, **patterns)
+
+
+def lstm_step(x: Tensor, h: Tensor, c: Tensor, read: Tensor, *weights: Tensor) -> Any:
+    """Torch's cell reads h in its product alone."""
+    return torch.lstm_cell(x, (read, c), *weights)
+
+
+def gru_step(x: Tensor, h: Tensor, read: Tensor, *weights: Tensor) -> Any:
+    """What is dropped is what the product reads; the update gate carries h over as it is."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    (r_x, z_x, n_x), (r_h, z_h, n_h) = (
+        F.linear(*given).chunk(3, 1) for given in ((x, w_ih, b_ih), (read, w_hh, b_hh))
+    )
+    r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
+    return ((1 - z) * torch.tanh(n_x + r * n_h) + z * h,)
 
 
 def reference(
-    lstm: StructuredLSTM, x: Tensor, lengths: list[int], drawn: dict[float, list[Keep]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The contract, one sample and one step at a time, with torch's cell: ``x [T, B, D]``.
+    layer: Any, x: Tensor, lengths: list[int], drawn: dict[float, list[Keep]]
+) -> tuple[Tensor, ...]:
+    """The contract, one sample and one step at a time: ``x [T, B, D]``.
 
     Sets apply by absolute position; both directions of a layer read one dropped input; each has
     recurrent sets of its own; what comes out is undropped.
@@ -51,35 +65,39 @@ def reference(
         mask = keep.mask()[t if keep.steps > 1 else 0]
         return x * mask[b if len(mask) > 1 else 0] * keep.scale
 
-    rates = {"input": lstm.input_dropout, "between": lstm.dropout, "state": lstm.recurrent_dropout}
+    rates = {
+        "input": layer.input_dropout,
+        "between": layer.dropout,
+        "state": layer.recurrent_dropout,
+    }
     draws = {n: iter(drawn[p.p]) if p.active else None for n, p in rates.items()}
     x = x.clone()
-    finals: list[tuple[Tensor, Tensor]] = []
-    for k in range(lstm.num_layers):
+    step, parts = (lstm_step, 2) if isinstance(layer, StructuredLSTM) else (gru_step, 1)
+    finals: list[tuple[Tensor, ...]] = []
+    for k in range(layer.num_layers):
         entering = draws["between" if k else "input"]
         keep = next(entering) if entering else None
         outputs = []
-        for d, suffix in enumerate(["", "_reverse"][: 1 + lstm.bidirectional]):
+        for d, suffix in enumerate(["", "_reverse"][: 1 + layer.bidirectional]):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            weights = [getattr(lstm, f"{name}_l{k}{suffix}") for name in names]
+            weights = [getattr(layer, f"{name}_l{k}{suffix}") for name in names]
             state_keep = next(draws["state"]) if draws["state"] else None
             columns, states = [], []
             for b, length in enumerate(lengths):
-                h = c = x.new_zeros(1, H)
+                state = (x.new_zeros(1, H),) * parts
                 out: list[Any] = [x.new_zeros(1, H)] * T  # padding
                 for t in reversed(range(length)) if d else range(length):
                     row = dropped(x[t, b], keep, t, b)[None]
-                    h, c = torch.lstm_cell(row, (dropped(h, state_keep, t, b), c), *weights)
-                    out[t] = h
+                    state = step(row, *state, dropped(state[0], state_keep, t, b), *weights)
+                    out[t] = state[0]
                 columns.append(torch.cat(out))  # [T, H]
-                states.append((h, c))
+                states.append(state)
             outputs.append(torch.stack(columns, 1))  # [T, B, H]
             finals.append(tuple(torch.cat(s) for s in zip(*states)))  # type: ignore[arg-type]
         x = torch.cat(outputs, -1)
     for name, left in draws.items():
         assert left is None or not list(left), f"{name}: more was drawn than is needed"
-    h, c = (torch.stack(s) for s in zip(*finals))
-    return x, h, c
+    return x, *(torch.stack(s) for s in zip(*finals))
 
 
 @every_case
@@ -87,15 +105,21 @@ def reference(
 @ways
 @pytest.mark.parametrize("lengths", [[5, 5, 5], [2, 5, 1]], ids=["padded", "packed"])
 def test_is_what_the_contract_says(
-    any_engine: str, case: str, places: dict[str, float], both: bool, lengths: list[int], drawn
+    any_engine: str,
+    kind,
+    case: str,
+    places: dict[str, float],
+    both: bool,
+    lengths: list[int],
+    drawn,
 ) -> None:
-    lstm = build(case, places, both)
+    layer = build(kind, case, places, both)
     x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
     given: Any = x
     packed = min(lengths) < T
     if packed:
         given = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
-    y, (h, c) = lstm(given)
+    y, hx = layer(given)
     if packed:
         # A mask's rows are those of the sorted batch; the reference wants them as given.
         back = y.unsorted_indices
@@ -103,13 +127,14 @@ def test_is_what_the_contract_says(
             keeps[:] = [KeepMask(k.mask()[:, back], k.scale) if isinstance(k, KeepMask) else k
                         for k in keeps]  # fmt: skip
         y, _ = pad_packed_sequence(y, total_length=T)
-    want = reference(lstm, x, lengths, drawn)
-    leaves = [x, *lstm.parameters()]
-    cotangents = [torch.randn_like(t) for t in (y, h, c)]
-    got_grads = torch.autograd.grad([y, h, c], leaves, cotangents)
+    want = reference(layer, x, lengths, drawn)
+    leaves = [x, *layer.parameters()]
+    got = [y, *kind.parts(hx)]
+    cotangents = [torch.randn_like(t) for t in got]
+    got_grads = torch.autograd.grad(got, leaves, cotangents)
     want_grads = torch.autograd.grad(want, leaves, cotangents)
-    names = ["x", *(n for n, _ in lstm.named_parameters())]
-    for name, a, b in zip(("y", "h_n", "c_n"), (y, h, c), want):
+    names = ["x", *(n for n, _ in layer.named_parameters())]
+    for name, a, b in zip(("y", "h_n", "c_n"), got, want):
         torch.testing.assert_close(a, b, msg=lambda m, n=name: f"{n}: {m}")
     for name, a, b in zip(names, got_grads, want_grads):
         torch.testing.assert_close(a, b, msg=lambda m, n=name: f"gradient of {n}: {m}")
@@ -117,10 +142,10 @@ def test_is_what_the_contract_says(
 
 @every_case
 @ways
-def test_draws(case: str, both: bool, drawn) -> None:
+def test_draws(kind, case: str, both: bool, drawn) -> None:
     """One a layer for the input, whatever the directions; one a direction for the state."""
-    lstm = build(case, PLACES["all"], both, layers=3)
-    lstm(torch.randn(T, B, D, dtype=torch.float64))
+    layer = build(kind, case, PLACES["all"], both, layers=3)
+    layer(torch.randn(T, B, D, dtype=torch.float64))
     directions = 2 if both else 1
     assert {p: len(keeps) for p, keeps in drawn.items()} == {
         INPUT: 1, BETWEEN: 2, RECURRENT: 3 * directions,
@@ -134,14 +159,14 @@ def test_draws(case: str, both: bool, drawn) -> None:
 
 
 @every_case
-def test_nothing_is_carried_from_call_to_call(case: str, drawn) -> None:
+def test_nothing_is_carried_from_call_to_call(kind, case: str, drawn) -> None:
     """Fixed in time means fixed for one forward."""
-    lstm = build(case, PLACES["all"])
+    layer = build(kind, case, PLACES["all"])
     x = torch.randn(T, 20, D, dtype=torch.float64)
-    lstm(x)
+    layer(x)
     first = {p: [k.mask() for k in keeps] for p, keeps in drawn.items()}
     drawn.clear()
-    lstm(x)
+    layer(x)
     for p, keeps in drawn.items():
         assert len(keeps) == len(first[p])
     same = [torch.equal(a, k.mask()) for p in first for a, k in zip(first[p], drawn[p])]
@@ -149,136 +174,139 @@ def test_nothing_is_carried_from_call_to_call(case: str, drawn) -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_one_layer_has_nothing_between(layers: int, drawn) -> None:
-    build("III", PLACES["between"], layers=layers)(torch.randn(T, B, D, dtype=torch.float64))
+def test_one_layer_has_nothing_between(kind, layers: int, drawn) -> None:
+    build(kind, "III", PLACES["between"], layers=layers)(torch.randn(T, B, D, dtype=torch.float64))
     assert len(drawn[BETWEEN]) == layers - 1
 
 
 @every_case
-def test_evaluation_draws_nothing(case: str, drawn) -> None:
-    build(case, PLACES["all"]).eval()(torch.randn(T, B, D, dtype=torch.float64))
+def test_evaluation_draws_nothing(kind, case: str, drawn) -> None:
+    build(kind, case, PLACES["all"]).eval()(torch.randn(T, B, D, dtype=torch.float64))
     assert not drawn
 
 
 @every_case
-def test_unbatched_and_batch_first_drop_by_step(case: str, drawn) -> None:
+def test_unbatched_and_batch_first_drop_by_step(kind, case: str, drawn) -> None:
     """The time axis is found in every layout: sets are drawn for T steps, not for B."""
     x = torch.randn(T, B, D, dtype=torch.float64)
-    lstm = build(case, PLACES["all"], both=True)
-    lstm.batch_first = True
-    y, _ = lstm(x.transpose(0, 1))
-    want, _, _ = reference(lstm, x, [T] * B, drawn)
+    layer = build(kind, case, PLACES["all"], both=True)
+    layer.batch_first = True
+    y, _ = layer(x.transpose(0, 1))
+    want, *_ = reference(layer, x, [T] * B, drawn)
     torch.testing.assert_close(y.transpose(0, 1), want)
     drawn.clear()
-    y, _ = lstm(x[:, 0])
-    want, _, _ = reference(lstm, x[:, :1], [T], drawn)
+    y, _ = layer(x[:, 0])
+    want, *_ = reference(layer, x[:, :1], [T], drawn)
     torch.testing.assert_close(y, want[:, 0])
 
 
 @every_case
-def test_what_is_returned_is_undropped(case: str) -> None:
-    lstm = build(case, {"recurrent_dropout": 0.9, "input_dropout": 0.9}, layers=1)
-    y, (h, c) = lstm(torch.randn(T, B, D, dtype=torch.float64))
-    assert torch.equal(y[-1], h[0])
-    assert (h != 0).all()
-    assert (c != 0).all()
+def test_what_is_returned_is_undropped(kind, case: str) -> None:
+    layer = build(kind, case, {"recurrent_dropout": 0.9, "input_dropout": 0.9}, layers=1)
+    y, hx = layer(torch.randn(T, B, D, dtype=torch.float64))
+    assert torch.equal(y[-1], kind.parts(hx)[0][0])
+    assert all((state != 0).all() for state in kind.parts(hx))
 
 
-def test_a_given_state_is_dropped_where_it_enters() -> None:
-    """Set 0 acts on h_0: a unit that it drops may hold anything."""
-    lstm = build("III", PLACES["recurrent"], layers=1)
+def test_a_given_state_is_dropped_where_it_enters(kind) -> None:
+    """Set 0 acts on h_0: a unit that it drops may hold anything, and a GRU carries that over."""
+    layer = build(kind, "III", PLACES["recurrent"], layers=1)
     x = torch.randn(1, B, D, dtype=torch.float64)
-    h, c = torch.randn(2, 1, B, H, dtype=torch.float64)
+    h, *rest = torch.randn(len(kind.states), 1, B, H, dtype=torch.float64)
     torch.manual_seed(5)
-    want, _ = lstm(x, (h, c))
+    want, _ = layer(x, kind.hx([h, *rest]))
     torch.manual_seed(5)
     kept = DropoutPattern(RECURRENT).draw(1, B, H).mask()[0, 0]
     assert 0 < kept.sum() < H
     torch.manual_seed(5)
-    got, _ = lstm(x, (torch.where(kept, h, torch.nan), c))
+    got, _ = layer(x, kind.hx([torch.where(kept, h, torch.nan), *rest]))
+    if kind.ours is StructuredGRU:
+        assert got[..., ~kept].isnan().all()
+        got, want = got[..., kept], want[..., kept]
     assert torch.equal(got, want)
 
 
 @every_case
 @pytest.mark.parametrize("both", [False, True], ids=["one way", "two ways"])
-def test_sets_that_are_given(any_engine: str, case: str, both: bool, drawn) -> None:
-    lstm = build(case, PLACES["all"], both)
+def test_sets_that_are_given(any_engine: str, kind, case: str, both: bool, drawn) -> None:
+    layer = build(kind, case, PLACES["all"], both)
     x = torch.randn(T, B, D, dtype=torch.float64)
     keep = DropoutPattern(0.5, *CASES[case]).draw(T, B, D)
-    y, _ = lstm(x, input_keep=keep)
+    y, _ = layer(x, input_keep=keep)
     assert drawn[INPUT] == [], "what is given is not drawn"
     drawn[INPUT] = [keep]
-    torch.testing.assert_close(y, reference(lstm, x, [T] * B, drawn)[0])
-    lstm.eval()
-    assert torch.equal(lstm(x, input_keep=keep)[0], lstm(x)[0]), "evaluation drops nothing"
+    torch.testing.assert_close(y, reference(layer, x, [T] * B, drawn)[0])
+    layer.eval()
+    assert torch.equal(layer(x, input_keep=keep)[0], layer(x)[0]), "evaluation drops nothing"
 
 
 @every_case
-def test_given_sets_that_do_not_fit(case: str) -> None:
-    lstm = build(case, {})
+def test_given_sets_that_do_not_fit(kind, case: str) -> None:
+    layer = build(kind, case, {})
     x = torch.randn(T, B, D, dtype=torch.float64)
     for size in ((T, B, D + 1), (T + 1, B, D), (T, B + 1, D)):
         keep = DropoutPattern(0.5, *CASES[case]).draw(*size)
         fits = (case in ("II", "IV") and size[0] != T) or (case in ("III", "IV") and size[1] != B)
         if fits:  # one set for all steps fits any number of them; so does a shared one the batch
-            lstm(x, input_keep=keep)
+            layer(x, input_keep=keep)
         else:
             with pytest.raises(ValueError, match=r"^(keep sets of|a keep mask for)"):
-                lstm(x, input_keep=keep)
+                layer(x, input_keep=keep)
 
 
 @every_case
 @ways
-def test_a_generator_of_its_own(case: str, both: bool) -> None:
-    lstm = build(case, PLACES["all"], both)
+def test_a_generator_of_its_own(kind, case: str, both: bool) -> None:
+    layer = build(kind, case, PLACES["all"], both)
     x = torch.randn(T, B, D, dtype=torch.float64)
-    lstm.generator = torch.Generator().manual_seed(3)
+    layer.generator = torch.Generator().manual_seed(3)
     before = torch.get_rng_state()
-    first, second = lstm(x)[0], lstm(x)[0]
+    first, second = layer(x)[0], layer(x)[0]
     assert torch.equal(torch.get_rng_state(), before), "the default generator must stay untouched"
     assert not torch.equal(first, second)
-    lstm.generator.manual_seed(3)
-    assert torch.equal(lstm(x)[0], first)
+    layer.generator.manual_seed(3)
+    assert torch.equal(layer(x)[0], first)
 
 
 @every_case
 @ways
-def test_engines_draw_alike(engine: str, case: str, both: bool) -> None:
+def test_engines_draw_alike(engine: str, kind, case: str, both: bool) -> None:
     """One seed, one training step, whatever the engine."""
-    lstm = build(case, PLACES["all"], both)
+    layer = build(kind, case, PLACES["all"], both)
     x = torch.randn(T, B, D, dtype=torch.float64)
     results = []
     for name in ("naive", engine, "auto"):
         torch.manual_seed(5)
         with ops.use(name):
-            y, (h, c) = lstm(x)
-        grads = torch.autograd.grad(y.sum() + h.sum() + c.sum(), list(lstm.parameters()))
-        results.append([y, h, c, *grads])
+            y, hx = layer(x)
+        outputs = [y, *kind.parts(hx)]
+        grads = torch.autograd.grad(sum(t.sum() for t in outputs), list(layer.parameters()))
+        results.append([*outputs, *grads])
     for other in results[1:]:
         for got, want in zip(other, results[0]):
             torch.testing.assert_close(got, want)
 
 
 def test_a_rate_keeps_space_and_time() -> None:
-    lstm = StructuredLSTM(D, H, 2, dropout=DropoutPattern(0.5, "random", "fixed"))
-    lstm.dropout = 0.3
-    assert lstm.dropout == DropoutPattern(0.3, "random", "fixed")
-    lstm.dropout = None
-    assert lstm.dropout == DropoutPattern(0.0, "random", "fixed")
-    lstm.dropout = DropoutPattern(0.2)
-    assert lstm.dropout == DropoutPattern(0.2, "structured", "random")
+    layer = StructuredLSTM(D, H, 2, dropout=DropoutPattern(0.5, "random", "fixed"))
+    layer.dropout = 0.3
+    assert layer.dropout == DropoutPattern(0.3, "random", "fixed")
+    layer.dropout = None
+    assert layer.dropout == DropoutPattern(0.0, "random", "fixed")
+    layer.dropout = DropoutPattern(0.2)
+    assert layer.dropout == DropoutPattern(0.2, "structured", "random")
 
 
 @pytest.mark.parametrize("rates", PLACES.values(), ids=PLACES.keys())
-def test_structured_training_multiplies_less(engine: str, rates: dict[str, float]) -> None:
+def test_structured_training_multiplies_less(engine: str, kind, rates: dict[str, float]) -> None:
     """Each place shrinks its own products, forward and backward."""
     wide = 64
 
     def flops(**rates: float) -> int:
         torch.manual_seed(1)
-        lstm = StructuredLSTM(wide, wide, 2, **rates)
+        layer = kind.ours(wide, wide, 2, **rates)
         with FlopCounterMode(display=False) as counter:
-            y, _ = lstm(torch.randn(6, 4, wide, requires_grad=True))
+            y, _ = layer(torch.randn(6, 4, wide, requires_grad=True))
             y.sum().backward()
         return counter.get_total_flops()
 
@@ -292,23 +320,24 @@ def test_structured_training_multiplies_less(engine: str, rates: dict[str, float
 
 @pytest.mark.parametrize("given", [False, True], ids=["drawn", "given"])
 @pytest.mark.parametrize(("T", "pays"), [(20, True), (2, False)], ids=["large", "small"])
-def test_the_automatic_choice_compacts_where_it_pays(T: int, pays: bool, given: bool) -> None:
+def test_the_automatic_choice_compacts_where_it_pays(kind, T: int, pays: bool, given: bool) -> None:
     """A small layer, or one without native kernels, is torch's own on a masked input."""
     B, D, H = 40, 200, 32
-    lstm = StructuredLSTM(D, H, input_dropout=0.5)
+    H = H * 4 // kind.gates  # as many products
+    layer = kind.ours(D, H, input_dropout=0.5)
     keep = DropoutPattern(0.5).draw(T, B, D) if given else None
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        real = ops.lstm_layer
-        patch.setattr(ops, "lstm_layer", lambda *a, **k: calls.append(1) or real(*a, **k))
-        lstm(torch.randn(T, B, D), input_keep=keep)
+        real = getattr(ops, kind.op)
+        patch.setattr(ops, kind.op, lambda *a, **k: calls.append(1) or real(*a, **k))
+        layer(torch.randn(T, B, D), input_keep=keep)
     assert bool(calls) is (pays and ops.engine_for() == "cpu")
 
 
-def test_packed_results_keep_their_order() -> None:
+def test_packed_results_keep_their_order(kind) -> None:
     x = torch.randn(T, B, D, dtype=torch.float64)
     packed = pack_padded_sequence(x, torch.tensor([2, 5, 1]), enforce_sorted=False)
-    y, _ = build("III", PLACES["all"], both=True)(packed)
+    y, _ = build(kind, "III", PLACES["all"], both=True)(packed)
     assert isinstance(y, PackedSequence)
     assert torch.equal(y.batch_sizes, packed.batch_sizes)
     assert torch.equal(y.sorted_indices, packed.sorted_indices)

@@ -1,4 +1,4 @@
-"""``StructuredLSTM`` as a drop-in: with nothing to drop it is ``nn.LSTM``."""
+"""``StructuredLSTM``, ``StructuredGRU`` as drop-ins: with nothing to drop they are torch's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from opennmt_sd import DropoutPattern, StructuredLSTM, ops
+from opennmt_sd import (
+    DropoutPattern,
+    StructuredGRU,
+    StructuredGRUCell,
+    StructuredLSTM,
+    ops,
+)
 from opennmt_sd.compat import TORCH
 
 T, B, D, H = 5, 3, 4, 6
@@ -28,45 +34,46 @@ every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.k
 with_or_without_state = pytest.mark.parametrize("state", [False, True], ids=["zeros", "hx given"])
 
 
-def pair(layout: str, config: dict[str, Any], **dropout: Any) -> tuple[nn.LSTM, StructuredLSTM]:
+def pair(kind, layout: str, config: dict[str, Any], **dropout: Any) -> tuple[Any, Any]:
     """torch's and ours, of the same weights."""
     config = {**config, "batch_first": layout.endswith("batch first")}
-    theirs, ours = nn.LSTM(D, H, **config), StructuredLSTM(D, H, **config, **dropout)
+    theirs, ours = kind.torchs(D, H, **config), kind.ours(D, H, **config, **dropout)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
 
-def example(layout: str, config: dict[str, Any], state: bool) -> tuple[Any, ...]:
-    """Leaves (data, then h and c if given) and a function that makes the arguments of them."""
+def example(kind, layout: str, config: dict[str, Any], state: bool) -> tuple[Any, ...]:
+    """Leaves (data, then the state if given) and a function that makes the arguments of them."""
     rows = config["num_layers"] * (1 + config["bidirectional"])
     shape, hidden = {
         "batch first": ((B, T, D), (rows, B, H)),
         "unbatched": ((T, D), (rows, H)),
         "unbatched, batch first": ((T, D), (rows, H)),
     }.get(layout, ((T, B, D), (rows, B, H)))
-    data = [torch.randn(shape), *([torch.randn(hidden), torch.randn(hidden)] if state else [])]
+    data = [torch.randn(shape), *(torch.randn(hidden) for _ in kind.states if state)]
 
     def arguments(leaves: list[Tensor]) -> tuple[Any, ...]:
         x: Any = leaves[0]
         if layout in LENGTHS:
             lengths = torch.tensor(LENGTHS[layout])
             x = pack_padded_sequence(x, lengths, enforce_sorted=layout == "packed")
-        return (x, tuple(leaves[1:])) if state else (x,)
+        return (x, kind.hx(leaves[1:])) if state else (x,)
 
     return data, arguments
 
 
-def run(lstm: nn.LSTM, data: list[Tensor], arguments: Any) -> dict[str, Any]:
+def run(kind, layer: nn.RNNBase, data: list[Tensor], arguments: Any) -> dict[str, Any]:
     """Output, final states and every gradient."""
     leaves = [t.clone().requires_grad_() for t in data]
-    y, (h, c) = lstm(*arguments(leaves))
-    rows = y.data if isinstance(y, PackedSequence) else y
+    y, hx = layer(*arguments(leaves))
+    rows, finals = y.data if isinstance(y, PackedSequence) else y, kind.parts(hx)
     g = torch.Generator().manual_seed(2)
-    cotangents = [torch.randn(t.shape, generator=g) for t in (rows, h, c)]
-    inputs = [*leaves, *lstm.parameters()]
-    grads = torch.autograd.grad([rows, h, c], inputs, cotangents)
-    names = ["x", "h_0", "c_0"][: len(leaves)] + [n for n, _ in lstm.named_parameters()]
-    results = {"y": rows, "h_n": h, "c_n": c, **{f"d {n}": d for n, d in zip(names, grads)}}
+    cotangents = [torch.randn(t.shape, generator=g) for t in (rows, *finals)]
+    inputs = [*leaves, *layer.parameters()]
+    grads = torch.autograd.grad([rows, *finals], inputs, cotangents)
+    names = ["x", *kind.states][: len(leaves)] + [n for n, _ in layer.named_parameters()]
+    results = {"y": rows, **{f"{n}_n": t for n, t in zip(kind.states, finals)}}
+    results |= {f"d {n}": d for n, d in zip(names, grads)}
     if isinstance(y, PackedSequence):
         results |= {n: getattr(y, n) for n in ("batch_sizes", "sorted_indices", "unsorted_indices")}
     return results
@@ -85,26 +92,28 @@ def compare(got: dict[str, Any], want: dict[str, Any]) -> None:
 @every_config
 @every_layout
 def test_inexact_is_torchs_within_rounding(
-    layout: str, config: dict[str, Any], training: bool, monkeypatch: pytest.MonkeyPatch
+    kind, layout: str, config: dict[str, Any], training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Packed rows then run on our kernels, where there are any."""
     ran = []
-    real = ops.lstm_layer
-    monkeypatch.setattr(ops, "lstm_layer", lambda *a, **k: ran.append(1) or real(*a, **k))
-    theirs, ours = (lstm.train(training) for lstm in pair(layout, config))
+    real = getattr(ops, kind.op)
+    monkeypatch.setattr(ops, kind.op, lambda *a, **k: ran.append(1) or real(*a, **k))
+    theirs, ours = (layer.train(training) for layer in pair(kind, layout, config))
     ours.exact = False
-    data, arguments = example(layout, config, True)
-    compare(run(ours, data, arguments), run(theirs, data, arguments))
+    data, arguments = example(kind, layout, config, True)
+    compare(run(kind, ours, data, arguments), run(kind, theirs, data, arguments))
     assert bool(ran) == (layout in LENGTHS and ops.has_kernels(data[0]))
 
 
 @with_or_without_state
 @every_config
 @every_layout
-def test_evaluation_is_torchs_bit_for_bit(layout: str, config: dict[str, Any], state: bool) -> None:
-    theirs, ours = pair(layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
-    data, arguments = example(layout, config, state)
-    want, got = run(theirs.eval(), data, arguments), run(ours.eval(), data, arguments)
+def test_evaluation_is_torchs_bit_for_bit(
+    kind, layout: str, config: dict[str, Any], state: bool
+) -> None:
+    theirs, ours = pair(kind, layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    data, arguments = example(kind, layout, config, state)
+    want, got = run(kind, theirs.eval(), data, arguments), run(kind, ours.eval(), data, arguments)
     for name, expected in want.items():
         assert (got[name] is None) if expected is None else torch.equal(got[name], expected), name
 
@@ -113,31 +122,33 @@ def test_evaluation_is_torchs_bit_for_bit(layout: str, config: dict[str, Any], s
 @every_config
 @every_layout
 def test_training_with_nothing_to_drop(
-    any_engine: str, layout: str, config: dict[str, Any], state: bool
+    any_engine: str, kind, layout: str, config: dict[str, Any], state: bool
 ) -> None:
-    theirs, ours = pair(layout, config)
-    data, arguments = example(layout, config, state)
-    compare(run(ours, data, arguments), run(theirs, data, arguments))
+    theirs, ours = pair(kind, layout, config)
+    data, arguments = example(kind, layout, config, state)
+    compare(run(kind, ours, data, arguments), run(kind, theirs, data, arguments))
 
 
 @every_config
 @every_layout
-def test_evaluation_on_a_forced_engine(engine: str, layout: str, config: dict[str, Any]) -> None:
+def test_evaluation_on_a_forced_engine(
+    engine: str, kind, layout: str, config: dict[str, Any]
+) -> None:
     """A forced engine runs in evaluation too, and drops nothing."""
-    theirs, ours = pair(layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
-    data, arguments = example(layout, config, True)
+    theirs, ours = pair(kind, layout, config, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+    data, arguments = example(kind, layout, config, True)
     with ops.use(engine):
-        got = run(ours.eval(), data, arguments)
-    compare(got, run(theirs.eval(), data, arguments))
+        got = run(kind, ours.eval(), data, arguments)
+    compare(got, run(kind, theirs.eval(), data, arguments))
 
 
-def test_three_layers() -> None:
+def test_three_layers(kind) -> None:
     config = {"num_layers": 3, "bidirectional": True}
-    theirs, ours = pair("time first", config)
-    data, arguments = example("time first", config, True)
+    theirs, ours = pair(kind, "time first", config)
+    data, arguments = example(kind, "time first", config, True)
     with ops.use("portable"):
-        got = run(ours, data, arguments)
-    compare(got, run(theirs, data, arguments))
+        got = run(kind, ours, data, arguments)
+    compare(got, run(kind, theirs, data, arguments))
 
 
 @pytest.mark.parametrize(
@@ -146,75 +157,70 @@ def test_three_layers() -> None:
     ids=["evaluation", "nothing to drop", "random in space: one a layer"],
 )
 def test_torchs_calls(
-    dropout: Any, training: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+    kind, dropout: Any, training: bool, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing can be left out of the products, torch's fused LSTM computes them."""
-    seen: list[str] = []
-    real = torch._VF.lstm
-
-    def lstm(*given: Any) -> Any:
-        seen.append("lstm")
-        return real(*given)
-
-    monkeypatch.setattr(torch._VF, "lstm", lstm)
-    ours = StructuredLSTM(D, H, 2, bidirectional=True, dropout=dropout, input_dropout=dropout)
+    """Where nothing can be left out of the products, torch's fused layer computes them."""
+    seen: list[Any] = []
+    name = kind.torchs.__name__.lower()
+    real = getattr(torch._VF, name)
+    monkeypatch.setattr(torch._VF, name, lambda *given: seen.append(given) or real(*given))
+    ours = kind.ours(D, H, 2, bidirectional=True, dropout=dropout, input_dropout=dropout)
     ours.train(training)(torch.randn(T, B, D))
     assert len(seen) == calls
 
 
-def test_layouts_of_the_results_are_torchs() -> None:
+def test_layouts_of_the_results_are_torchs(kind) -> None:
     """Strides too: a caller's ``view`` works with one as with the other."""
     for layout in LAYOUTS[:4]:
-        theirs, ours = pair(layout, {"num_layers": 2, "bidirectional": True}, dropout=0.5)
-        data, arguments = example(layout, {"num_layers": 2, "bidirectional": True}, False)
+        theirs, ours = pair(kind, layout, {"num_layers": 2, "bidirectional": True}, dropout=0.5)
+        data, arguments = example(kind, layout, {"num_layers": 2, "bidirectional": True}, False)
         for t, o in zip(theirs.eval()(*arguments(data)), ours.eval()(*arguments(data))):
             for want, got in zip(*((r if isinstance(r, tuple) else (r,)) for r in (t, o))):
                 assert got.stride() == want.stride(), layout
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-def test_dtypes(dtype: torch.dtype) -> None:
-    lstm = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5).to(dtype)
-    y, (h, c) = lstm(torch.randn(T, B, D, dtype=dtype))
-    assert {y.dtype, h.dtype, c.dtype} == {dtype}
+def test_dtypes(kind, dtype: torch.dtype) -> None:
+    layer = kind.ours(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5).to(dtype)
+    y, hx = layer(torch.randn(T, B, D, dtype=dtype))
+    assert {t.dtype for t in (y, *kind.parts(hx))} == {dtype}
     y.sum().backward()
-    assert all(w.grad.dtype == dtype for w in lstm.parameters())
+    assert all(w.grad.dtype == dtype for w in layer.parameters())
 
 
 # ---------------------------------------------------------------- construction and weights
 
 
-def test_positional_arguments_are_torchs() -> None:
-    arguments = (D, H, 2, False, True, 0.25, True, 0, "cpu", torch.float64)
-    theirs, ours = nn.LSTM(*arguments), StructuredLSTM(*arguments)
+def test_positional_arguments_are_torchs(kind) -> None:
+    arguments: Any = (D, H, 2, False, True, 0.25, True)
+    theirs = kind.torchs(*arguments, device="cpu", dtype=torch.float64)
+    last = (0, "cpu") if kind.ours is StructuredLSTM else ("cpu",)  # proj_size, device, dtype
+    ours = kind.ours(*arguments, *last, torch.float64)
     for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional",
                  "proj_size"):  # fmt: skip
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.dropout == DropoutPattern(0.25)
     assert ours.weight_ih_l0.dtype == torch.float64
-
-
-def test_our_own_arguments_are_keywords() -> None:
     with pytest.raises(TypeError, match="positional argument"):
-        StructuredLSTM(D, H, 1, True, False, 0.0, False, 0, None, None, 0.5)  # type: ignore[misc]
+        kind.ours(*arguments, *last, torch.float64, 0.5)
 
 
-def test_is_an_lstm() -> None:
-    assert isinstance(StructuredLSTM(D, H), nn.LSTM)
+def test_is_one_of_torchs(kind) -> None:
+    assert isinstance(kind.ours(D, H), kind.torchs)
 
 
-def test_the_same_seed_gives_torchs_initial_weights() -> None:
+def test_the_same_seed_gives_torchs_initial_weights(kind) -> None:
     torch.manual_seed(3)
-    theirs = nn.LSTM(D, H, 2, bidirectional=True)
+    theirs = kind.torchs(D, H, 2, bidirectional=True)
     torch.manual_seed(3)
-    ours = StructuredLSTM(D, H, 2, bidirectional=True, dropout=0.5)
+    ours = kind.ours(D, H, 2, bidirectional=True, dropout=0.5)
     for (name, want), got in zip(theirs.named_parameters(), ours.parameters()):
         assert torch.equal(got, want), name
 
 
 @every_config
-def test_state_dicts_go_both_ways(config: dict[str, Any]) -> None:
-    theirs, ours = nn.LSTM(D, H, **config), StructuredLSTM(D, H, **config, dropout=0.5)
+def test_state_dicts_go_both_ways(kind, config: dict[str, Any]) -> None:
+    theirs, ours = kind.torchs(D, H, **config), kind.ours(D, H, **config, dropout=0.5)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert [w.shape for w in ours.parameters()] == [w.shape for w in theirs.parameters()]
     before = {n: w.clone() for n, w in ours.state_dict().items()}
@@ -241,9 +247,16 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "c without batch": (torch.zeros(T, B, D), (STATE, STATE[:, 0])),
     "a batch of states, unbatched": (torch.zeros(T, D), (STATE, STATE)),
     "h of other layers": (torch.zeros(T, B, D), (STATE[:1], STATE)),
+    "h of another batch": (torch.zeros(T, B, D), (STATE[:, :2], STATE)),
     "c of another batch": (torch.zeros(T, B, D), (STATE, STATE[:, :2])),
     "another dtype": (torch.zeros(T, B, D).double(),),
 }
+
+
+def wrong(kind, fault: str) -> tuple[Any, ...]:
+    """The arguments of a fault, with a state such as the kind has."""
+    x, *state = WRONG[fault]
+    return (x, *(kind.hx(hx[: len(kind.states)]) for hx in state))
 
 
 # torch 2.2 computes on with a wrong width, and leaves the dtype to a kernel; ours must refuse both.
@@ -251,42 +264,48 @@ UNCHECKED_BY_OLD_TORCH = {"another width", "another width, unbatched", "another 
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("fault", WRONG)
-def test_errors_are_of_torchs_kind(fault: str, training: bool) -> None:
-    """Whoever catches nn.LSTM's errors catches ours."""
-    theirs = nn.LSTM(D, H, 2).train(training)
-    ours = StructuredLSTM(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        (kind, fault)
+        for kind in ("LSTM", "GRU")
+        for fault in WRONG
+        if kind == "LSTM" or fault[0] != "c"
+    ],
+    indirect=["kind"],
+)
+def test_errors_are_of_torchs_kind(kind, fault: str, training: bool) -> None:
+    """Whoever catches torch's errors catches ours."""
+    theirs = kind.torchs(D, H, 2).train(training)
+    ours = kind.ours(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
     if TORCH < (2, 4) and fault in UNCHECKED_BY_OLD_TORCH:
         expected: Any = (RuntimeError, ValueError)
     else:
         with pytest.raises(Exception) as want:
-            theirs(*WRONG[fault])
+            theirs(*wrong(kind, fault))
         expected = want.type
     with pytest.raises(expected):
-        ours.train(training)(*WRONG[fault])
+        ours.train(training)(*wrong(kind, fault))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (WRONG["four axes"],
-         "input must be 3-D, or 2-D (unbatched), or packed; got [5, 3, 4, 1]"),
-        (WRONG["no step"],
-         "an LSTM needs at least one step, got a sequence of length 0"),
-        (WRONG["h without batch"],
-         "a batched 3-D input needs a 3-D hx, got (2-D, 3-D)"),
-        (WRONG["a batch of states, unbatched"],
-         "an unbatched 2-D input needs a 2-D hx, got (3-D, 3-D)"),
-        (WRONG["h of other layers"],
-         "Expected hidden[0] size (2, 3, 6), got [1, 3, 6]"),
-        (WRONG["c of another batch"],
-         "Expected hidden[1] size (2, 3, 6), got [2, 2, 6]"),
-    ],
-    ids=["axes", "no step", "hx axes", "hx unbatched", "h", "c"],
-)  # fmt: skip
-def test_the_texts(arguments: tuple[Any, ...], text: str) -> None:
+TEXTS = [
+    ("LSTM", "four axes", "input must be 3-D, or 2-D (unbatched), or packed; got [5, 3, 4, 1]"),
+    ("LSTM", "no step", "an LSTM needs at least one step, got a sequence of length 0"),
+    ("GRU", "no step", "a GRU needs at least one step, got a sequence of length 0"),
+    ("LSTM", "h without batch", "a batched 3-D input needs a 3-D hx, got (2-D, 3-D)"),
+    ("GRU", "h without batch", "a batched 3-D input needs a 3-D hx, got (2-D)"),
+    ("LSTM", "a batch of states, unbatched",
+     "an unbatched 2-D input needs a 2-D hx, got (3-D, 3-D)"),
+    ("LSTM", "h of other layers", "Expected hidden[0] size (2, 3, 6), got [1, 3, 6]"),
+    ("GRU", "h of other layers", "Expected hidden size (2, 3, 6), got [1, 3, 6]"),
+    ("LSTM", "c of another batch", "Expected hidden[1] size (2, 3, 6), got [2, 2, 6]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "fault", "text"), TEXTS, indirect=["kind"])
+def test_the_texts(kind, fault: str, text: str) -> None:
     with pytest.raises((ValueError, RuntimeError)) as caught:
-        StructuredLSTM(D, H, 2, dropout=0.5)(*arguments)
+        kind.ours(D, H, 2, dropout=0.5)(*wrong(kind, fault))
     assert str(caught.value) == text
 
 
@@ -300,21 +319,21 @@ def test_proj_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["dropout", "input_dropout", "recurrent_dropout"])
-def test_rates_are_checked(name: str) -> None:
+def test_rates_are_checked(kind, name: str) -> None:
     with pytest.raises(ValueError, match=r"^dropout rate 1\.0 is outside \[0, 1\)"):
-        StructuredLSTM(D, H, **{name: 1.0})
-    lstm = StructuredLSTM(D, H, **{name: 0.25})
+        kind.ours(D, H, **{name: 1.0})
+    layer = kind.ours(D, H, **{name: 0.25})
     with pytest.raises(ValueError, match=r"^dropout rate -0\.5 is outside \[0, 1\)"):
-        setattr(lstm, name, -0.5)
-    assert getattr(lstm, name) == DropoutPattern(0.25)
+        setattr(layer, name, -0.5)
+    assert getattr(layer, name) == DropoutPattern(0.25)
 
 
-def test_a_rate_between_layers_of_a_single_one() -> None:
-    """As nn.LSTM, ours warns of what drops nothing, and where the call stands."""
+def test_a_rate_between_layers_of_a_single_one(kind) -> None:
+    """As torch's, ours warns of what drops nothing, and where the call stands."""
     with pytest.warns(UserWarning, match="num_layers") as theirs:
-        nn.LSTM(D, H, 1, dropout=0.5)
+        kind.torchs(D, H, 1, dropout=0.5)
     with pytest.warns(UserWarning, match="num_layers") as caught:
-        StructuredLSTM(D, H, 1, dropout=0.5)
+        kind.ours(D, H, 1, dropout=0.5)
     assert str(caught[0].message) == (
         "dropout=0.5 is between layers, and num_layers=1 has nothing between: it drops nothing; "
         "for the first layer's input use input_dropout, for the output StructuredDropout or "
@@ -324,8 +343,8 @@ def test_a_rate_between_layers_of_a_single_one() -> None:
     assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        StructuredLSTM(D, H, 1, input_dropout=0.5, recurrent_dropout=0.5)
-        StructuredLSTM(D, H, 2, dropout=0.5)
+        kind.ours(D, H, 1, input_dropout=0.5, recurrent_dropout=0.5)
+        kind.ours(D, H, 2, dropout=0.5)
 
 
 @pytest.mark.parametrize("given", [1, 3])
@@ -335,3 +354,18 @@ def test_a_state_of_another_number_of_tensors(given: int, training: bool) -> Non
     with pytest.raises(RuntimeError) as error:
         lstm(torch.randn(T, B, D), (torch.zeros(1, B, H),) * given)
     assert str(error.value) == f"an LSTM needs an hx of 2 tensors, got {given}"
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("given", [tuple, list])
+def test_a_gru_has_no_cell(given: type, training: bool) -> None:
+    gru = StructuredGRU(D, H, recurrent_dropout=0.5).train(training)
+    cell = StructuredGRUCell(D, H, recurrent_dropout=0.5).train(training)
+    h = torch.zeros(1, B, H)
+    for run in (lambda: gru(torch.randn(T, B, D), given([h, h])),
+                lambda: cell(torch.randn(B, D), given([h[0], h[0]]))):  # fmt: skip
+        with pytest.raises(TypeError) as error:
+            run()
+        assert str(error.value) == (
+            f"hx of a GRU must be one tensor, its h, got {given.__name__}: there is no cell"
+        )

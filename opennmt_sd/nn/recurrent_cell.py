@@ -1,0 +1,108 @@
+"""One step of a recurrent cell with structured dropout, whatever the cell: what all of them share.
+
+Inside, a state is a tuple of tensors ``[B, H]``: (h, c) of an LSTM, (h,) of a GRU.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from opennmt_sd import ops
+from opennmt_sd.dropout import DropoutPattern, Keep
+from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.ops.checks import check_keep
+
+State = tuple[Tensor, ...]
+
+
+class RecurrentCell(Structured, nn.RNNCellBase):
+    """Mixin before ``nn.LSTMCell`` and its like.
+
+    Attributes:
+        states: the tensors of a state.
+    """
+
+    states: ClassVar[int]
+
+    input_dropout = PatternAttribute()
+    recurrent_dropout = PatternAttribute()
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        input_dropout: DropoutPattern | float | None = None,
+        recurrent_dropout: DropoutPattern | float | None = None,
+    ) -> None:
+        # torch's own
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)  # type: ignore[call-arg]
+        self.input_dropout = DropoutPattern.of(input_dropout)
+        self.recurrent_dropout = DropoutPattern.of(recurrent_dropout)
+
+    def _torch_step(self, input: Tensor, state: State | None) -> State:
+        """Take torch's own step."""
+        raise NotImplementedError
+
+    def _dense_step(self, x: Tensor, state: State, state_keep: Keep | None) -> State:
+        """Take a step in plain torch on a given x ``[B, D]``: no kernel would leave anything out of
+        the product of what is kept of h."""
+        raise NotImplementedError
+
+    def _our_step(
+        self, x: Tensor, keep: Keep | None, state: State, state_keep: Keep | None
+    ) -> State:
+        """Take a step on our ops."""
+        raise NotImplementedError
+
+    def _step(
+        self, input: Tensor, state: State | None, keep: Keep | None, state_keep: Keep | None
+    ) -> State:
+        """Take a step, batched or not, with the sets given or drawn."""
+        if not self.training:
+            return self._torch_step(input, state)
+        B = input.shape[0] if input.dim() == 2 else 1
+        D, H = self.input_size, self.hidden_size
+        dense = not ops.leaves_out(input)
+        keep = self._sets(keep, "keep", self.input_dropout, B, D, dense)
+        state_keep = self._sets(state_keep, "recurrent_keep", self.recurrent_dropout, B, H, dense)
+        if keep is None and state_keep is None:
+            return self._torch_step(input, state)
+
+        x = input if input.dim() == 2 else input.unsqueeze(0)  # [B, D]
+        if state is None:
+            state = (x.new_zeros(B, H),) * self.states
+        else:
+            state = tuple(s if s.dim() == 2 else s.unsqueeze(0) for s in state)
+        if dense:
+            check_keep(keep, 1, B, D)
+            check_keep(state_keep, 1, B, H)
+            x = x if keep is None else keep.apply(x[None])[0]
+            state = self._dense_step(x, state, state_keep)
+        else:
+            state = self._our_step(x, keep, state, state_keep)
+        return state if input.dim() == 2 else tuple(s.squeeze(0) for s in state)
+
+    def _sets(
+        self, given: Keep | None, name: str, pattern: DropoutPattern, B: int, D: int, dense: bool
+    ) -> Keep | None:
+        if given is not None or not pattern.active:
+            return given
+        if pattern.time == "fixed":
+            raise ValueError(
+                f'a cell with time="fixed" needs {name}=: draw the sets once a sequence with '
+                "pattern.draw(1, B, D) and pass them at every step"
+            )
+        return self._draw(pattern, 1, B, D, dense=dense)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, input_dropout={self.input_dropout}, "
+            f"recurrent_dropout={self.recurrent_dropout}"
+        )
