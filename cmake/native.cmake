@@ -67,8 +67,8 @@ endif()
 set(native opennmt_sd/ops/cpu/native)
 nanobind_add_module(
   _native NB_STATIC
-  ${native}/attention.cpp ${native}/dropout.cpp ${native}/linear.cpp ${native}/lstm.cpp
-  ${native}/memory.cpp ${native}/module.cpp ${native}/nll.cpp ${native}/operands.cpp
+  ${native}/attention.cpp ${native}/dropout.cpp ${native}/linear.cpp ${native}/memory.cpp
+  ${native}/module.cpp ${native}/nll.cpp ${native}/operands.cpp ${native}/recurrent.cpp
   ${native}/stepwise.cpp)
 target_compile_options(_native PRIVATE ${warnings})
 target_compile_definitions(

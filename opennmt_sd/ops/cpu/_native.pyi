@@ -30,12 +30,14 @@ class LinearOperands:
     ) -> None: ...
 
 class RecurrenceOperands:
-    """The recurrence of an LSTM layer."""
+    """The recurrence of a layer of LSTM or GRU cells."""
 
     def __init__(
         self,
         *,
+        cell: str,
         weight: int,
+        bias: int,
         h0: int,
         c0: int,
         B: int,
@@ -48,10 +50,19 @@ class RecurrenceOperands:
     ) -> None: ...
 
 class LayerGrads:
-    """The gradients that an LSTM layer takes and gives."""
+    """The gradients that a recurrent layer takes and gives."""
 
     def __init__(
-        self, *, d_hidden: int, dh: int, dc: int, dx: int, dw_ih: int, db: int, dw_hh: int
+        self,
+        *,
+        d_hidden: int,
+        dh: int,
+        dc: int,
+        dx: int,
+        dw_ih: int,
+        db: int,
+        dw_hh: int,
+        db_hn: int,
     ) -> None: ...
 
 class MemoryOperands:
@@ -75,13 +86,13 @@ def linear_wg_f32(
 def linear_wg_f64(
     *, input: LinearOperands, sizes: Sequence[int], dy: int, dw: int, threads: int
 ) -> None: ...
-def lstm_fp_f32(
+def recurrence_fp_f32(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
 ) -> None: ...
-def lstm_fp_f64(
+def recurrence_fp_f64(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
 ) -> None: ...
-def lstm_bp_f32(
+def recurrence_bp_f32(
     *,
     recurrence: RecurrenceOperands,
     sizes: Sequence[int],
@@ -91,7 +102,7 @@ def lstm_bp_f32(
     d_gates: int,
     threads: int,
 ) -> None: ...
-def lstm_bp_f64(
+def recurrence_bp_f64(
     *,
     recurrence: RecurrenceOperands,
     sizes: Sequence[int],
@@ -101,10 +112,10 @@ def lstm_bp_f64(
     d_gates: int,
     threads: int,
 ) -> None: ...
-def lstm_wg_f32(
+def recurrence_wg_f32(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
 ) -> None: ...
-def lstm_wg_f64(
+def recurrence_wg_f64(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
 ) -> None: ...
 def layer_fp_f32(
@@ -162,6 +173,36 @@ def gates_bp_f32(
 ) -> None: ...
 def gates_bp_f64(
     *, active: int, c: int, c_new: int, dh: int, B: int, H: int, dc: int, d_gates: int, threads: int
+) -> None: ...
+def gru_gates_fp_f32(
+    *, gates_x: int, gates_h: int, h: int, B: int, H: int, saved: int, h_new: int, threads: int
+) -> None: ...
+def gru_gates_fp_f64(
+    *, gates_x: int, gates_h: int, h: int, B: int, H: int, saved: int, h_new: int, threads: int
+) -> None: ...
+def gru_gates_bp_f32(
+    *,
+    saved: int,
+    h: int,
+    dh_new: int,
+    B: int,
+    H: int,
+    d_gates_x: int,
+    d_gates_h: int,
+    dh: int,
+    threads: int,
+) -> None: ...
+def gru_gates_bp_f64(
+    *,
+    saved: int,
+    h: int,
+    dh_new: int,
+    B: int,
+    H: int,
+    d_gates_x: int,
+    d_gates_h: int,
+    dh: int,
+    threads: int,
 ) -> None: ...
 def nll_f32(
     *,

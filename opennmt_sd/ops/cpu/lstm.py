@@ -13,7 +13,8 @@ from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_deriva
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Rows
-from opennmt_sd.ops.cpu.operands import flops, kept, rows_and_sets
+from opennmt_sd.ops.cpu.operands import kept, rows_and_sets
+from opennmt_sd.ops.cpu.recurrent import bp_flops, empty_gradients, fp_flops, last, like
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.outputs import shared
 
@@ -23,57 +24,19 @@ def _fp(a: Layer) -> tuple[Tensor, ...]:
     sizes = a.sizes
     hidden, gates, cells = kernels.layer_fp(a)
     states = (hidden, a.h), (cells, a.c)
-    h_n, c_n = (_last(rows, first, sizes, a.reverse) for rows, first in states)
+    h_n, c_n = (last(rows, first, sizes, a.reverse) for rows, first in states)
     return hidden, h_n, c_n, gates, cells
-
-
-def _last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
-    """Return the state of each sequence after its last step in the order of computation."""
-    B = first.shape[0]
-    if not rows.shape[0]:
-        return first.clone(memory_format=torch.contiguous_format)
-    if reverse:
-        return rows[:B].clone()
-    if sizes[-1] == B:
-        return rows[-B:].clone()
-    ends: list[int] = []  # the last row of each sequence, the longest sequence first
-    begin = len(rows)
-    for n in reversed(sizes):
-        begin -= n
-        ends += range(begin + len(ends), begin + n)
-    return rows[torch.tensor(ends, device="cpu")]
 
 
 def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
     R, H = a.x.shape[0], a.h.shape[1]
     return (
-        a.x.new_empty(R, H), _like(a.h), _like(a.c), a.x.new_empty(R, 4 * H), a.x.new_empty(R, H),
+        a.x.new_empty(R, H), like(a.h), like(a.c), a.x.new_empty(R, 4 * H), a.x.new_empty(R, H),
     )  # fmt: skip
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
-    x, w_ih, w_hh = a.layer.x, a.layer.weight_ih, a.layer.weight_hh
-    shapes = x.shape, w_ih.shape, w_ih.shape[:1], w_hh.shape
-    grads = [x.new_empty(shape if need else (0,)) for shape, need in zip(shapes, a.needs)]
-    return *grads, _like(a.dh), _like(a.dc)
-
-
-def _products(a: Layer) -> tuple[int, int]:
-    """Return the FLOPs of one product with weight_ih, and of one with weight_hh."""
-    return (
-        flops(a.weight_ih.shape, a.x_sets.counts, a.sizes),
-        flops(a.weight_hh.shape, a.h_sets.counts, a.sizes),
-    )
-
-
-def _bp_flops(a: LayerBP) -> int:
-    need_x, need_ih, _, need_hh = a.needs
-    of_x, of_h = _products(a.layer)
-    return of_x * (need_x + need_ih) + of_h * (1 + need_hh)
+    return *empty_gradients(a.layer, a.needs), like(a.dh), like(a.dc)
 
 
 def _further(ctx: Any, output: tuple[Tensor, ...]) -> Sequence[Tensor]:
@@ -97,9 +60,9 @@ def _backward(
     return [*(d if need else None for d, need in zip(grads, needs)), dh, dc]
 
 
-layer_bp = register("layer_bp", LayerBP, 6, kernels.layer_bp, _bp_fake, _bp_flops)
+layer_bp = register("layer_bp", LayerBP, 6, kernels.layer_bp, _bp_fake, bp_flops)
 layer_fp = register(
-    "layer_fp", Layer, 5, _fp, _fp_fake, lambda a: sum(_products(a)),
+    "layer_fp", Layer, 5, _fp, _fp_fake, fp_flops,
     Autograd(_backward, unneeded=("bias",), further=_further),
 )  # fmt: skip
 

@@ -61,6 +61,32 @@ def test_two_graphs_serve_all_shapes(model, dynamic: bool | None) -> None:
     assert counter.graphs <= 2
 
 
+def test_a_gru_layer_needs_no_more() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    counter = Counter()
+    shapes = (18, 8), (18,), (18, 6), (6,)
+    weights = [torch.randn(shape, requires_grad=True) for shape in shapes]
+
+    def layer(x: Tensor, h: Tensor) -> Tensor:
+        from opennmt_sd import ops
+
+        w_ih, b, w_hh, b_hn = weights
+        of_x, of_h = (half.draw(*x.shape[:2], D) for D in (8, 6))
+        return ops.gru_layer(x, of_x, w_ih, b, w_hh, b_hn, h, of_h)[0]
+
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    for T, B in SHAPES:
+        x, h, results = torch.randn(T, B, 8), torch.randn(B, 6), []
+        for run in (compiled, layer):
+            torch.manual_seed(3)
+            y = run(x, h)
+            results.append([y.detach(), *torch.autograd.grad(y.square().sum(), weights)])
+        for got, want in zip(*results):
+            torch.testing.assert_close(got, want)
+    assert counter.graphs <= 2
+
+
 LENGTHS = [(3, 2), (4, 4, 3), (5, 3, 2, 1), (7, 4), (6, 6, 2, 2, 2), (9, 8), (10, 2), (3, 3, 3)]
 
 

@@ -93,6 +93,23 @@ def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, needs)
 
 
+@pytest.mark.parametrize(
+    ("of_x", "of_h"), [("random", "mask"), ("fixed", "random"), ("none", "none")]
+)
+@directions
+def test_gru_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
+    given = *sets(of_x), *sets(of_h), *PACKED, reverse
+    shapes = (8, D), (3 * D, D), (3 * D,), (3 * D, D), (D,), (B, D)
+    leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+    check(ops.gru_layer_fp, *leaves, *given)
+    hidden, h, gates = (x.detach() for x in ops.gru_layer_fp(*leaves, *given))
+    x, w_ih, b, w_hh, b_hn, h0 = (leaf.detach() for leaf in leaves)
+    if reverse:
+        check(ops.gru_layer_fp, x, w_ih, None, w_hh, None, h0, *given)
+    needs = [False, True, False, True, False] if reverse else [True] * 5
+    check(ops.gru_layer_bp, hidden, h, x, w_ih, b, w_hh, b_hn, h0, *given, hidden, gates, needs)
+
+
 class Model(nn.Module):
     """Wide enough that the layers are compacted, not torch's own on a masked input."""
 

@@ -48,38 +48,37 @@ def test_linear(size, time: str, p: float, compare) -> None:
     compare(got, want, rtol=1e-5, atol=5e-4 if p > 0.9 else 5e-5)  # p .95 scales by 20
 
 
-def layer(
-    engine: str,
-    size,
-    keeps: tuple[Keep | None, Keep | None],
-    dtype: torch.dtype,
-    reverse: bool = False,
-) -> dict[str, Tensor]:
-    T, B, D, H = size
-    torch.manual_seed(1)
-    made = {"x": torch.randn(T, B, D), "weight_ih": torch.randn(4 * H, D) / D**0.5,
-            "bias": torch.randn(4 * H), "weight_hh": torch.randn(4 * H, H) / H**0.5,
-            "h": torch.randn(B, H), "c": torch.randn(B, H)}  # fmt: skip
-    leaves = {name: x.to(dtype).requires_grad_() for name, x in made.items()}
-    with ops.use(engine):
-        outputs = ops.lstm_layer(**leaves, keep=keeps[0], state_keep=keeps[1], reverse=reverse)
-        named = dict(zip(("y", "h_n", "c_n"), (x.detach() for x in outputs)))
-        return {**named, **{f"d{n}": d for n, d in gradients(outputs, leaves).items()}}
-
-
 @pytest.mark.parametrize("p", [None, 0.5, 0.95])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
-def test_layer(size, reverse: bool, p: float | None, compare) -> None:
+def test_layer(cell, size, reverse: bool, p: float | None, compare) -> None:
     """float32 against a float64 reference: errors grow along the sequence."""
     T, B, D, H = size
     keeps = None, None
     if p is not None:
         keeps = DropoutPattern(0.5).draw(T, B, D), DropoutPattern(p).draw(T, B, H)
-    want = layer("naive", size, keeps, torch.float64, reverse)
-    compare(layer("cpu", size, keeps, torch.float64, reverse), want)
-    got = layer("cpu", size, keeps, torch.float32, reverse)
+    given = cell.make(T, B, D, H)
+    want = cell.run("naive", keeps, given, reverse=reverse)
+    compare(cell.run("cpu", keeps, given, reverse=reverse), want)
+    got = cell.run("cpu", keeps, {n: x.float() for n, x in given.items()}, reverse=reverse)
     compare({name: x.double() for name, x in got.items()}, want, rtol=1e-4, atol=1e-3)
+
+
+# Units below, at and above a vector of any instruction set, and two of them: a GRU's panel.
+@pytest.mark.parametrize("H", [1, 7, 8, 9, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_panels_that_are_not_full(cell, H: int, threads: int, compare) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for B in (1, 2, 3, 5, 6, 7, 12, 13, 17):
+            sizes, reverse = [B, B, (B + 1) // 2, (B + 2) // 3], B % 2 == 0
+            given = cell.make(4, B, 3, H, sizes)
+            keeps = None, DropoutPattern(0.5).draw(4, B, H)
+            want = cell.run("naive", keeps, given, sizes, reverse)
+            compare(cell.run("cpu", keeps, given, sizes, reverse), want)
+    finally:
+        torch.set_num_threads(before)
 
 
 # Units above and below what a thread takes at once (128 and 384), by batches and thread counts.
@@ -134,6 +133,31 @@ def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> 
     assert all(torch.equal(result, results[0]) for result in results)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("H", [1, 3, 16, 63, 130])
+@pytest.mark.parametrize("wanted", [(2,), (4,), (2, 4), (3,), (1, 4)], ids=str)
+def test_gradients_of_a_gru_alone(wanted: tuple[int, ...], H: int, dtype: torch.dtype) -> None:
+    """Each, and none but what is asked for, with the bits that it has among all."""
+    R, none = 20, kernels.Sets()
+    x, rows, gates = (torch.randn(R, n, dtype=dtype) for n in (2, H, 4 * H))
+    w, u = (torch.randn(3 * H, n, dtype=dtype) / H**0.5 for n in (2, H))
+    state = torch.randn(1, H, dtype=dtype)
+    layer = kernels.gru.Layer(
+        x, w, None, u, None, state, none, none, kernels.Rows(R, None), False
+    )  # fmt: skip
+
+    def grads(wanted) -> tuple[Tensor, ...]:
+        needs = [k in wanted for k in range(5)]
+        given = rows, state, layer, rows, gates.sigmoid(), needs
+        return kernels.gru.layer_bp(kernels.gru.LayerBP(*given))
+
+    *want, dh = grads(range(5))
+    *got, dh_too = grads(wanted)
+    assert torch.equal(dh, dh_too)
+    for k in range(5):
+        assert torch.equal(got[k], want[k] if k in wanted else want[k].new_empty(0))
+
+
 @pytest.mark.parametrize("trained", [(), ("weight_ih",), ("weight_hh",), ("x",)])
 def test_the_gradient_for_the_bias_without_inputs(trained: tuple[str, ...]) -> None:
     """Layers that take nothing in still have a bias to learn."""
@@ -181,6 +205,20 @@ def test_the_gates_at_extremes(gate: str) -> None:
         torch.testing.assert_close(ours.double(), expected, rtol=1e-6, atol=1e-37, equal_nan=True)
 
 
+@pytest.mark.parametrize("gate", ["r", "z", "n", "q"])
+def test_the_gates_of_a_gru_at_extremes(gate: str) -> None:
+    """Likewise; q, which comes from the state alone, too."""
+    x = torch.tensor(EXTREMES)
+    of_x, of_h = torch.zeros(len(x), 3), torch.zeros(len(x), 3)
+    (of_h[:, 2] if gate == "q" else of_x[:, "rzn".index(gate)]).copy_(x)
+    h = torch.full((len(x), 1), 0.25)
+    with ops.use("naive"):
+        want = ops.gru_gates(of_x.double(), of_h.double(), h.double())
+    with ops.use("cpu"):
+        got = ops.gru_gates(of_x, of_h, h)
+    torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-37, equal_nan=True)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_kept_units_pass_on_what_dropped_ones_hide(value: float) -> None:
     keep = DropoutPattern(0.5).draw(2, 3, 40)
@@ -203,6 +241,11 @@ SPOILT = {"linear": lambda keep: ops.masked_linear(torch.ones(2, 3, 8), keep, to
           "layer, state": lambda keep: ops.lstm_layer(torch.ones(2, 3, 8), None, torch.ones(32, 8),
                                                       None, torch.ones(32, 8), torch.ones(3, 8),
                                                       torch.ones(3, 8), keep),
+          "GRU": lambda keep: ops.gru_layer(torch.ones(2, 3, 8), keep, torch.ones(24, 8), None,
+                                            torch.ones(24, 8), None, torch.ones(3, 8)),
+          "GRU, state": lambda keep: ops.gru_layer(torch.ones(2, 3, 8), None, torch.ones(24, 8),
+                                                   None, torch.ones(24, 8), None,
+                                                   torch.ones(3, 8), keep),
           "step": lambda keep: ops.masked_linear_step(ops.prepare(torch.ones(5, 8)),
                                                       torch.ones(3, 8), keep, 0)}  # fmt: skip
 
@@ -247,11 +290,12 @@ def test_any_layout_will_do(compare) -> None:
     compare(*results)
 
 
-def test_it_keeps_no_more_for_backward_than_it_must() -> None:
-    """Activated gates and c; h is the output. And no copy of the weight."""
+@pytest.mark.parametrize("gru", [False, True], ids=["LSTM", "GRU"])
+def test_it_keeps_no_more_for_backward_than_it_must(gru: bool) -> None:
+    """Activated gates and c, or a GRU's gates and q; h is the output. And no copy of the weight."""
     T, B, H = 5, 4, 64
     x, state = torch.randn(T, B, H, requires_grad=True), torch.zeros(B, H)
-    weight = torch.randn(4 * H, H, requires_grad=True)
+    weight = torch.randn((3 if gru else 4) * H, H, requires_grad=True)
     given = {t.data_ptr() for t in (x, weight, state)}
     kept: dict[int, int] = {}
 
@@ -262,5 +306,8 @@ def test_it_keeps_no_more_for_backward_than_it_must() -> None:
 
     with ops.use("cpu"), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         keep = DropoutPattern(0.5).draw(T, B, H)
-        ops.lstm_layer(x, None, weight, None, weight, state, state, keep)
-    assert sum(kept.values()) == T * B * 6 * H
+        if gru:
+            ops.gru_layer(x, None, weight, None, weight, None, state, keep)
+        else:
+            ops.lstm_layer(x, None, weight, None, weight, state, state, keep)
+    assert sum(kept.values()) == T * B * (5 if gru else 6) * H

@@ -49,6 +49,14 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
         given = rows, state, state, layer(*of_both), rows, gates, rows, [True] * 4
         return kernels.layer_bp(kernels.LayerBP(*given))
 
+    def gru(*of_both: kernels.Sets) -> kernels.gru.Layer:
+        return kernels.gru.Layer(rows, z(3 * D, D), None, z(3 * D, D), None, state, *of_both, where,
+                                 False)  # fmt: skip
+
+    def gru_bp(*of_both: kernels.Sets) -> tuple[Tensor, ...]:
+        given = rows, state, gru(*of_both), rows, gates, [True] * 5
+        return kernels.gru.layer_bp(kernels.gru.LayerBP(*given))
+
     return {
         "linear_fp": lambda: kernels.linear_fp(rows, z(N, D), None, idx, count, 2.0, sizes),
         "linear_bp": lambda: kernels.linear_bp(z(R, N), z(N, D), idx, count, 2.0, sizes),
@@ -62,6 +70,10 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
         "layer_fp state": lambda: kernels.layer_fp(layer(of_h, of_x)),
         "layer_bp": lambda: layer_bp(of_x, of_h),
         "layer_bp state": lambda: layer_bp(of_h, of_x),
+        "layer_fp GRU": lambda: kernels.gru.layer_fp(gru(of_x, of_h)),
+        "layer_fp GRU state": lambda: kernels.gru.layer_fp(gru(of_h, of_x)),
+        "layer_bp GRU": lambda: gru_bp(of_x, of_h),
+        "layer_bp GRU state": lambda: gru_bp(of_h, of_x),
     }  # fmt: skip
 
 
@@ -201,10 +213,19 @@ def test_masks_that_do_not_fit(mask: Tensor, text: str) -> None:
                 rows, u, None, u, state, state, kernels.Sets(), of_h, kernels.Rows(T, None), False
             )
         ),
+        lambda: kernels.gru.layer_fp(gru_layer(h_sets=of_h)),
     ):
         with pytest.raises(ValueError) as caught:
             run()
         assert str(caught.value).startswith(text)
+
+
+def gru_layer(**other: Any) -> kernels.gru.Layer:
+    all_kept, where = kernels.Sets(), kernels.Rows(T, None)
+    return kernels.gru.Layer(
+        zeros(T * B, D), zeros(3 * D, D), None, zeros(3 * D, D), None, zeros(B, D), all_kept,
+        all_kept, where, False,
+    )._replace(**other)  # fmt: skip
 
 
 # What is wrong: the call, what is said to be needed.
@@ -230,6 +251,19 @@ SHAPES: dict[str, tuple[Callable[[], Any], str]] = {
               "torch.float32 [12, 32], got torch.float32 [12, 24]"),
     "c": (lambda: kernels.gates_fp(zeros(B, 4 * D), zeros(B, D).double()),
           "torch.float32 [3, 8], got torch.float64 [3, 8]"),
+    "a GRU's weight_hh": (lambda: kernels.gru.layer_fp(gru_layer(weight_hh=zeros(32, D))),
+                          "torch.float32 [24, 8], got torch.float32 [32, 8]"),
+    "a GRU's bias": (lambda: kernels.gru.layer_fp(gru_layer(bias=zeros(32))),
+                     "torch.float32 [24], got torch.float32 [32]"),
+    "a GRU's bias_hn": (lambda: kernels.gru.layer_fp(gru_layer(bias_hn=zeros(24))),
+                        "torch.float32 [8], got torch.float32 [24]"),
+    "what a GRU saved": (
+        lambda: kernels.gru.layer_bp(kernels.gru.LayerBP(
+            zeros(12, D), zeros(B, D), gru_layer(), zeros(12, D), zeros(12, 24), [True] * 5)),
+        "torch.float32 [12, 32], got torch.float32 [12, 24]"),
+    "the state's part of a GRU's gates": (
+        lambda: kernels.gru.gates_fp(zeros(B, 3 * D), zeros(B, 4 * D), zeros(B, D)),
+        "torch.float32 [3, 24], got torch.float32 [3, 32]"),
     "a packed weight": (
         lambda: kernels.step_fp(zeros(B, D), kernels.prepare(zeros(N, D)), 500, None, None, None,
                                 1.0),
@@ -252,6 +286,12 @@ def test_shapes_that_do_not_fit(run: Callable[[], Any], text: str) -> None:
         run()
     assert str(caught.value).startswith(f"a CPU kernel needs {text}")
     assert str(caught.value).endswith(" on cpu")
+
+
+def test_a_cell_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.gru, "CELL", "rnn")
+    with pytest.raises(ValueError, match=r"^there is no cell 'rnn': use lstm or gru$"):
+        kernels.gru.layer_fp(gru_layer())
 
 
 @pytest.mark.parametrize("given", [(0, 0), (2, 1), (1, 2)])

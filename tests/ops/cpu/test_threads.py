@@ -39,6 +39,16 @@ def layer(T, B, D, H, dtype=torch.float32, reverse=False):
     y = ops.lstm_layer(x, sets[0], w, b, u, h, c, sets[1], reverse=reverse)
     return [*y, *torch.autograd.grad(sum(t.square().sum() for t in y), leaves)]
 
+def gru(T, B, D, H, dtype=torch.float32, reverse=False):
+    g = torch.Generator().manual_seed(B)
+    def r(*shape):
+        x = torch.randn(*shape, generator=g) / shape[-1] ** .5
+        return x.to(dtype).requires_grad_()
+    leaves = x, w, b, u, n, h = r(T, B, D), r(3 * H, D), r(3 * H), r(3 * H, H), r(H), r(B, H)
+    sets = [DropoutPattern(.5).draw(T, B, n, g) for n in (D, H)]
+    y = ops.gru_layer(x, sets[0], w, b, u, n, h, sets[1], reverse=reverse)
+    return [*y, *torch.autograd.grad(sum(t.square().sum() for t in y), leaves)]
+
 def same(a, b): return all(torch.equal(x, y) for x, y in zip(a, b))
 def tasks(): return len(os.listdir("/proc/self/task"))
 ops.use(os.environ.get("ENGINE", "cpu"))
@@ -60,7 +70,8 @@ def test_the_same_bits_again_and_with_any_number_of_threads() -> None:
 sizes = [(3, B, D, H) for B in (1, 3, 20, 64, 128) for D, H in ((1, 1), (63, 65))]
 sizes += [(2, 3, 650, 130), (2, 20, 1000, 17)]  # a thread's units in one part and in several
 def everything():
-    return results() + [t for i, size in enumerate(sizes) for t in layer(*size, reverse=i % 2 > 0)]
+    return results() + [t for i, size in enumerate(sizes) for cell in (layer, gru)
+                        for t in cell(*size, reverse=i % 2 > 0)]
 first = everything()
 for n in (1, 2, 3, 5, 2):
     torch.set_num_threads(n)
@@ -178,10 +189,11 @@ for B in (1, 20, 51):
         for a, b in zip(results(B=B, dtype=dtype), want):
             torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
     size = 3, B, 63, 65
-    with ops.use("naive"): want = layer(*size, dtype=torch.float64)
-    for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):  # gradients of up to 60
-        for a, b in zip(layer(*size, dtype=dtype), want):
-            torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
+    for cell in (layer, gru):
+        with ops.use("naive"): want = cell(*size, dtype=torch.float64)
+        for dtype, tol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):  # gradients of up to 60
+            for a, b in zip(cell(*size, dtype=dtype), want):
+                torch.testing.assert_close(a.double(), b, rtol=tol, atol=tol)
 print("yes")
 """
     if run(code, OPENNMT_SD_SIMD=level) == "no":

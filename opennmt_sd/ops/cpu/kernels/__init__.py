@@ -5,6 +5,7 @@ sets. ``sizes`` are the rows of each step. ``idx`` and ``count`` are :class:`Kee
 where nothing is dropped. All tensors are on the CPU, float32 or float64.
 """
 
+from opennmt_sd.ops.cpu.kernels import gru
 from opennmt_sd.ops.cpu.kernels.attention import attend_bp, attend_fp
 from opennmt_sd.ops.cpu.kernels.call import DTYPES, Rows, Sets
 from opennmt_sd.ops.cpu.kernels.linear import (
@@ -39,6 +40,7 @@ __all__ = [
     "attend_fp",
     "gates_bp",
     "gates_fp",
+    "gru",
     "layer_bp",
     "layer_fp",
     "linear_bp",

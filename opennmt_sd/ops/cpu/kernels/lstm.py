@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.binding import require_native
 from opennmt_sd.ops.cpu.kernels.call import (
     Addresses,
     Rows,
@@ -18,7 +17,16 @@ from opennmt_sd.ops.cpu.kernels.call import (
     new,
     team,
 )
-from opennmt_sd.ops.cpu.kernels.linear import linear_operands
+from opennmt_sd.ops.cpu.kernels.recurrent import (
+    batch,
+    gradients,
+    input_operands,
+    layer_grads,
+    recurrence_operands,
+    state_operands,
+)
+
+CELL = "lstm"  # its name on the native side
 
 
 class Layer(NamedTuple):
@@ -61,8 +69,10 @@ def layer_fp(a: Layer) -> tuple[Tensor, Tensor, Tensor]:
     R = batch(sizes, B)
     gates, hidden, cells = (new(a.x, R, n * H) for n in (4, 1, 1))
     call(
-        "layer_fp", a.x.dtype, sizes=sizes, input=_input(at, a, sizes, at(a.bias, 4 * H)),
-        recurrence=_state(at, a, sizes, gates=at(gates), cells=at(cells), hidden=at(hidden)),
+        "layer_fp", a.x.dtype, sizes=sizes,
+        input=input_operands(at, a, 4 * H, sizes, at(a.bias, 4 * H)),
+        recurrence=state_operands(at, a, 4 * H, sizes, CELL, c0=at(a.c, B, H), gates=at(gates),
+                                  cells=at(cells), hidden=at(hidden)),
     )  # fmt: skip
     return hidden, gates, cells
 
@@ -78,36 +88,17 @@ def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
     at, sizes = Addresses(x.dtype), layer.sizes
     R = batch(sizes, B)
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
-    grads = [new(x, *shape) if needed else x.new_empty(0) for shape, needed in zip(shapes, a.needs)]
+    grads, (dx, dw_ih, db, dw_hh) = gradients(at, x, shapes, a.needs)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (a.dh, a.dc))
-    out = [at(grad) if needed else 0 for grad, needed in zip(grads, a.needs)]
     call(
-        "layer_bp", x.dtype, sizes=sizes, input=_input(at, layer, sizes),
-        recurrence=_state(at, layer, sizes, gates=at(a.gates, R, 4 * H), cells=at(a.cells, R, H),
-                          hidden=at(a.hidden, R, H)),
-        grads=require_native().LayerGrads(
-            d_hidden=at(a.d_hidden, R, H), dh=at(dh, B, H), dc=at(dc, B, H), dx=out[0],
-            dw_ih=out[1], db=out[2], dw_hh=out[3],
-        ),
+        "layer_bp", x.dtype, sizes=sizes, input=input_operands(at, layer, 4 * H, sizes),
+        recurrence=state_operands(at, layer, 4 * H, sizes, CELL, c0=at(layer.c, B, H),
+                                  gates=at(a.gates, R, 4 * H), cells=at(a.cells, R, H),
+                                  hidden=at(a.hidden, R, H)),
+        grads=layer_grads(d_hidden=at(a.d_hidden, R, H), dh=at(dh, B, H), dc=at(dc, B, H), dx=dx,
+                          dw_ih=dw_ih, db=db, dw_hh=dw_hh),
     )  # fmt: skip
     return *grads, dh, dc
-
-
-def _input(at: Addresses, a: Layer, sizes: Sequence[int], bias: int = 0) -> Any:
-    D, N = a.x.shape[1], 4 * a.h.shape[1]
-    return linear_operands(
-        x=at(a.x, sum(sizes), D), weight=at(a.weight_ih, N, D), bias=bias, D=D, N=N,
-        keep=keep_operand(at, *a.x_sets[:3], len(sizes), D),
-    )  # fmt: skip
-
-
-def _state(at: Addresses, a: Layer, sizes: Sequence[int], **results: int) -> Any:
-    B, H = a.h.shape
-    return recurrence_operands(
-        weight=at(a.weight_hh, 4 * H, H), h0=at(a.h, B, H), c0=at(a.c, B, H), B=B, H=H,
-        keep=keep_operand(at, *a.h_sets[:3], len(sizes), H, a.h_sets.mask, B), reverse=a.reverse,
-        **results,
-    )  # fmt: skip
 
 
 def lstm_fp(
@@ -131,9 +122,9 @@ def lstm_fp(
     gates = new(gates_x, R, 4 * H)
     hidden, cells = new(gates_x, R, H), new(gates_x, R, H)
     call(
-        "lstm_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
+        "recurrence_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
         recurrence=recurrence_operands(
-            weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
+            cell=CELL, weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
             keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
             gates=at(gates), cells=at(cells), hidden=at(hidden),
         ),
@@ -162,10 +153,10 @@ def lstm_bp(
     d_gates = new(gates, R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
     call(
-        "lstm_bp", gates.dtype, sizes=list(sizes), d_hidden=at(d_hidden, R, H), dh=at(dh, B, H),
-        dc=at(dc, B, H), d_gates=at(d_gates),
+        "recurrence_bp", gates.dtype, sizes=list(sizes), d_hidden=at(d_hidden, R, H),
+        dh=at(dh, B, H), dc=at(dc, B, H), d_gates=at(d_gates),
         recurrence=recurrence_operands(
-            weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
+            cell=CELL, weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
             keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
             gates=at(gates, R, 4 * H), cells=at(cells, R, H),
         ),
@@ -189,31 +180,14 @@ def lstm_wg(
     R = batch(sizes, B)
     dw = new(hidden, 4 * H, H)
     call(
-        "lstm_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
+        "recurrence_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
         recurrence=recurrence_operands(
-            h0=at(h0, B, H), B=B, H=H, reverse=reverse,
+            cell=CELL, h0=at(h0, B, H), B=B, H=H, reverse=reverse,
             keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B),
             hidden=at(hidden, R, H),
         ),
     )  # fmt: skip
     return dw
-
-
-def recurrence_operands(
-    *, B: int, H: int, keep: Any, reverse: bool, weight: int = 0, h0: int = 0, c0: int = 0,
-    gates: int = 0, cells: int = 0, hidden: int = 0,
-) -> Any:  # fmt: skip
-    return require_native().RecurrenceOperands(
-        weight=weight, h0=h0, c0=c0, B=B, H=H, keep=keep, reverse=reverse, gates=gates, cells=cells,
-        hidden=hidden,
-    )  # fmt: skip
-
-
-def batch(sizes: Sequence[int], B: int) -> int:
-    """Return R, of steps of which the first has all B rows (the native side: and none more)."""
-    if sizes and sizes[0] != B:
-        raise ValueError(f"the first step has {sizes[0]} rows, the first state {B}")
-    return sum(sizes)
 
 
 def gates_fp(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,8 +26,9 @@
 //
 // Where dy lies like this ("grouped": [groups of rows, n / L, G, L]) the loads are whole vectors,
 // one after the other. BP groups the rows of a segment as it goes (group_rows), a block of columns
-// at a time; lstm_bp writes the gates' gradients grouped to begin with, for its own product, for BP
-// of the input and for WG. in_groups (pack-inl.h) is the one place that knows where a row begins.
+// at a time; a recurrence writes the gates' gradients grouped to begin with, for its own product,
+// for BP of the input and for WG. in_groups (pack-inl.h) is the one place that knows where a row
+// begins.
 //
 // Order: blocks of BLOCK columns outside (dy's part of a block, of a segment's rows, stays in L1),
 // then tiles of L kept units, then groups of rows. `partial` carries the sums from block to block:

@@ -9,12 +9,14 @@
 //   dot_tile     kept units x rows: the backward products
 //   linear       FP, BP and WG of the masked linear layer
 //   lstm_cell    the arithmetic of one LSTM cell
+//   gru_cell     and of a GRU's
 //   recurrence   all steps of a recurrent layer, forward (_fp) and backward (_bp), of any cell
 //   nll, attention, philox, peak
 //
 // Nothing here may have external linkage but the table at the end: the linker could otherwise pick
 // this instruction set's copy of a shared function for every machine. So no std:: either.
 #include "attention-inl.h"
+#include "gru_cell-inl.h"
 #include "linear-inl.h"
 #include "lstm_cell-inl.h"
 #include "nll-inl.h"
@@ -25,8 +27,12 @@
 
 namespace {
 
+template <class Cell, class T = typename Cell::Scalar> constexpr CellKernels<T> cell() {
+    return {Cell::GATES,         Cell::SAVED,    Cell::GRADS,  recurrence_fp<Cell>,
+            recurrence_bp<Cell>, grads_of<Cell>, ungroup<Cell>};
+}
+
 template <class T> constexpr Kernels<T> table() {
-    using Cell = LstmCell<T>;
     Kernels<T> k = {};
     k.fp = fp<T>;
     k.bp = bp<T>;
@@ -35,12 +41,12 @@ template <class T> constexpr Kernels<T> table() {
     k.packed_size = packed_size<T>;
     k.G = G;
     k.L = L<T>;
-    k.group_size = group_size<Cell>;
-    k.lstm_fp = recurrence_fp<Cell>;
-    k.lstm_bp = recurrence_bp<Cell>;
-    k.ungroup = ungroup<Cell>;
+    k.lstm = cell<LstmCell<T>>();
+    k.gru = cell<GruCell<T>>();
     k.gates_fp = gates_fp<T>;
     k.gates_bp = gates_bp<T>;
+    k.gru_gates_fp = gru_gates_fp<T>;
+    k.gru_gates_bp = gru_gates_bp<T>;
     k.nll = nll<T>;
     k.attend_fp = attend_fp<T>;
     k.attend_bp = attend_bp<T>;

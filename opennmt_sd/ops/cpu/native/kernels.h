@@ -1,11 +1,12 @@
 // The kernels: one table of functions for each instruction set (kernels.cpp, compiled three times).
 //
 // Axis names: T steps, B sequences, R rows (all steps' rows, one after the other), D inputs, H
-// hidden units, N outputs. Matrices are dense and row-major. Gate order i, f, g, o.
+// hidden units, N outputs. Matrices are dense and row-major. Gate order i, f, g, o (LSTM) and r, z,
+// n (GRU).
 //
 // A table is that of one stored type, and one set of tables that of one instruction set. A further
 // type (bfloat16) is a further member of Isa, for which simd-inl.h says how its vectors are loaded,
-// stored and summed; a further cell (GRU) is a few further members of Kernels (recurrence-inl.h).
+// stored and summed; a further cell is a further CellKernels (recurrence-inl.h).
 #pragma once
 #include <stdint.h>
 
@@ -25,6 +26,16 @@ struct UnitSets {
     const int32_t *of(int64_t s) const { return idx + s * D; }
 };
 
+// How a cell's backward recurrence leaves the gradients of the gates, and which of them a product
+// reads. Each step's rows lie in groups of G, the last one filled up with zeros; a group is
+// [vectors, VL / L, G, L], and its vectors are the gates of units as Columns says (pack-inl.h).
+struct GateGrads {
+    int64_t H;         // hidden units of the cell; 0: none, plain rows
+    int64_t run, turn; // see Columns
+    int64_t begin;     // elements of a group before what the product reads
+    int64_t group;     // elements of a group
+};
+
 // A masked linear layer over rows, which need not lie next to each other.
 template <class T> struct Linear {
     const T *const *x;   // [R] rows of [D]; not for bp
@@ -35,19 +46,18 @@ template <class T> struct Linear {
     int nsegs;
     UnitSets kept;
     int64_t D, N;
-    // 0; or, for bp and wg, the hidden units of a cell: N is a multiple of H, and dy lies as the
-    // cell's backward recurrence leaves the gates' gradients
-    int64_t H;
+    GateGrads grads; // how dy lies, for bp and wg
     int threads;
 };
 
 // A recurrence over sequences of which the longest come first.
 template <class T> struct Recurrence {
-    const T *weight;      // [4H, H]
+    const T *weight;      // [gates * H, H]
+    const T *bias;        // [H] or null: a GRU's, of the candidate's part that the state makes
     const T *h0, *c0;     // [B, H]
     const int32_t *sizes; // [T] rows alive at each step, never growing
     const int64_t *first; // [T] first row of each step
-    const int64_t *group; // [T] first group of rows of each step, for lstm_bp and ungroup
+    const int64_t *group; // [T] first group of rows of each step, for bp and ungroup
     UnitSets kept;        // of h, in
     int64_t sets;         // T sets or 1
     const uint8_t *mask;  // [T or 1, B, H], or null: a mask of each sample's own
@@ -55,8 +65,8 @@ template <class T> struct Recurrence {
     int64_t T_, B, H;
     bool reverse;
     int threads;
-    T *gates; // [R, 4H] activated: written forward, read backward
-    T *cells; // [R, H]: likewise
+    T *gates; // [R, saved * H] what backward needs: written forward, read backward
+    T *cells; // [R, H]: likewise; what dropout leaves alone: c, or a GRU's h itself (as c0 is h0)
 };
 
 // One step of attention over memories [B, S, D], of which the first lengths[b] steps count.
@@ -67,12 +77,29 @@ template <class T> struct Attention {
     int threads;
 };
 
+// The recurrence of one cell.
+template <class T> struct CellKernels {
+    int64_t gates; // blocks of H rows in its weights
+    int64_t saved; // numbers that backward needs of a unit: the activated gates, and a GRU's W_hn h
+    int64_t grads; // gradients of a unit's gates: four, for a GRU's candidate has two parts
+    // hidden [R, H] from the input's part of the gates: a.gates begins each of its rows with them,
+    // or gates_x [R, gates * H] has them
+    void (*fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
+    // d_gates before the activation, see GateGrads. dh, dc [B, H]: gradients of the final state in,
+    // of the first state out; dc may be null where it is dh's
+    void (*bp)(const Recurrence<T> &, const T *d_hidden, T *d_gates, T *dh, T *dc);
+    // Of d_gates, what the product of the state reads, or that of the input
+    GateGrads (*grads_of)(int64_t H, bool state);
+    // d_gates to rows [R, grads * H]
+    void (*ungroup)(const Recurrence<T> &, const T *d_gates, T *out);
+};
+
 template <class T> struct Kernels {
     // ---- linear
-    // y [R, N] = scale * x[:, K] @ weight[:, K].T + bias
-    void (*fp)(const Linear<T> &, T *y);
-    // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With H, the rows
-    // are those of the groups, with the ones that fill them
+    // rows of y [R], ldy apart, = scale * x[:, K] @ weight[:, K].T + bias
+    void (*fp)(const Linear<T> &, T *y, int64_t ldy);
+    // dx [R] rows of [D], or null, = scale * dy @ weight[:, K], zero outside K. With grads, the
+    // rows are those of the groups, with the ones that fill them
     void (*bp)(const Linear<T> &, const T *dy, T *const *dx);
     // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null,
     // is their sum
@@ -81,26 +108,22 @@ template <class T> struct Kernels {
     void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
     int64_t (*packed_size)(int64_t N, int64_t D);
 
-    // ---- LSTM
-    // lstm_bp leaves the gradients of the gates as [groups, 4 * padded / L, G, L]: each step's rows
-    // in groups of G (the last one filled up with zeros), H padded to a multiple of VL, and of each
-    // VL units all i, then all f, g and o.
-    int64_t G, L;
-    int64_t (*group_size)(int64_t H); // elements of a group
-    // hidden [R, H] from the input's part of the gates [R, 4H], which may be a.gates
-    void (*lstm_fp)(const Recurrence<T> &, const T *gates_x, T *hidden);
-    // d_gates, grouped, before the activation. dh, dc [B, H]: gradients of the final state in, of
-    // the first state out
-    void (*lstm_bp)(const Recurrence<T> &, const T *d_hidden, T *d_gates, T *dh, T *dc);
-    // grouped d_gates to rows [R, 4H]
-    void (*ungroup)(const Recurrence<T> &, const T *d_gates, T *out);
-    // The pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
+    // ---- recurrent cells
+    int64_t G, L; // see GateGrads
+    CellKernels<T> lstm, gru;
+    // The LSTM's pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
     // activated ones, the new c and h
     void (*gates_fp)(const T *gates, const T *c, int64_t B, int64_t H, int threads, T *active,
                      T *c_new, T *h);
     // dc [B, H]: in the gradient of c_new, out the one of c
     void (*gates_bp)(const T *active, const T *c, const T *c_new, const T *dh, int64_t B, int64_t H,
                      int threads, T *dc, T *d_gates);
+    // The GRU's: the parts of the input and of the state [B, 3H], and h [B, H], to what backward
+    // needs [B, 4H] and the new h
+    void (*gru_gates_fp)(const T *gates_x, const T *gates_h, const T *h, int64_t B, int64_t H,
+                         int threads, T *saved, T *h_new);
+    void (*gru_gates_bp)(const T *saved, const T *h, const T *dh_new, int64_t B, int64_t H,
+                         int threads, T *d_gates_x, T *d_gates_h, T *dh);
 
     // ---- likelihood
     // The negative log-likelihood of a target for each of R rows of logits [R, V], smoothed, to

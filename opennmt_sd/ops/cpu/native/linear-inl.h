@@ -19,7 +19,7 @@ SD_INLINE Range mine(int64_t n) {
 template <class T> void prepare(const T *weight, int64_t N, int64_t D, T *packed, int nthreads) {
 #pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
     for (int64_t s = 0; s < ceil_div(N, NR<T>); s++)
-        pack_strip(weight, D, D, Columns<T>(N, 0), s, packed + s * D * NR<T>);
+        pack_strip(weight, D, D, Columns<T>(N), s, packed + s * D * NR<T>);
 }
 template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N, NR<T>) * D; }
 
@@ -28,7 +28,7 @@ template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N
 // Strip n of y, all rows. next: the strip that comes after it, which lies in far caches, or null.
 template <class T>
 void fp_strip(const Linear<T> &a, const Offsets<T> &at, const T *xg, const T *strip, const T *next,
-              int64_t n, T *y) {
+              int64_t n, T *y, int64_t ldy) {
     const int64_t n0 = n * NR<T>;
     const int left = int(least(NR<T>, a.N - n0));
     const T scale = T(a.kept.scale);
@@ -45,20 +45,20 @@ void fp_strip(const Linear<T> &a, const Offsets<T> &at, const T *xg, const T *st
         for (int64_t i = 0; i < tiles.parts; i++) {
             const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
             const T *x = xg + at.at.p[s] + r0;
-            T *to = y + (seg.row + r0) * a.N + n0;
+            T *to = y + (seg.row + r0) * ldy + n0;
             with_number<ROWS>(int(m), [&](auto M) {
                 if (next && s == 0 && i == 0)
-                    fp_tile<T, M.value, 2>(x, seg.rows, strip, K, count, scale, b0, b1, to, a.N,
+                    fp_tile<T, M.value, 2>(x, seg.rows, strip, K, count, scale, b0, b1, to, ldy,
                                            left, {next, K});
                 else
-                    fp_tile<T, M.value, 0>(x, seg.rows, strip, K, count, scale, b0, b1, to, a.N,
+                    fp_tile<T, M.value, 0>(x, seg.rows, strip, K, count, scale, b0, b1, to, ldy,
                                            left, {});
             });
         }
     }
 }
 
-template <class T> void fp(const Linear<T> &a, T *y) {
+template <class T> void fp(const Linear<T> &a, T *y, int64_t ldy) {
     const int64_t D = a.D;
     const Offsets<T> at(a, 1, 0);
     const Scratch<T> xg(at.total);
@@ -76,12 +76,12 @@ template <class T> void fp(const Linear<T> &a, T *y) {
             const T *strip = a.packed + n * D * NR<T>, *next = nullptr;
             if (!a.packed) {
                 T *own = strip_of.get();
-                pack_strip(a.weight, D, D, Columns<T>(a.N, 0), n, own);
+                pack_strip(a.weight, D, D, Columns<T>(a.N), n, own);
                 strip = own;
             } else if (n + 1 < strips.end) {
                 next = strip + D * NR<T>;
             }
-            fp_strip(a, at, xg.p, strip, next, n, y);
+            fp_strip(a, at, xg.p, strip, next, n, y, ldy);
         }
     }
 }
@@ -134,9 +134,10 @@ template <class T> class InputGradient {
 
   public:
     InputGradient(const Linear<T> &a_, const T *dy_, T *const *dx_)
-        : a(a_), dy(dy_), dx(dx_), columns(a.N, a.H), grouped(a.H), strips(columns.strips()),
-          group(columns.group()), grid(a.threads, a.D), at(a, G, (grid.units + 1) * L<T>),
-          partials(at.total), weights(a.threads, a.packed ? 0 : BLOCK * ceil_div(a.D, grid.units)),
+        : a(a_), dy(dy_), dx(dx_), columns(a.N, a.grads), grouped(a.grads.H),
+          strips(columns.strips()), group(a.grads.group), grid(a.threads, a.D),
+          at(a, G, (grid.units + 1) * L<T>), partials(at.total),
+          weights(a.threads, a.packed ? 0 : BLOCK * ceil_div(a.D, grid.units)),
           rows(a.threads, grouped ? 0 : BLOCK * round_up(most_rows(a), G)),
           pieces(a.threads, round_up(most_rows(a), G)) {}
 
@@ -233,7 +234,7 @@ template <class T> class WeightGradient {
 
   public:
     WeightGradient(const Linear<T> &a_, const T *const *dy_, T *dw_, T *db_)
-        : a(a_), dy(dy_), dw(dw_), db(db_), columns(a.N, a.H), grouped(a.H), at(a, 1, 0),
+        : a(a_), dy(dy_), dw(dw_), db(db_), columns(a.N, a.grads), grouped(a.grads.H), at(a, 1, 0),
           xg(at.total), strips(a.threads, a.D * NR<T>), dys(a.threads, most_rows(a) * NR<T>),
           line(a.threads, a.D) {}
 

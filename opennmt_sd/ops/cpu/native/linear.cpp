@@ -12,7 +12,7 @@ static void linear_fp(const LinearOperands &input, const std::vector<int32_t> &s
     const auto segs = segments(sizes, kept.sets);
     const auto rows = rows_of<const T>(input.x, steps.R, input.D);
     use_huge_pages(y, sizeof(T) * steps.R * input.N);
-    kernels<T>().fp(linear_of<T>(input, kept, rows.data(), segs, threads), (T *)y);
+    kernels<T>().fp(linear_of<T>(input, kept, rows.data(), segs, threads), (T *)y, input.N);
 }
 
 // dx [R, D] of dy [R, N]

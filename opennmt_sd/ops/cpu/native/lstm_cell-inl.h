@@ -7,11 +7,12 @@ namespace {
 // A cell (recurrence-inl.h says what a recurrence asks of it). H apart lie the gates of a row.
 template <class T> struct LstmCell {
     using Scalar = T;
-    static constexpr int GATES = 4; // i, f, g, o
+    static constexpr int GATES = 4, SAVED = 4, GRADS = 4; // i, f, g, o
+    static constexpr int RUN = 1;
     using Gates = Vec<T>[GATES];
 
-    // The gates before the activation: of the state's part, VL apart, and the input's.
-    SD_INLINE void add(const T *state, T scale, const T *input, int64_t H, int n, Gates &x) {
+    SD_INLINE void add(const T *state, T scale, const T *input, const T *, int64_t H, int n,
+                       Gates &x) {
         for (int g = 0; g < GATES; g++)
             x[g] = load(state + g * VL<T>) * scale + load_part(input + g * H, n);
     }

@@ -54,7 +54,7 @@ NB_MODULE(_native, m) {
     bind_operands(m);
     bind_memory(m);
     bind_linear(m);
-    bind_lstm(m);
+    bind_recurrent(m);
     bind_stepwise(m);
     bind_nll(m);
     bind_attention(m);

@@ -3,8 +3,8 @@
 #include "binding.h"
 
 #include <algorithm>
+#include <nanobind/stl/string.h>
 #include <stdexcept>
-#include <string>
 
 Steps::Steps(const std::vector<int32_t> &sizes_) : Rows(sizes_) {
     if (!std::is_sorted(sizes.rbegin(), sizes.rend()) || (!sizes.empty() && sizes.back() < 0))
@@ -104,15 +104,15 @@ void bind_operands(nb::module_ &m) {
            FIELD(Linear, x), FIELD(Linear, weight), FIELD(Linear, packed), FIELD(Linear, bias),
            FIELD(Linear, D), FIELD(Linear, N), FIELD(Linear, keep));
     using Recurrence = RecurrenceOperands;
-    record(m, "RecurrenceOperands", "The recurrence of an LSTM layer.", //
-           FIELD(Recurrence, weight), FIELD(Recurrence, h0), FIELD(Recurrence, c0),
-           FIELD(Recurrence, B), FIELD(Recurrence, H), FIELD(Recurrence, keep),
-           FIELD(Recurrence, reverse), FIELD(Recurrence, gates), FIELD(Recurrence, cells),
-           FIELD(Recurrence, hidden));
-    record(m, "LayerGrads", "The gradients that an LSTM layer takes and gives.",
+    record(m, "RecurrenceOperands", "The recurrence of a layer of LSTM or GRU cells.",
+           FIELD(Recurrence, cell), FIELD(Recurrence, weight), FIELD(Recurrence, bias),
+           FIELD(Recurrence, h0), FIELD(Recurrence, c0), FIELD(Recurrence, B), FIELD(Recurrence, H),
+           FIELD(Recurrence, keep), FIELD(Recurrence, reverse), FIELD(Recurrence, gates),
+           FIELD(Recurrence, cells), FIELD(Recurrence, hidden));
+    record(m, "LayerGrads", "The gradients that a recurrent layer takes and gives.",
            FIELD(LayerGrads, d_hidden), FIELD(LayerGrads, dh), FIELD(LayerGrads, dc),
            FIELD(LayerGrads, dx), FIELD(LayerGrads, dw_ih), FIELD(LayerGrads, db),
-           FIELD(LayerGrads, dw_hh));
+           FIELD(LayerGrads, dw_hh), FIELD(LayerGrads, db_hn));
     using Memory = MemoryOperands;
     record(m, "MemoryOperands", "What a step of attention looks at.", FIELD(Memory, memory),
            FIELD(Memory, lengths), FIELD(Memory, B), FIELD(Memory, S), FIELD(Memory, D));

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <vector>
 
 using Address = std::uintptr_t;
@@ -33,8 +34,10 @@ struct LinearOperands {
 };
 
 struct RecurrenceOperands {
-    Address weight; // [4H, H]
-    Address h0, c0; // [B, H]
+    std::string cell; // lstm (weights of 4H rows; c0, cells) or gru (3H; bias)
+    Address weight;   // [4H or 3H, H]
+    Address bias;     // [H] or 0: of the candidate's part that the state makes
+    Address h0, c0;   // [B, H]
     int64_t B, H;
     KeepOperand keep; // of h
     bool reverse;
@@ -46,6 +49,7 @@ struct RecurrenceOperands {
 struct LayerGrads {
     Address d_hidden, dh, dc;
     Address dx, dw_ih, db, dw_hh;
+    Address db_hn; // of a GRU's bias [H]
 };
 
 struct MemoryOperands {
@@ -99,7 +103,7 @@ template <class T> std::vector<T *> rows_of(Address p, int64_t R, int64_t width)
 // The input of a linear kernel. What it points to must outlive the call.
 template <class T>
 Linear<T> linear_of(const LinearOperands &a, const CheckedSets &kept, const T *const *rows,
-                    const std::vector<Segment> &segs, int threads, int64_t H = 0) {
+                    const std::vector<Segment> &segs, int threads, const GateGrads &grads = {}) {
     const T *weight = (const T *)a.weight;
     return {rows,
             a.packed ? nullptr : weight,
@@ -110,6 +114,6 @@ Linear<T> linear_of(const LinearOperands &a, const CheckedSets &kept, const T *c
             kept.units,
             a.D,
             a.N,
-            H,
+            grads,
             team(threads)};
 }

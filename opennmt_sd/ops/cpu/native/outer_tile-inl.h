@@ -110,11 +110,11 @@ void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, 
 
 template <class T, int M, int FETCH>
 SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count,
-                      T scale, Vec<T> b0, Vec<T> b1, T *y, int64_t N, int left, Ahead<T> ahead) {
+                      T scale, Vec<T> b0, Vec<T> b1, T *y, int64_t ldy, int left, Ahead<T> ahead) {
     Vec<T> sum[M][2] = {};
     outer<T, M, false, true, FETCH>(xg, rows, strip, K, count, sum, ahead);
 #pragma GCC unroll 12
-    for (int r = 0; r < M; r++, y += N) {
+    for (int r = 0; r < M; r++, y += ldy) {
         Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
         if (left == NR<T>) {
             store(y, y0);

@@ -39,23 +39,31 @@ template <class T> void unpack(const T *in, int64_t ld, T scale, T *w, int64_t D
         for (int c = 0; c < least(n, VL<T>); c++) w[c * D + d] = scale * in[d * ld + c];
 }
 
-// The columns of a product in vectors of VL, two a strip: N as they come; or, with H, the gates of
-// H units in panels. A panel is VL units: a vector of them for each gate (LSTM: their i, f, g and
-// o), and an empty one where the gates are odd in number.
+// The columns of a product in vectors of VL, two a strip: N as they come; or the gates of H units
+// in panels, for each gate a run of vectors. With runs of one, a panel is i, f, g and o of VL
+// units; with runs of two, the r, z and n of twice as many: three strips. A panel's vectors are
+// even in number.
 template <class T> struct Columns {
-    int64_t N, H;
-    int64_t gates, panel; // of a unit; vectors of a panel
-    Columns(int64_t N_, int64_t H_)
-        : N(N_), H(H_), gates(H ? N / H : 0), panel(round_up(gates, 2)) {}
-    int64_t strips() const { return H ? panel / 2 * ceil_div(H, VL<T>) : ceil_div(N, NR<T>); }
-    int64_t group() const { return strips() * NR<T> * G; } // elements of a group of rows
+    const int64_t N, H;
+    const int64_t run, turn;    // of a gate: vectors; which gate comes first, the others behind it
+    const int64_t gates, panel; // of a unit; vectors of a panel
+    explicit Columns(int64_t N_) : N(N_), H(0), run(0), turn(0), gates(0), panel(0) {}
+    Columns(int64_t N_, int64_t H_, int64_t run_, int64_t turn_)
+        : N(N_), H(H_), run(run_), turn(turn_), gates(N / H), panel(gates * run) {}
+    Columns(int64_t N_, const GateGrads &g)
+        : Columns(g.H ? Columns(N_, g.H, g.run, g.turn) : Columns(N_)) {}
+    int64_t strips() const { return H ? panel * ceil_div(H, run * VL<T>) / 2 : ceil_div(N, NR<T>); }
     // Of vector v: its first column, and how many there are.
-    int64_t first(int64_t v) const { return H ? v % panel * H + v / panel * VL<T> : v * VL<T>; }
+    int64_t first(int64_t v) const {
+        return H ? (v % panel / run + turn) % gates * H + unit(v) : v * VL<T>;
+    }
     int count(int64_t v) const {
-        if (H && v % panel >= gates) return 0;
-        const int64_t left = H ? H - v / panel * VL<T> : N - v * VL<T>;
+        const int64_t left = H ? H - unit(v) : N - v * VL<T>;
         return left < 0 ? 0 : int(least(VL<T>, left));
     }
+
+  private:
+    int64_t unit(int64_t v) const { return (v / panel * run + v % run) * VL<T>; }
 };
 
 // Strip s of weight [N, ldw], its inputs [0, D), to out [D, NR].

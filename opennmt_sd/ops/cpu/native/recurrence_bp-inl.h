@@ -7,7 +7,7 @@ namespace {
 
 template <class Cell> class Backward {
     using T = typename Cell::Scalar;
-    static constexpr int GATES = Cell::GATES, VECTORS = Panels<Cell>::VECTORS;
+    static constexpr int SAVED = Cell::SAVED, GRADS = Cell::GRADS, RUN = Cell::RUN;
 
     const Recurrence<T> &a;
     const T *const d_hidden;
@@ -15,7 +15,9 @@ template <class Cell> class Backward {
     const int64_t H, B;
     const T scale;
     const Panels<Cell> panels;
+    const Gradients<Cell> grads;
     const Walk<T> walk;
+    const Columns<T> columns;
     const int64_t strips, group;
     // Each thread keeps dh, dc and sums of its own units, not in rows that it shares with others
     // (see Own): 16 rows of any vector are whole lines.
@@ -24,7 +26,7 @@ template <class Cell> class Backward {
     const Own<const void *> pieces;
 
     // What is one thread's: dh, dc [B, units], and sums.
-    struct Mine : Share<T> {
+    struct Mine : Share<Cell> {
         T *dh, *dc, *partial;
         const void **pieces;
     };
@@ -37,33 +39,36 @@ template <class Cell> class Backward {
   public:
     Backward(const Recurrence<T> &a_, const T *d_hidden_, T *d_gates_, T *dh_, T *dc_)
         : a(a_), d_hidden(d_hidden_), d_gates(d_gates_), dh(dh_), dc(dc_), H(a.H), B(a.B),
-          scale(T(a.kept.scale)), panels(H), walk{a}, strips(panels.columns().strips()),
-          group(panels.columns().group()), lines(round_up(B, 16)),
-          packed(panels.count * panels.size), states(panels.padded() * 2 * lines),
-          partials(panels.padded() * lines), pieces(a.threads, (GATES + 2) * B) {}
+          scale(T(a.kept.scale)), panels(H), grads(panels), walk{a},
+          columns(Cell::GATES * H, grads.of(true)), strips(columns.strips()), group(grads.group()),
+          lines(round_up(B, 16)), packed(strips * H * NR<T>), states(panels.padded() * 2 * lines),
+          partials(panels.padded() * lines), pieces(a.threads, (SAVED + 2) * B) {}
 
     void run() {
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
         {
             const Mine mine = share();
-            for (int64_t p = mine.p0; p < mine.p1; p++)
-                panels.pack(a.weight, p, packed.p + p * panels.size);
+            for (int64_t s = strips * thread() / threads(); s < strips * (thread() + 1) / threads();
+                 s++)
+                pack_strip(a.weight, H, H, columns, s, packed.p + s * H * NR<T>);
             copy(mine, dh, mine.dh, true);
-            copy(mine, dc, mine.dc, true);
+            if (dc) copy(mine, dc, mine.dc, true);
+            else memset(mine.dc, 0, B * mine.padded() * sizeof(T));
             for (int64_t i = a.T_ - 1; i >= 0; i--) {
                 const Step s = step(i);
                 activate(s, mine);
 #pragma omp barrier
                 multiply(s, mine);
             }
+            for (int64_t i = 0; !dc && i < B * mine.padded(); i++) mine.dh[i] += mine.dc[i];
             copy(mine, dh, mine.dh, false);
-            copy(mine, dc, mine.dc, false);
+            if (dc) copy(mine, dc, mine.dc, false);
         }
     }
 
   private:
     Mine share() const {
-        const Share<T> own(panels.count, H);
+        const Share<Cell> own(panels);
         T *first = states.p + own.first * 2 * lines;
         return {own, first, first + B * own.padded(), partials.p + own.first * lines, pieces.get()};
     }
@@ -86,23 +91,25 @@ template <class Cell> class Backward {
         for (int64_t b = 0; b < s.n; b++) { // along the rows, as the hardware fetches ahead
             T *to = s.d_gates + in_groups<T>(b, group);
             const int64_t row = a.first[s.t] + b;
-            for (int64_t p = mine.p0; p < mine.p1; p++) {
-                const int64_t u0 = p * VL<T>, at = b * mine.padded() + u0 - mine.first;
-                const int units = panels.units(p);
+            for (int64_t v = mine.p0 * RUN; v < mine.p1 * RUN; v++) {
+                const int64_t u0 = v * VL<T>, at = b * mine.padded() + u0 - mine.first;
+                const int units = panels.units_of_vector(v);
                 const Vec<T> d =
                     load_part(mine.dh + at, units) + load_part(d_hidden + row * H + u0, units);
                 typename Cell::Gates out;
-                Cell::backward(a.gates + row * GATES * H + u0, a.cells + row * H + u0,
+                Cell::backward(a.gates + row * SAVED * H + u0, a.cells + row * H + u0,
                                walk.cell_before(s.t, b) + u0, d, mine.dc + at, out, H, units);
                 store(mine.dh + at, Vec<T>{}); // dropped units get nothing more
-                for (int v = 0; v < VECTORS; v++)
-                    store_groups(to + (p * VECTORS + v) * VL<T> * G, VL<T>,
-                                 v < GATES ? out[v] : Vec<T>{});
+                for (int g = 0; g < GRADS; g++)
+                    store_groups(to + grads.vector(g, v) * VL<T> * G, VL<T>, out[g]);
             }
         }
         for (int64_t b = s.n; b < s.groups * G; b++)
-            for (int64_t v = mine.p0 * VECTORS; v < mine.p1 * VECTORS; v++)
-                store_groups(s.d_gates + in_groups<T>(b, group) + v * VL<T> * G, VL<T>, Vec<T>{});
+            for (int64_t v = mine.p0 * RUN; v < mine.p1 * RUN; v++)
+                for (int g = 0; g < GRADS; g++)
+                    store_groups(s.d_gates + in_groups<T>(b, group) +
+                                     grads.vector(g, v) * VL<T> * G,
+                                 VL<T>, Vec<T>{});
     }
 
     // dh of the step before, of this thread's kept units: the gates' gradients, of all units.
@@ -129,8 +136,8 @@ template <class Cell> class Backward {
         const void **last = mine.pieces;
         for (int64_t b = 0; s.next >= 0 && !mine.empty() && b < a.sizes[s.next]; b++) {
             const int64_t row = a.first[s.next] + b;
-            for (int g = 0; g < GATES; g++) *last++ = a.gates + (row * GATES + g) * H + mine.first;
-            *last++ = a.cells + row * H + mine.first;
+            for (int g = 0; g < SAVED; g++) *last++ = a.gates + (row * SAVED + g) * H + mine.first;
+            *last++ = (dc ? a.cells + row * H : walk.cell_before(s.next, b)) + mine.first;
             *last++ = d_hidden + row * H + mine.first;
         }
         return {mine.pieces, last, int64_t((mine.end - mine.first) * sizeof(T))};
@@ -144,24 +151,26 @@ void recurrence_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh,
 
 // ---------------------------------------------------------------- gradients of gates, as they lie
 
-template <class Cell> int64_t group_size(int64_t H) { return Panels<Cell>(H).columns().group(); }
+template <class Cell> GateGrads grads_of(int64_t H, bool state) {
+    return Gradients<Cell>(Panels<Cell>(H)).of(state);
+}
 
-// As recurrence_bp leaves them, to rows [R, GATES * H].
+// As recurrence_bp leaves them, to rows [R, GRADS * H].
 template <class Cell, class T = typename Cell::Scalar>
 void ungroup(const Recurrence<T> &a, const T *d_gates, T *out) {
-    constexpr int64_t GATES = Cell::GATES, VECTORS = Panels<Cell>::VECTORS;
     const Panels<Cell> panels(a.H);
-    const int64_t group = panels.columns().group();
+    const Gradients<Cell> grads(panels);
+    const int64_t group = grads.group();
 #pragma omp parallel for num_threads(a.threads) if (a.threads > 1) schedule(static)
     for (int64_t t = 0; t < a.T_; t++)
         for (int64_t b = 0; b < a.sizes[t]; b++) {
             const T *row = d_gates + a.group[t] * group + in_groups<T>(b, group);
-            T *to = out + (a.first[t] + b) * GATES * a.H;
-            for (int64_t p = 0; p < panels.count; p++)
-                for (int64_t g = 0; g < GATES; g++) {
-                    const int n = panels.units(p);
-                    store_part(to + g * a.H + p * VL<T>,
-                               columns_of(row, (p * VECTORS + g) * VL<T>, n, true), n);
+            T *to = out + (a.first[t] + b) * Cell::GRADS * a.H;
+            for (int64_t v = 0; v * VL<T> < a.H; v++)
+                for (int g = 0; g < Cell::GRADS; g++) {
+                    const int n = panels.units_of_vector(v);
+                    store_part(to + g * a.H + v * VL<T>,
+                               columns_of(row, grads.vector(g, v) * VL<T>, n, true), n);
                 }
         }
 }

@@ -20,13 +20,14 @@ SD_APART void state_tile(const T *h, int64_t B, const T *strip, const int32_t *K
 
 template <class Cell> class Forward {
     using T = typename Cell::Scalar;
-    static constexpr int GATES = Cell::GATES, STRIPS = Panels<Cell>::STRIPS;
+    static constexpr int GATES = Cell::GATES, SAVED = Cell::SAVED, STRIPS = Panels<Cell>::STRIPS;
+    static constexpr int UNITS = Panels<Cell>::UNITS;
     static constexpr int64_t WIDTH = Panels<Cell>::VECTORS * VL<T>; // sums of a row
 
     const Recurrence<T> &a;
     const T *const gates_x;
     T *const hidden;
-    const int64_t H, B;
+    const int64_t H, B, ldx; // ldx: from row to row of gates_x
     const T scale;
     const Panels<Cell> panels;
     const Walk<T> walk;
@@ -50,13 +51,14 @@ template <class Cell> class Forward {
 
   public:
     Forward(const Recurrence<T> &a_, const T *gates_x_, T *hidden_)
-        : a(a_), gates_x(gates_x_), hidden(hidden_), H(a.H), B(a.B), scale(T(a.kept.scale)),
-          panels(H), walk{a}, packed(panels.count * panels.size), states(2 * panels.padded() * B) {}
+        : a(a_), gates_x(gates_x_), hidden(hidden_), H(a.H), B(a.B),
+          ldx((gates_x == a.gates ? SAVED : GATES) * H), scale(T(a.kept.scale)), panels(H), walk{a},
+          packed(panels.count * panels.size), states(2 * panels.padded() * B) {}
 
     void run() {
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
         {
-            const Share<T> share(panels.count, H);
+            const Share<Cell> share(panels);
             for (int64_t p = share.p0; p < share.p1; p++)
                 panels.pack(a.weight, p, packed.p + p * panels.size);
             if (a.T_ > 0) start(share, states.p, walk.at(0), 0, a.sizes[walk.at(0)]);
@@ -82,13 +84,13 @@ template <class Cell> class Forward {
     }
 
     // Sequences [b0, b1) start at step t, with the units of this thread.
-    void start(const Share<T> &share, T *to, int64_t t, int64_t b0, int64_t b1) const {
+    void start(const Share<Cell> &share, T *to, int64_t t, int64_t b0, int64_t b1) const {
         for (int64_t u = share.first; u < share.end; u++)
             for (int64_t b = b0; b < b1; b++)
                 to[u * B + b] = walk.keeps(t, b, u) ? a.h0[b * H + u] : T(0);
     }
 
-    void panel(const Step &s, const Share<T> &share, int64_t p) const {
+    void panel(const Step &s, const Share<Cell> &share, int64_t p) const {
         // What this thread reads next: the next panel, or the first one of the next step.
         Ahead<T> ahead;
         if (p + 1 < share.p1) ahead = {packed.p + (p + 1) * panels.size, s.K};
@@ -96,15 +98,18 @@ template <class Cell> class Forward {
             ahead = {packed.p + share.p0 * panels.size, a.kept.of(walk.set(s.later))};
         const Split tiles(a.sizes[s.t], ROWS);
         for (int64_t k = 0; k < tiles.parts; k++) {
-            const Tile at = {
-                p, p * VL<T>,  panels.units(p), tiles.at(k), tiles.at(k + 1) - tiles.at(k),
-                k, tiles.parts};
+            Tile at = {p, p * UNITS,  panels.units(p), tiles.at(k), tiles.at(k + 1) - tiles.at(k),
+                       k, tiles.parts};
             T sums[ROWS * WIDTH] __attribute__((aligned(64)));
-            Vec<T> h[ROWS];
             fetch_rows(s, at);
             multiply(s, at, ahead, sums);
-            activate(s, at, sums, h);
-            if (s.later >= 0) hand_over(s, at, h);
+            for (int v = 0, left = at.units; v < Cell::RUN && left > 0; v++, left -= VL<T>) {
+                Vec<T> h[ROWS];
+                at.units = int(least(VL<T>, left));
+                activate(s, at, sums + v * VL<T>, h);
+                if (s.later >= 0) hand_over(s, at, h);
+                at.u0 += VL<T>;
+            }
         }
     }
 
@@ -113,12 +118,11 @@ template <class Cell> class Forward {
         const int64_t bytes = at.units * sizeof(T);
         for (int64_t b = at.r0; b < at.r0 + at.m; b++) {
             const int64_t row = a.first[s.t] + b;
-            for (int g = 0; g < GATES; g++) {
-                fetch(gates_x + (row * GATES + g) * H + at.u0, bytes);
-                if (a.gates != gates_x) fetch<1>(a.gates + (row * GATES + g) * H + at.u0, bytes);
-            }
+            for (int g = 0; g < GATES; g++) fetch(gates_x + row * ldx + g * H + at.u0, bytes);
+            for (int g = a.gates == gates_x ? GATES : 0; g < SAVED; g++)
+                fetch<1>(a.gates + (row * SAVED + g) * H + at.u0, bytes);
             fetch(walk.cell_before(s.t, b) + at.u0, bytes);
-            fetch<1>(a.cells + row * H + at.u0, bytes);
+            if (a.cells != hidden) fetch<1>(a.cells + row * H + at.u0, bytes);
             fetch<1>(hidden + row * H + at.u0, bytes);
         }
     }
@@ -148,15 +152,16 @@ template <class Cell> class Forward {
         });
     }
 
-    // The cell's arithmetic; h: the new state, as the next step takes it.
+    // The cell's arithmetic, of a vector of units; left: the new state, as the next step takes it.
     void activate(const Step &s, const Tile &at, const T *sums, Vec<T> (&left)[ROWS]) const {
         for (int64_t b = at.r0; b < at.r0 + at.m; b++) {
-            const int64_t row = a.first[s.t] + b, gates = row * GATES * H + at.u0;
+            const int64_t row = a.first[s.t] + b;
             typename Cell::Gates x;
-            Cell::add(sums + (b - at.r0) * WIDTH, scale, gates_x + gates, H, at.units, x);
-            Vec<T> h =
-                Cell::forward(x, walk.cell_before(s.t, b) + at.u0, a.gates + gates,
-                              a.cells + row * H + at.u0, hidden + row * H + at.u0, H, at.units);
+            Cell::add(sums + (b - at.r0) * WIDTH, scale, gates_x + row * ldx + at.u0,
+                      a.bias ? a.bias + at.u0 : nullptr, H, at.units, x);
+            Vec<T> h = Cell::forward(x, walk.cell_before(s.t, b) + at.u0,
+                                     a.gates + row * SAVED * H + at.u0, a.cells + row * H + at.u0,
+                                     hidden + row * H + at.u0, H, at.units);
             if (a.mask && s.later >= 0)
                 for (int u = 0; u < at.units; u++)
                     if (!walk.keeps(s.later, b, at.u0 + u)) h[u] = T(0);

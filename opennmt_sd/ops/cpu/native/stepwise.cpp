@@ -45,6 +45,20 @@ static void gates_bp(Address active, Address c, Address c_new, Address dh, int64
                           team(threads), (T *)dc, (T *)d_gates);
 }
 
+template <class T>
+static void gru_gates_fp(Address gates_x, Address gates_h, Address h, int64_t B, int64_t H,
+                         Address saved, Address h_new, int threads) {
+    kernels<T>().gru_gates_fp((const T *)gates_x, (const T *)gates_h, (const T *)h, B, H,
+                              team(threads), (T *)saved, (T *)h_new);
+}
+
+template <class T>
+static void gru_gates_bp(Address saved, Address h, Address dh_new, int64_t B, int64_t H,
+                         Address d_gates_x, Address d_gates_h, Address dh, int threads) {
+    kernels<T>().gru_gates_bp((const T *)saved, (const T *)h, (const T *)dh_new, B, H,
+                              team(threads), (T *)d_gates_x, (T *)d_gates_h, (T *)dh);
+}
+
 void bind_stepwise(nb::module_ &m) {
     BIND(m, packed_size, "N"_a, "D"_a);
     BIND(m, prepare, "weight"_a, "N"_a, "D"_a, "packed"_a, "threads"_a);
@@ -52,4 +66,8 @@ void bind_stepwise(nb::module_ &m) {
     BIND(m, gates_fp, "gates"_a, "c"_a, "B"_a, "H"_a, "active"_a, "c_new"_a, "h"_a, "threads"_a);
     BIND(m, gates_bp, "active"_a, "c"_a, "c_new"_a, "dh"_a, "B"_a, "H"_a, "dc"_a, "d_gates"_a,
          "threads"_a);
+    BIND(m, gru_gates_fp, "gates_x"_a, "gates_h"_a, "h"_a, "B"_a, "H"_a, "saved"_a, "h_new"_a,
+         "threads"_a);
+    BIND(m, gru_gates_bp, "saved"_a, "h"_a, "dh_new"_a, "B"_a, "H"_a, "d_gates_x"_a, "d_gates_h"_a,
+         "dh"_a, "threads"_a);
 }
