@@ -25,6 +25,7 @@ def test_the_version_is_read() -> None:
         (torch._C, "_are_functorch_transforms_active"),
         (torch.Tensor, "_version"),
         (torch._VF, "lstm"),
+        (torch._VF, "gru"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )

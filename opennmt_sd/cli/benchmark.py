@@ -15,7 +15,7 @@ from omegaconf import MISSING, OmegaConf
 from opennmt_sd.cli.errors import guarded
 from opennmt_sd.config.checks import ConfigError
 
-SUITES = ("ops", "lstm", "lm", "tagger", "onmt", "growth")
+SUITES = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "growth")
 
 
 @dataclass

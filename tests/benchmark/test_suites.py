@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from opennmt_sd.benchmark import growth, lstm, memory, ops
+from opennmt_sd.benchmark import growth, gru, lstm, memory, ops, recurrent
 from opennmt_sd.benchmark.row import RedGateError, Row
 from opennmt_sd.ops.cpu import kernels
 
@@ -33,17 +33,20 @@ def test_ops() -> None:
 
 
 SMALL = {
-    "plain": lstm.Case("small", 24, 16, 0.5, True, batch=3, lengths=(4, 4)),
-    "packed, both directions": lstm.Case("small", 24, 16, 0.3, False, 3, (2, 5), True),
+    "plain": ("small", 24, 16, 0.5, True, 3, (4, 4)),
+    "packed, both directions": ("small", 24, 16, 0.3, False, 3, (2, 5), True),
 }
 
 
+@pytest.mark.parametrize("suite", [lstm, gru], ids=["lstm", "gru"])
 @pytest.mark.parametrize("name", SMALL)
-def test_lstm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lstm, "peak_mb", lambda *_: 5.0)
-    rows = list(lstm.run(1, [SMALL[name]]))
+def test_a_recurrent_layer(name: str, suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent, "peak_mb", lambda *_: 5.0)
+    case = recurrent.Case(suite.CELL, *SMALL[name])
+    rows = list(suite.run(1, [case]))
     check(rows)
-    p = SMALL[name].p
+    p = case.p
+    assert {row.suite for row in rows} == {suite.CELL.suite}
     assert [(row.phase, row.p) for row in rows] == [("step", p), ("step", 0.0), ("eval", p)]
     assert rows[0].draw_ms is not None
     assert rows[0].peak_mb == rows[0].torch_peak_mb == 5.0
@@ -51,8 +54,13 @@ def test_lstm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_ideal_counts_every_product() -> None:
-    assert SMALL["plain"].ideal == 2.0
-    assert lstm.Case("", 100, 100, 0.5, False).ideal == pytest.approx(4 / 3)
+    assert recurrent.Case(lstm.CELL, *SMALL["plain"]).ideal == 2.0
+    assert recurrent.Case(gru.CELL, "", 100, 100, 0.5, False).ideal == pytest.approx(4 / 3)
+
+
+def test_a_gru_has_the_cases_of_an_lstm() -> None:
+    assert [case.name.replace(" GRU", "") for case in gru.CASES] == [c.name for c in lstm.CASES]
+    assert all("GRU" in case.name for case in gru.CASES)
 
 
 def test_growth() -> None:
@@ -80,6 +88,7 @@ def test_a_wrong_kernel_has_no_speed(kernel: str, monkeypatch: pytest.MonkeyPatc
 def test_memory_counts_what_a_workload_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (memory.peak_mb("lstm", name, "ours", 1) for name in ("200x2 NR+RH", "650 NR"))
     assert 5 < small < large < 400  # the wide layer's parameters and gradients alone are 27 MB
+    assert memory.peak_mb("gru", "650 GRU NR", "ours", 1) < large, "three gates, not four"
 
 
 def test_memory_of_an_unknown_case_says_why() -> None:

@@ -1,0 +1,214 @@
+"""One recurrent layer, forward and backward, against torch's behind ``nn.Dropout``; each case also
+with nothing dropped, and in evaluation. The suites ``lstm`` and ``gru`` say of which cell."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from opennmt_sd import ops
+from opennmt_sd.benchmark.measure import alternate
+from opennmt_sd.benchmark.memory import peak_mb
+from opennmt_sd.benchmark.row import Row, gate, relative_error
+from opennmt_sd.dropout import DropoutPattern
+
+TOLERANCE = 1e-4  # float32 along up to 40 dependent steps
+
+
+class Cell(NamedTuple):
+    """A suite's: torch's layer, and ours."""
+
+    suite: str
+    torchs: Callable[..., nn.RNNBase]
+    ours: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer and what it is fed."""
+
+    cell: Cell
+    name: str
+    inputs: int
+    hidden: int
+    p: float
+    recurrent: bool  # RH besides NR
+    batch: int = 20
+    lengths: tuple[int, int] = (35, 35)  # shortest and longest; packed where they differ
+    bidirectional: bool = False
+
+    @property
+    def packed(self) -> bool:
+        return self.lengths[0] != self.lengths[1]
+
+    @property
+    def ideal(self) -> float:
+        """All three phases shrink alike, so the forward pass tells."""
+        kept = 1 - self.p
+        left = self.inputs * kept + self.hidden * (kept if self.recurrent else 1)
+        return (self.inputs + self.hidden) / left
+
+    def batch_lengths(self) -> list[int]:
+        low, high = self.lengths
+        return sorted(torch.linspace(low, high, self.batch).long().tolist(), reverse=True)
+
+
+def cases(cell: Cell, word: str = "") -> list[Case]:
+    """Return the same cases of any cell, with a word in their names."""
+    return [
+        Case(cell, f"650{word} NR+RH", 650, 650, 0.5, True),
+        Case(cell, f"1500{word} NR+RH", 1500, 1500, 0.65, True),
+        Case(cell, f"650{word} NR", 650, 650, 0.5, False),
+        Case(cell, f"1500{word} NR", 1500, 1500, 0.65, False),
+        # a translation encoder, and a tagger
+        Case(cell, f"250x2{word} NR", 500, 250, 0.3, False, 64, (20, 26), True),
+        Case(cell, f"200x2{word} NR+RH", 130, 200, 0.5, True, 10, (5, 40), True),
+    ]
+
+
+class Plain(nn.Module):
+    """What a user would run otherwise: ``nn.Dropout`` and, say, ``nn.LSTM``."""
+
+    def __init__(self, case: Case, p: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(p)
+        self.rnn = case.cell.torchs(case.inputs, case.hidden, bidirectional=case.bidirectional)
+
+    def forward(self, x: Tensor | PackedSequence) -> Any:
+        if isinstance(x, PackedSequence):
+            return self.rnn(x._replace(data=self.dropout(x.data)))
+        return self.rnn(self.dropout(x))
+
+
+def structured(case: Case, p: float) -> nn.Module:
+    return case.cell.ours(
+        case.inputs, case.hidden, bidirectional=case.bidirectional, input_dropout=p,
+        recurrent_dropout=p if case.recurrent else None,
+    )  # fmt: skip
+
+
+class Work:
+    """A model with its input and the gradient that comes back."""
+
+    def __init__(self, case: Case, model: nn.Module) -> None:
+        self.model = model
+        T, D = case.lengths[1], case.inputs
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.randn(T, case.batch, D, generator=generator, requires_grad=True)
+        self.lengths = case.batch_lengths() if case.packed else None
+        rows = sum(case.batch_lengths())
+        width = case.hidden * (2 if case.bidirectional else 1)
+        self.dy = torch.randn(rows, width, generator=generator)
+
+    def forward(self) -> Tensor:
+        """Give all h, rows ``[R, H]`` or ``[R, 2H]``."""
+        x = self.x if self.lengths is None else pack_padded_sequence(self.x, self.lengths)
+        y, _ = self.model(x)
+        rows = y.data if isinstance(y, PackedSequence) else y
+        return rows.reshape(len(self.dy), -1)
+
+    def step(self) -> None:
+        """Forward and backward; gradients anew."""
+        self.model.zero_grad()
+        self.x.grad = None
+        self.forward().backward(self.dy)
+
+    def evaluate(self) -> None:
+        with torch.no_grad():
+            self.forward()
+
+    def results(self, seed: int) -> list[Tensor]:
+        """Give the output and every gradient."""
+        torch.manual_seed(seed)
+        parameters = list(self.model.parameters())
+        y = self.forward()
+        return [y.detach(), *torch.autograd.grad(y, [self.x, *parameters], self.dy)]
+
+    def doubled(self) -> Work:
+        """Give the same in float64."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model).double()
+        twin.x = self.x.detach().double().requires_grad_()
+        twin.dy = self.dy.double()
+        return twin
+
+
+def _forced(work: Callable[[], Any]) -> Callable[[], Any]:
+    """On our engine, also where it would leave the work to torch."""
+
+    def run() -> Any:
+        with ops.use("cpu"):
+            return work()
+
+    return run
+
+
+def workload(cases: Sequence[Case], name: str, variant: str) -> Callable[[], Any]:
+    """Give a training step of a case: ``"torch"`` or ``"ours"``."""
+    case = next(case for case in cases if case.name == name)
+    torch.manual_seed(0)
+    model = Plain(case, case.p) if variant == "torch" else structured(case, case.p)
+    return Work(case, model).step
+
+
+def run(repeats: int, cases: Sequence[Case]) -> Iterator[Row]:
+    """Row after row: ``step`` at p, ``step`` at 0, ``eval``.
+
+    Raises:
+        RedGateError: a case computes something wrong; nothing more is measured.
+    """
+    for case in cases:
+        torch.manual_seed(0)
+        suite = case.cell.suite
+        memory = {v: peak_mb(suite, case.name, v, torch.get_num_threads())
+                  for v in ("torch", "ours")}  # fmt: skip
+        for p in (case.p, 0.0):
+            plain, ours = Work(case, Plain(case, p)), Work(case, structured(case, p))
+            nothing = Work(case, structured(case, 0.0))
+            for work in (ours, nothing):
+                work.model.load_state_dict(plain.model.rnn.state_dict())  # type: ignore[union-attr]
+            with ops.use("naive"):
+                truth = ours.doubled().results(seed=2)
+            error = gate(case.name, relative_error(ours.results(seed=2), truth), TOLERANCE)
+            ms = alternate(
+                {"torch": plain.step, "dense": _forced(nothing.step), "ours": ours.step}, repeats
+            )
+            more = {"peak_mb": memory["ours"], "torch_peak_mb": memory["torch"]} if p else {}
+            yield Row(
+                suite=suite, case=case.name, phase="step", p=p, torch_ms=ms["torch"],
+                dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=case.ideal if p else 1.0,
+                max_rel_err=error, draw_ms=_draw_ms(case) if p else None, **more,
+            )  # fmt: skip
+
+        for work in (plain, ours, nothing):
+            work.model.eval()
+        with torch.no_grad():
+            error = relative_error([ours.forward()], [plain.doubled().forward()])
+        gate(f"{case.name} eval", error, TOLERANCE)
+        ms = alternate(
+            {"torch": plain.evaluate, "dense": _forced(nothing.evaluate), "ours": ours.evaluate},
+            repeats,
+        )
+        yield Row(
+            suite=suite, case=case.name, phase="eval", p=case.p, torch_ms=ms["torch"],
+            dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=1.0, max_rel_err=error,
+        )  # fmt: skip
+
+
+def _draw_ms(case: Case) -> float:
+    """Time what drawing the sets of one step costs, for all directions."""
+    pattern, T = DropoutPattern(case.p), case.lengths[1]
+    directions = 2 if case.bidirectional else 1
+
+    def draw() -> None:
+        pattern.draw(T, case.batch, case.inputs)
+        for _ in range(directions if case.recurrent else 0):
+            pattern.draw(T, case.batch, case.hidden)
+
+    return alternate({"draw": draw}, 25)["draw"]
