@@ -31,6 +31,8 @@ from opennmt_sd.tagger.schemes import is_tag
 DOCSTART = "-DOCSTART-"
 HASH = "#"
 NUMBER = re.compile(r"[0-9]{1,9}")
+LABEL = re.compile(r"[A-Za-z]{0,2}[0-9]+([._:-]?[A-Za-z]{0,2}[0-9]+)*[.):]?")
+FEW = 3  # rows that may all hold numbers for words: a line of a table, say
 NO_WORD = re.compile(r"[0-9]+-[0-9]+|[0-9]+\.[0-9]+")  # CoNLL-U's multiword tokens, empty nodes
 
 
@@ -54,6 +56,8 @@ def read_table(path: Path | str, columns: Columns | None = None) -> Table:
     numbered = _numbered(raw)
     comment = columns.comment or (HASH if numbered and columns.word != 1 else None)
     lines, width = _lines(path, raw, comment)
+    if columns.word is None and not numbered:
+        _check_words(path, [line.cells for line in lines if line.kind == ROW])
     word = _column(path, "word", columns.word or (2 if numbered else 1), width)
     tag: int | None = _column(path, "tag", columns.tag or -1, width)
     if tag == word:
@@ -146,6 +150,24 @@ def _numbered(raw: Sequence[str]) -> bool:
         longest = max(longest, seen)
         tags = tags and len(others) == 1 and is_tag(others[0])
     return longest > 1 and not tags
+
+
+def _check_words(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Refuse to take for words what numbers them, by a count that :func:`_numbered` cannot follow:
+    with gaps, of another file, over several sentences, ``1.``, ``2-1``, ``T1``.
+
+    Raises:
+        ConllError: nothing but such numbers in the first column, and another one may hold words.
+    """
+    if len(rows) < FEW or not all(LABEL.fullmatch(row[0]) for row in rows):
+        return
+    if len(rows[0]) < 2 or (len(rows[0]) == 2 and all(is_tag(row[1]) for row in rows)):
+        return
+    first = ", ".join(repr(row[0]) for row in rows[:3])
+    raise ConllError(
+        f"{path}: column 1 holds nothing but numbers ({first}, ..): if they are not the words, "
+        "name the column of these, data.columns.word=2 or another; if they are, data.columns.word=1"
+    )
 
 
 def _column(path: Path, name: str, column: int, width: int) -> int:

@@ -100,6 +100,41 @@ def test_numbers_may_be_words(write, text: str, words: list[list[str]]) -> None:
     assert [w for w, _ in found(write(text))] == words
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        ["1", "2", "4"],  # a gap
+        ["1", "1", "2"],  # the sentences lost their blank lines; or a count of sentences
+        ["7", "7", "7"],
+        ["5", "6", "7"],  # of another file
+        ["3", "2", "1"],
+        ["10", "20", "30"],
+        ["1.", "2.", "3."],
+        ["1_1", "1_2", "1_3"],
+        ["2-1", "2-2", "2-3"],
+        ["T1", "T2", "T3"],
+        ["s1.w1", "s1.w2", "s1.w3"],
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_followed(write, numbers: list[str]) -> None:
+    """They would be trained on as words. Both remedies work."""
+    path = write("".join(f"{n}\tw{i}\tO\n" for i, n in enumerate(numbers)))
+    with pytest.raises(ConllError) as error:
+        found(path)
+    first, second, third = map(repr, numbers)
+    assert str(error.value) == (
+        f"{path}: column 1 holds nothing but numbers ({first}, {second}, {third}, ..): if they are "
+        "not the words, name the column of these, data.columns.word=2 or another; if they are, "
+        "data.columns.word=1"
+    )
+    assert [w for w, _ in found(path, Columns(word=2))] == [["w0", "w1", "w2"]]
+    assert [w for w, _ in found(path, Columns(word=1))] == [numbers]
+    # One of them is a word: all may be.
+    path = write("".join(f"{n}\tX\tO\n" for n in [*numbers, "of"]))
+    assert [w for w, _ in found(path)] == [[*numbers, "of"]]
+
+
 def test_columns_that_are_named(write) -> None:
     path = write("B-PER x Peter 7\nO x met 8\n")
     assert found(path, Columns(word=3, tag=1)) == [(["Peter", "met"], ["B-PER", "O"])]
