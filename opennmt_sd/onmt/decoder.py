@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from onmt.decoders.decoder import InputFeedRNNDecoder, RNNDecoderBase, StdRNNDecoder
 from onmt.modules import Embeddings
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import ops
@@ -20,7 +20,9 @@ from opennmt_sd.dropout import Keep
 from opennmt_sd.nn import convert
 from opennmt_sd.onmt.attention import SourceAttention, attend_all
 from opennmt_sd.onmt.dropout_mixin import DropoutMixin
+from opennmt_sd.onmt.input_feed_gru import InputFeedGRU
 from opennmt_sd.onmt.input_feed_lstm import InputFeedLSTM
+from opennmt_sd.onmt.input_feed_rnn import InputFeedRNN, State
 from opennmt_sd.onmt.loss import mark_kept
 from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.onmt.sorted_targets import SortedTargets
@@ -54,14 +56,14 @@ class StructuredRNNDecoder(DropoutMixin, RNNDecoderBase):
 
 
 class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
-    """Without input feed: one LSTM over the whole target, attention over all its outputs.
+    """Without input feed: one RNN over the whole target, attention over all its outputs.
 
     In training nothing is computed past the end of a target, and the output there is zero.
-    Evaluation is in stock's order of calls. (Stock's own fails on a context gate: it views an LSTM
+    Evaluation is in stock's order of calls. (Stock's own fails on a context gate: it views an RNN's
     output that is not contiguous.)
     """
 
-    def _build_rnn(self, rnn_type: str, **kwargs: Any) -> torch.nn.Module:
+    def _build_rnn(self, rnn_type: str, **kwargs: Any) -> nn.Module:
         rnn: Any = convert(super()._build_rnn(rnn_type, **kwargs))
         rnn.exact = False  # of packed rows alone, which are there in training only
         return rnn
@@ -73,11 +75,11 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
 
     def _run_forward_pass(
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor, dict[str, Tensor]]:
+    ) -> tuple[State, Tensor, dict[str, Tensor]]:
         emb = self.embeddings(tgt)  # [B, T, E], raw
         if self.training:
             return self._train_forward_pass(tgt, emb, enc_out, src_len)
-        rnn_out, state = self.rnn(emb, self.state["hidden"])  # [B, T, H]
+        rnn_out, state = self._run(emb, self.state["hidden"])  # [B, T, H]
         dec_out, attns = rnn_out, {}
         if self.attentional:
             dec_out, attns["std"] = self.attn(rnn_out, enc_out, src_len=src_len)
@@ -88,17 +90,17 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
 
     def _train_forward_pass(
         self, tgt: Tensor, emb: Tensor, enc_out: Tensor, src_len: Tensor | None
-    ) -> tuple[tuple[Tensor, Tensor], Tensor, dict[str, Tensor]]:
+    ) -> tuple[State, Tensor, dict[str, Tensor]]:
         B, T, E = emb.shape
         targets = SortedTargets(tgt, self.embeddings.word_padding_idx)
         rows, sizes = targets.pack(emb), targets.sizes  # [R, E]
         keep = self.draw("tgt_embedding", T, B, E)
-        h, c = (targets.sort(state, 1) for state in self.state["hidden"])
+        state = tuple(targets.sort(part, 1) for part in self.state["hidden"])
         if ops.has_kernels(emb):
-            packed, (h, c) = self.rnn(PackedSequence(rows, sizes), (h, c), input_keep=keep)
+            packed, state = self._run(PackedSequence(rows, sizes), state, input_keep=keep)
             rnn_out = packed.data  # [R, H]
         else:  # torch would take packed rows step by step
-            rnn_out, (h, c) = self.rnn(targets.sort(emb), (h, c), input_keep=keep)
+            rnn_out, state = self._run(targets.sort(emb), state, input_keep=keep)
             rnn_out = targets.pack(targets.unsort(rnn_out))
         out, attns = rnn_out, {}
         if self.attentional:
@@ -106,7 +108,14 @@ class StructuredStdRNNDecoder(StructuredRNNDecoder, StdRNNDecoder):
         if self.context_gate is not None:
             out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
         out = targets.unpack(_apply(self.draw_output(T, B), out, sizes))
-        return (targets.unsort(h, 1), targets.unsort(c, 1)), out, attns
+        return tuple(targets.unsort(part, 1) for part in state), out, attns
+
+    def _run(self, x: Any, state: State, **given: Any) -> tuple[Any, State]:
+        """Run the RNN on a state as stock's decoders hold it: a tuple, whatever the cell."""
+        if isinstance(self.rnn, nn.GRU):
+            out, h = self.rnn(x, state[0], **given)
+            return out, (h,)
+        return self.rnn(x, state, **given)
 
 
 class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
@@ -118,7 +127,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
 
     def _run_forward_pass(
         self, tgt: Tensor, enc_out: Tensor, src_len: Tensor | None = None
-    ) -> tuple[tuple[Tensor, Tensor], Any, dict[str, Any]]:
+    ) -> tuple[State, Any, dict[str, Any]]:
         if not self.training:
             return super()._run_forward_pass(tgt, enc_out, src_len=src_len)
         # Coverage is summed, and its loss taken, past the end of a target too.
@@ -128,7 +137,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         B, T = tgt.shape[:2]
         keep_emb = self.draw("tgt_embedding", T, B, emb.shape[1])
         keep_out = self.draw_output(T, B)
-        lstm = self._begin(targets, emb, keep_emb, keep_out)
+        rnn = self._begin(targets, emb, keep_emb, keep_out)
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
         source, lengths = targets.sort(enc_out), None if src_len is None else targets.sort(src_len)
@@ -147,7 +156,7 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
 
         for t, n in enumerate(targets.sizes.tolist()):
             feed = feed[:n]
-            rnn_out = out = lstm.step(t, feed)  # [n, H]
+            rnn_out = out = rnn.step(t, feed)  # [n, H]
             if attend is not None:
                 out, p_attn = attend(rnn_out)
                 attns["std"].append(p_attn)
@@ -161,18 +170,18 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
                 coverage = p_attn if coverage is None else p_attn + coverage
                 attns["coverage"].append(coverage)
 
-        final_h, final_c = (targets.unsort(state, 1) for state in lstm.final())
+        state = tuple(targets.unsort(part, 1) for part in rnn.final())
         # Attention is time first here, as stock's.
         weights = {
             name: targets.unpack(torch.cat(steps)).transpose(0, 1) for name, steps in attns.items()
         }
         if self._reuse_copy_attn:
             weights["copy"] = weights["std"]
-        return (final_h, final_c), targets.unpack(torch.cat(outs)), weights
+        return state, targets.unpack(torch.cat(outs)), weights
 
     def _begin(
         self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_out: Keep | None
-    ) -> InputFeedLSTM:
+    ) -> InputFeedRNN:
         """Return the layers before the first step, and draw what each of them keeps.
 
         Args:
@@ -182,12 +191,15 @@ class StructuredInputFeedRNNDecoder(StructuredRNNDecoder, InputFeedRNNDecoder):
         B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
         # A step is fed what the step before put out, which is masked and scaled already.
         keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
-        # An encoder with more layers hands over more states; as in stock, the first ones count.
-        h, c = (targets.sort(state[: len(layers)], 1) for state in self.state["hidden"])
-        return InputFeedLSTM(
+        kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
+        # As in stock, the first ones count: an encoder with more layers hands over more states, and
+        # `mean` hands an h and a c to any cell.
+        state = self.state["hidden"][: kind.parts]
+        state = tuple(targets.sort(part[: len(layers)], 1) for part in state)
+        return kind(
             layers, targets, emb, keep_emb,
             [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
-            [self.draw("recurrent", T, B, H) for _ in layers], (h, c),
+            [self.draw("recurrent", T, B, H) for _ in layers], state,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The encoder types ``sd_rnn`` and ``sd_brnn``: stock's RNN encoder on a StructuredLSTM."""
+"""The encoder types ``sd_rnn`` and ``sd_brnn``: stock's RNN encoder on one of our RNNs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opennmt_sd.onmt.names import is_bidirectional
 
 
 class StructuredRNNEncoder(DropoutMixin, RNNEncoder):
-    """Stock's RNN encoder; its LSTM drops by the plan and skips what is dropped.
+    """Stock's RNN encoder; its RNN drops by the plan and skips what is dropped.
 
     Built by stock and converted in place, so one seed gives stock's initial weights; parameters
     and their names are stock's, and evaluation is stock's own computation.

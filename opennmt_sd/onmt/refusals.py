@@ -19,6 +19,7 @@ from opennmt_sd.onmt.run_faults import (
     either,
     optimizer_faults,
     run_faults,
+    shape_faults,
     size_faults,
     step_faults,
 )
@@ -68,11 +69,14 @@ def _set(value: Any) -> bool:
     return bool(value)
 
 
+CELLS = ("LSTM", "GRU")
+
 # What stock OpenNMT-py 3.5.1 does with each stands in the comment.
 REFUSALS = (
-    # GRU works; SRU needs cupy and CUDA.
-    Refusal("rnn_type", _is("GRU", "SRU"), "structured dropout is there for the LSTM only: set "
-            "rnn_type: LSTM, or take the stock types (encoder_type: brnn, decoder_type: rnn)"),
+    # SRU needs cupy and CUDA. A checkpoint made elsewhere may have more: any RNN of torch's.
+    Refusal("rnn_type", lambda value: value not in CELLS, "structured dropout is there for LSTM "
+            "and GRU: set rnn_type: LSTM or rnn_type: GRU, or take the stock types (encoder_type: "
+            "brnn, decoder_type: rnn)"),
     # TypeError on the first batch: a language model's decoder has no encoder state.
     Refusal("model_task", _is("lm"), "OpenNMT-py's language models are transformers only: set "
             "model_task: seq2seq, or decoder_type: transformer_lm"),
@@ -239,6 +243,8 @@ def command_line_faults(opt: Namespace) -> list[str]:
         return [*option_faults(opt), f"train_from {error}"] if is_ours(opt) else []
     model_opt = opt if opt.override_opts else checkpoint["opt"]
     faults = training_faults(model_opt, opt)
+    if opt.override_opts and is_ours(opt):
+        faults += shape_faults(checkpoint, opt)
     return [*faults, *step_faults(checkpoint, opt)] if is_ours(model_opt) else faults
 
 

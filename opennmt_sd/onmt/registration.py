@@ -128,7 +128,7 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
         model.update_dropout(rate, schedule.attention_dropout[0])
     kept = [
         f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
-        for key in ("encoder_type", "decoder_type", *DEFAULTS)
+        for key in ("encoder_type", "decoder_type", "rnn_type", *DEFAULTS)
         if getattr(model_opt, key) != getattr(opt, key)
     ]
     if Schedule.of(opt) != schedule:

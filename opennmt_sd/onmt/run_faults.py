@@ -49,6 +49,15 @@ def step_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
     return []
 
 
+def shape_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
+    """Return where the weights of a checkpoint are not those of this run's model, one text each.
+
+    Of a weight that is too large, stock's ``load_state_dict`` takes a corner, without a word.
+    """
+    old = {**vars(opt), **vars(checkpoint["opt"])}  # old ones do not hold every option
+    return [*_shape_faults(Namespace(**old), opt)]
+
+
 def optimizer_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
     """Return why this run cannot go on with a checkpoint's optimizer."""
     if opt.reset_optim == "all" or "optim" not in checkpoint:
@@ -113,10 +122,37 @@ def _number_faults(opt: Namespace) -> Iterator[str]:
         yield f"optim {opt.optim} needs {package}, which is not installed: set optim: adam"
 
 
+# Of both sides together, and each side's own.
+SIZES = {
+    "hidden_size": ("enc_hid_size", "dec_hid_size"),
+    "word_vec_size": ("src_word_vec_size", "tgt_word_vec_size"),
+    "layers": ("enc_layers", "dec_layers"),
+}
+
+
+def _sizes(opt: Namespace) -> dict[str, list[int]]:
+    """Give what holds on either side."""
+    return {both: [either(opt, both, own) for own in sides] for both, sides in SIZES.items()}
+
+
+def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
+    if opt.rnn_type != old.rnn_type:
+        yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"
+    there = _sizes(old)
+    for both, new in _sizes(opt).items():
+        if new == there[both]:
+            continue
+        wanted = {both: there[both][0]}
+        if there[both][0] != there[both][1]:
+            wanted = {both: -1, **dict(zip(SIZES[both], there[both]))}
+        yield (
+            f"{both} {' and '.join(map(str, dict.fromkeys(new)))} is not the checkpoint's: set "
+            + ", ".join(f"{key}: {size}" for key, size in wanted.items())
+        )
+
+
 def _size_faults(opt: Namespace) -> Iterator[str]:
-    hidden = [either(opt, "hidden_size", f"{side}_hid_size") for side in ("enc", "dec")]
-    widths = [either(opt, "word_vec_size", f"{side}_word_vec_size") for side in ("src", "tgt")]
-    layers = [either(opt, "layers", f"{side}_layers") for side in ("enc", "dec")]
+    hidden, widths, layers = _sizes(opt).values()
     if hidden[0] != hidden[1]:
         yield (
             f"enc_hid_size {hidden[0]} and dec_hid_size {hidden[1]} must be equal: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ pytest.importorskip("onmt", reason="OpenNMT-py is not installed")
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from opennmt_sd import DropoutPattern, StructuredLSTM, ops
+from opennmt_sd import DropoutPattern, StructuredGRU, StructuredLSTM, ops
 from opennmt_sd.dropout import Keep, KeepMask
 from opennmt_sd.ops.cpu import native
 from opennmt_sd.ops.engines import ENGINES
@@ -39,6 +40,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one layer, no feed": {"input_feed": 0, "layers": 1, "global_attention": "dot"},
     "three layers": {"input_feed": 1, "layers": 3},
     "fewer decoder layers": {"input_feed": 1, "layers": -1, "enc_layers": 3, "dec_layers": 2},
+    "GRU": {"input_feed": 1, "rnn_type": "GRU"},
+    "GRU, no feed": {"input_feed": 0, "rnn_type": "GRU"},
+    "GRU, mlp, coverage, gate both, bridge, fewer decoder layers": {
+        "input_feed": 1, "rnn_type": "GRU", "global_attention": "mlp", "coverage_attn": True,
+        "context_gate": "both", "bridge": True, "layers": -1, "enc_layers": 3, "dec_layers": 2,
+    },
 }  # fmt: skip
 STOCK_FAILS = {"gate source, bridge, no feed"}  # it views an output that is not contiguous
 CASES = {"I": ("random", "random"), "II": ("random", "fixed"),
@@ -50,6 +57,7 @@ RATES = {"src_embedding": 0.2, "encoder": 0.25, "tgt_embedding": 0.3, "decoder":
 every_option = pytest.mark.parametrize("option", OPTIONS)
 every_case = pytest.mark.parametrize("case", CASES)
 feeds = pytest.mark.parametrize("option", ["input feed", "no input feed"])
+cells = pytest.mark.parametrize("option", ["input feed", "no input feed", "GRU", "GRU, no feed"])
 encoders = pytest.mark.parametrize("encoder", ["rnn", "brnn"])
 
 Build = Callable[..., Any]
@@ -199,7 +207,7 @@ def test_ours_beside_stocks(build: Build, encoder: str, decoder: str, option: st
     compare(step(build(encoder, decoder, **OPTIONS[option]).double()), step(stock))
 
 
-@feeds
+@cells
 def test_state_dicts_go_both_ways(build: Build, option: str) -> None:
     stock = build("brnn", "rnn", seed=1, **OPTIONS[option])
     ours = build("sd_brnn", "sd_rnn", seed=2, **OPTIONS[option], **rated("III", **RATES))
@@ -261,6 +269,9 @@ def play(stock: Any, drawn: dict[float, list[Keep]], layers: int, feed: bool) ->
     stock.rnn.dropout = Player([m[t] for t in range(T) for m in between])
     for layer, mask in zip(stock.rnn.layers, state):
         calls = iter(mask)
+        if isinstance(layer, nn.GRUCell):
+            layer.forward = functools.partial(gru_step, layer, calls)
+            continue
 
         def drop_state(module: nn.Module, args: Any, calls: Iterator[Tensor] = calls) -> Any:
             x, (h, c) = args
@@ -269,7 +280,16 @@ def play(stock: Any, drawn: dict[float, list[Keep]], layers: int, feed: bool) ->
         layer.register_forward_pre_hook(drop_state)
 
 
-def decode(decoder: Any, layers: int) -> dict[str, Any]:
+def gru_step(layer: nn.GRUCell, calls: Iterator[Tensor], x: Tensor, h: Tensor) -> Tensor:
+    """Take torch's step, with the state dropped in its product alone."""
+    r_x, z_x, n_x = nn.functional.linear(x, layer.weight_ih, layer.bias_ih).chunk(3, 1)
+    kept = h * next(calls)
+    r_h, z_h, n_h = nn.functional.linear(kept, layer.weight_hh, layer.bias_hh).chunk(3, 1)
+    z = torch.sigmoid(z_x + z_h)
+    return (1 - z) * torch.tanh(n_x + torch.sigmoid(r_x + r_h) * n_h) + z * h
+
+
+def decode(decoder: Any, layers: int, *, gru: bool = False) -> dict[str, Any]:
     """One training forward and backward of a decoder alone, on a made-up source."""
     g = torch.Generator().manual_seed(2)
     enc_out, h, c = (
@@ -278,13 +298,14 @@ def decode(decoder: Any, layers: int) -> dict[str, Any]:
     )
     given = batch(padded=False)  # of a target's end, stock leaves another state behind
     decoder.zero_grad()
-    decoder.init_state(given["src"], enc_out, (h, c))
+    decoder.init_state(given["src"], enc_out, h if gru else (h, c))
     y, attentions = decoder(given["tgt"], enc_out, src_len=given["srclen"])
     cotangent = torch.randn(y.shape, generator=g, dtype=torch.float64)
     total = (y * cotangent).sum() + sum(a.square().sum() for a in attentions.values())
     total.backward()
     return {
-        "output": y.detach(), "enc_out": enc_out.grad, "h": h.grad, "c": c.grad,
+        "output": y.detach(), "enc_out": enc_out.grad, "h": h.grad,
+        **({} if gru else {"c": c.grad}),
         **{f"attention {n}": a.detach() for n, a in attentions.items()},
         **{n: p.grad for n, p in decoder.named_parameters() if p.grad is not None},
         **{f"state {n}": s for n, s in states(decoder).items()},
@@ -293,8 +314,7 @@ def decode(decoder: Any, layers: int) -> dict[str, Any]:
 
 def states(decoder: Any) -> dict[str, Tensor]:
     """What the next chunk of a target starts from."""
-    h, c = decoder.state["hidden"]
-    state = {"h": h, "c": c}
+    state = dict(zip("hc", decoder.state["hidden"]))
     for name in ("input_feed", "coverage"):
         if decoder.state.get(name) is not None:
             state[name] = decoder.state[name]
@@ -312,38 +332,41 @@ def test_the_input_feed_decoder_is_stocks_with_masks(
     given = options.get("enc_layers", layers)
     ours = build("sd_rnn", "sd_rnn", **options, **rated(case, **RATES)).decoder.double()
     stock = build("rnn", "rnn", **options).decoder.double()
-    got = decode(ours, given)
+    gru = options.get("rnn_type") == "GRU"
+    got = decode(ours, given, gru=gru)
     play(stock, drawn, layers, feed=True)
-    compare(got, decode(stock, given))
+    compare(got, decode(stock, given, gru=gru))
 
 
 @every_case
-@pytest.mark.parametrize("gate", [None, "source", "target", "both"])
-def test_the_decoder_without_feed_drops_around_its_lstm(
-    build: Build, case: str, gate: str | None, drawn: dict[float, list[Keep]]
+@pytest.mark.parametrize(
+    ("gate", "cell"), [*((g, "LSTM") for g in (None, "source", "target", "both")), ("both", "GRU")]
+)
+def test_the_decoder_without_feed_drops_around_its_rnn(
+    build: Build, case: str, gate: str | None, cell: str, drawn: dict[float, list[Keep]]
 ) -> None:
-    """Its LSTM is a StructuredLSTM, which has tests of its own; here it drops nothing."""
-    options = {"input_feed": 0, **({"context_gate": gate} if gate else {})}
+    """Its RNN is one of ours, which has tests of its own; here it drops nothing."""
+    options = {"input_feed": 0, "rnn_type": cell, **({"context_gate": gate} if gate else {})}
     around = {p: RATES[p] for p in ("tgt_embedding", "output")}
     ours = build("sd_rnn", "sd_rnn", **options, **rated(case, **around)).decoder.double()
     stock = build("rnn", "rnn", **options).decoder.double()
-    got = decode(ours, 2)
+    got = decode(ours, 2, gru=cell == "GRU")
     (emb,), (out,) = drawn[RATES["tgt_embedding"]], drawn[RATES["output"]]
     stock.embeddings.register_forward_hook(lambda module, args, y: y * masks(emb).transpose(0, 1))
     stock.dropout = Player([masks(out).transpose(0, 1)])
-    # Stock views the LSTM's output for the gate, which only works on a contiguous one.
+    # Stock views the RNN's output for the gate, which only works on a contiguous one.
     stock.rnn.register_forward_hook(lambda module, args, y: (y[0].contiguous(), y[1]))
-    compare(got, decode(stock, 2))
+    compare(got, decode(stock, 2, gru=cell == "GRU"))
 
 
 @every_case
-@encoders
+@pytest.mark.parametrize(("encoder", "cell"), [("rnn", "LSTM"), ("brnn", "LSTM"), ("brnn", "GRU")])
 def test_the_encoder_drops_its_embeddings(
-    build: Build, encoder: str, case: str, drawn: dict[float, list[Keep]]
+    build: Build, encoder: str, cell: str, case: str, drawn: dict[float, list[Keep]]
 ) -> None:
     options = rated(case, src_embedding=RATES["src_embedding"])
-    ours = build(f"sd_{encoder}", "sd_rnn", **options).encoder.double()
-    stock = build(encoder, "rnn").encoder.double()
+    ours = build(f"sd_{encoder}", "sd_rnn", rnn_type=cell, **options).encoder.double()
+    stock = build(encoder, "rnn", rnn_type=cell).encoder.double()
     given = batch()
     got, got_state, _ = ours(given["src"], given["srclen"])
     (keep,) = drawn[RATES["src_embedding"]]
@@ -449,10 +472,12 @@ def test_stocks_own_dropout_is_off(build: Build, option: str) -> None:
     assert model.decoder.embeddings.dropout_p == 0
 
 
-def test_the_lstms_are_structured(build: Build) -> None:
-    model = build("sd_brnn", "sd_rnn", dropout=0.3, input_feed=0, sd_recurrent_dropout=0.1)
+@pytest.mark.parametrize(("cell", "kind"), [("LSTM", StructuredLSTM), ("GRU", StructuredGRU)])
+def test_the_rnns_are_structured(build: Build, cell: str, kind: type) -> None:
+    own = {"dropout": 0.3, "input_feed": 0, "sd_recurrent_dropout": 0.1}
+    model = build("sd_brnn", "sd_rnn", rnn_type=cell, **own)
     for rnn in (model.encoder.rnn, model.decoder.rnn):
-        assert type(rnn) is StructuredLSTM
+        assert type(rnn) is kind
         assert rnn.dropout == DropoutPattern(0.3)
         assert rnn.recurrent_dropout == DropoutPattern(0.1)
     assert model.encoder.rnn.input_dropout == DropoutPattern(0.3)
@@ -476,7 +501,7 @@ def test_a_generator_of_its_own(build: Build, option: str) -> None:
 # ---------------------------------------------------------------- what a step costs and leaves
 
 
-@feeds
+@cells
 def test_a_step_multiplies_less(build: Build, option: str, engine: str) -> None:
     """Forward and backward; attention, generator and bridge stay dense."""
 
@@ -498,7 +523,7 @@ def test_a_step_multiplies_less(build: Build, option: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize("rates", [{}, RATES], ids=["nothing dropped", "all places"])
-@feeds
+@cells
 def test_nothing_outlives_a_step(build: Build, option: str, rates: dict[str, float]) -> None:
     """A cycle through the graph would cost memory every batch."""
     model = build("sd_brnn", "sd_rnn", **OPTIONS[option], **rated("III", **rates))
@@ -518,7 +543,7 @@ def test_nothing_outlives_a_step(build: Build, option: str, rates: dict[str, flo
 
 
 @every_case
-@feeds
+@cells
 def test_mixed_precision(build: Build, option: str, case: str) -> None:
     model = build("sd_brnn", "sd_rnn", **OPTIONS[option], **rated(case, **RATES))
     exact = step(model)
@@ -536,7 +561,7 @@ def test_mixed_precision(build: Build, option: str, case: str) -> None:
 
 @pytest.mark.parametrize(("length", "samples"), list(itertools.product((1, 2), (1, 2))))
 @every_case
-@feeds
+@cells
 def test_short_and_lonely_sequences(
     build: Build, option: str, case: str, length: int, samples: int
 ) -> None:

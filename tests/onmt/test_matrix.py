@@ -97,6 +97,21 @@ MORE: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1, "accum_count": 2, "normalization": "tokens", "average_decay": 0.1,
         "model_dtype": "fp16", "coverage_attn": True, "bridge": True,
     },
+    "GRU": {"rnn_type": "GRU"},
+    "GRU, no input feed, one direction, gate both": {
+        "rnn_type": "GRU", "input_feed": 0, "encoder_type": "sd_rnn", "context_gate": "both",
+    },
+    "GRU, coverage, mlp, gate source, bridge": {
+        "rnn_type": "GRU", "coverage_attn": True, "global_attention": "mlp",
+        "context_gate": "source", "bridge": True,
+    },
+    "GRU, copies, without attention": {
+        "rnn_type": "GRU", "copy_attn": True, "copy_attn_type": "mlp", "global_attention": "none",
+    },
+    # This encoder's final state is a pair, whatever the cell.
+    "GRU behind the encoder mean": {
+        "rnn_type": "GRU", "encoder_type": "mean", "word_vec_size": 12,
+    },
 }  # fmt: skip
 
 # Weights that do not move: what is frozen, and what stock creates and then never reads.
@@ -182,3 +197,20 @@ def test_trains_resumes_and_translates(commands: Any, name: str, pattern: str) -
     stock = commands.translate(commands.folder / "stock.pt", **serve)
     assert stock.lines == ours.lines
     assert stock.log[-1] == ours.log[-1], "the scores agree, too"
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_stocks_model_goes_on_as_ours_and_back(commands: Any, cell: str) -> None:
+    options = {"rnn_type": cell, "bridge": True, "dropout": 0.3}
+    stock = commands.train(1, "stock", **options, **STOCK)
+    taken = {"train_from": stock.checkpoint(), "override_opts": True, **RATES}
+    ours = commands.train(2, "ours", **options, **taken)
+    export(ours.checkpoint(), commands.folder / "exported.pt")
+    back = commands.train(3, "back", train_from=commands.folder / "exported.pt", **options, **STOCK)
+    assert [part.split(".")[0] for part in ours.parts] == ["opennmt_sd"] * 3
+    assert [part.split(".")[0] for part in back.parts] == ["onmt"] * 3
+    first, *others = (weights(run.checkpoint()) for run in (stock, ours, back))
+    for other in others:
+        assert list(other) == list(first)
+        assert all(other[key].shape == weight.shape for key, weight in first.items())
+    assert read(back.checkpoint())["optim"]["training_step"] == 4

@@ -42,6 +42,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "sparsemax, gate both, one direction": {
         "global_attention_function": "sparsemax", "context_gate": "both", "encoder_type": "rnn",
     },
+    "GRU": {"rnn_type": "GRU"},
+    "GRU, no feed, dot, bridge": {
+        "rnn_type": "GRU", "input_feed": 0, "global_attention": "dot", "bridge": True,
+    },
+    "GRU, coverage, mlp, gate both, one direction": {
+        "rnn_type": "GRU", "coverage_attn": True, "lambda_coverage": 0.5,
+        "global_attention": "mlp", "context_gate": "both", "encoder_type": "rnn",
+    },
     "fp16": {"model_dtype": "fp16"},
     # Validations and checkpoints take other tensors as weights, for as long as they last.
     "average_decay": {"average_decay": 0.1},
@@ -177,8 +185,8 @@ def assert_equal_to(relative: float, got: dict[str, Tensor], want: dict[str, Ten
         assert (got[name] - expected).norm() <= relative * expected.norm(), name
 
 
-MODELS = {name: WAYS[name] for name in WAYS if name.startswith(("feed", "label", "coverage",
-                                                               "tied", "sparsemax"))}  # fmt: skip
+OF_THE_MODEL = ("feed", "label", "coverage", "tied", "sparsemax", "GRU")
+MODELS = {name: options for name, options in WAYS.items() if name.startswith(OF_THE_MODEL)}
 MODELS["LoRA, general"] = {"lora_layers": "linear_in", "lora_rank": 2}
 MODELS["LoRA, mlp"] = {"lora_layers": "linear_query", "lora_rank": 2, "global_attention": "mlp"}
 

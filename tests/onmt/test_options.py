@@ -121,9 +121,9 @@ def test_an_unknown_value_names_the_known_ones(refused: Refused, yaml: str, text
 
 
 def test_all_faults_are_shown_at_once(refused: Refused) -> None:
-    error = refused("-sd_patern", "x", yaml="sd_space: flat\ndropout: 1.7\nrnn_type: GRU\n")
+    error = refused("-sd_patern", "x", yaml="sd_space: flat\ndropout: 1.7\nrnn_type: SRU\n")
     assert "error: 4 faults in the options:" in error
-    for start in ("sd_patern is no option", "sd_space 'flat'", "dropout 1.7", "rnn_type GRU"):
+    for start in ("sd_patern is no option", "sd_space 'flat'", "dropout 1.7", "rnn_type SRU"):
         assert f"\n  {start}" in error
 
 

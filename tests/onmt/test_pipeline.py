@@ -189,8 +189,8 @@ def test_average_and_release_translate(shop: Workshop, translation: bytes) -> No
     assert read(shop.folder / "released.pt")["optim"] is None
     # The commands of ours do the same, also where nothing loads by itself.
     assert shop.translate("released.pt", name="onmt_sd_translate", env=OFF) == translation
-    # An ensemble loads models on a way of its own; a model of stock may be in it.
-    shop.train(*STOCK, "-train_steps", "2", "-save_model", "fed")
+    # An ensemble loads models on a way of its own; a model of stock, of another cell, may be in it.
+    shop.train(*STOCK, "-rnn_type", "GRU", "-train_steps", "2", "-save_model", "fed")
     for models in (("average.pt", "ours_step_20.pt"), ("fed_step_2.pt", "ours_step_20.pt")):
         assert shop.translate(*models, args=("-replace_unk",)).count(b"\n") == 12
 

@@ -21,8 +21,11 @@ Refused = Callable[..., str]
 
 # What is set, how the text begins, and what it says to do instead.
 TABLE = {
-    "GRU": ("rnn_type: GRU", "rnn_type GRU does not work here: ", "set rnn_type: LSTM"),
-    "SRU": ("rnn_type: SRU", "rnn_type SRU does not work here: ", "set rnn_type: LSTM"),
+    "SRU": (
+        "rnn_type: SRU",
+        "rnn_type SRU does not work here: ",
+        "set rnn_type: LSTM or rnn_type: GRU, or take the stock types (encoder_type: brnn, ",
+    ),
     "lm": ("model_task: lm", "model_task lm does not work here: ", "set model_task: seq2seq"),
     "truncated": (
         "truncated_decoder: 5",
@@ -114,7 +117,7 @@ def test_stocks_own_check_of_sru_still_runs(parse: Parse) -> None:
 
 
 def test_all_at_once(refused: Refused) -> None:
-    yaml = "".join(f"{row[0]}\n" for name, row in TABLE.items() if name in ("GRU", "sparsemax"))
+    yaml = "".join(f"{row[0]}\n" for name, row in TABLE.items() if name in ("SRU", "sparsemax"))
     error = refused("-lambda_align", "0.1", "-sd_space", "flat", yaml=yaml)
     assert "error: 4 faults in the options:\n  sd_space 'flat' is unknown" in error
 
@@ -132,6 +135,7 @@ def test_all_at_once(refused: Refused) -> None:
         ("-copy_attn", "-decoder_type", "transformer"),
         ("-optim", "adafactor", "-average_decay", "0.1", "-label_smoothing", "0.1"),
         ("-context_gate", "both", "-bridge", "-global_attention", "mlp"),
+        ("-rnn_type", "GRU", "-copy_attn", "-coverage_attn", "-sd_recurrent_dropout", "0.2"),
     ],
     ids=" ".join,
 )
@@ -139,10 +143,11 @@ def test_what_works_is_let_through(parse: Parse, args: tuple[str, ...]) -> None:
     parse(*args)
 
 
-def test_without_the_command_line_the_same_holds(parse: Parse) -> None:
+@pytest.mark.parametrize("cell", ["SRU", "RNN", "gru"])
+def test_without_the_command_line_the_same_holds(parse: Parse, cell: str) -> None:
     opt = parse()
-    opt.rnn_type = "GRU"
-    with pytest.raises(UnsupportedOptionsError, match="set rnn_type: LSTM"):
+    opt.rnn_type = cell
+    with pytest.raises(UnsupportedOptionsError, match=f"rnn_type {cell} .* set rnn_type: LSTM or"):
         check_training(opt, opt)
 
 
@@ -177,7 +182,7 @@ def test_resume_refuses_the_checkpoints_part(
 def test_resume_ignores_what_the_checkpoint_overrules(
     parse: Parse, checkpoint: Callable[..., str]
 ) -> None:
-    parse("-train_from", checkpoint(), "-rnn_type", "GRU")
+    parse("-train_from", checkpoint(), "-model_task", "lm")
 
 
 def test_resume_of_a_stock_checkpoint_needs_override_opts(
@@ -196,8 +201,42 @@ def test_resume_of_a_stock_checkpoint_needs_override_opts(
 def test_override_opts_makes_this_run_count(
     refused: Refused, checkpoint: Callable[..., str]
 ) -> None:
-    error = refused("-train_from", checkpoint(), "-override_opts", "-rnn_type", "GRU")
-    assert "error: rnn_type GRU" in error
+    error = refused("-train_from", checkpoint(), "-override_opts", "-rnn_type", "SRU")
+    assert "\n  rnn_type SRU does not work here" in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "text"),
+    [
+        ("-rnn_type GRU", {}, "rnn_type GRU is not the checkpoint's: set rnn_type: LSTM"),
+        (
+            "-rnn_type LSTM",
+            {"rnn_type": "GRU"},
+            "rnn_type LSTM is not the checkpoint's: set rnn_ty",
+        ),
+        ("-hidden_size 100", {}, "hidden_size 100 is not the checkpoint's: set hidden_size: 500"),
+        (
+            "-tgt_word_vec_size 100",
+            {},
+            "word_vec_size 500 and 100 is not the checkpoint's: set word_vec_size: 500",
+        ),
+        (
+            "-layers 1",
+            {"enc_layers": 3},
+            "layers 1 is not the checkpoint's: set layers: -1, enc_layers: 3, dec_layers: 2",
+        ),
+    ],
+    ids=str,
+)
+def test_override_opts_is_of_the_checkpoints_shapes(
+    parse: Parse, refused: Refused, checkpoint: Callable[..., str], asked: str,
+    there: dict[str, object], text: str,
+) -> None:  # fmt: skip
+    """Of weights that are too large, stock would take a corner, without a word."""
+    resume = "-train_from", checkpoint(encoder_type="brnn", decoder_type="rnn", **there)
+    error = refused(*resume, "-override_opts", *asked.split())
+    assert text in error
+    parse(*resume, "-override_opts", yaml=error.partition(": set ")[2].replace(", ", "\n"))
 
 
 @pytest.mark.parametrize(

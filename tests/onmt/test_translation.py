@@ -18,6 +18,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "stock": STOCK,
     "stock, no input feed": {**STOCK, "input_feed": 0},
     "sparse attention": {"global_attention_function": "sparsemax"},
+    "GRU": {"rnn_type": "GRU"},
+    "GRU, no input feed": {"rnn_type": "GRU", "input_feed": 0},
     "stock GRU": {**STOCK, "rnn_type": "GRU"},
     "coverage, gate": {"coverage_attn": True, "context_gate": "both"},
     "transformer": {
