@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,15 +20,13 @@ from opennmt_sd import DropoutPattern
 from opennmt_sd.dropout import Keep
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+WARM = Path(__file__).with_name("warm")
 
 
-@pytest.fixture
-def run_python(tmp_path: Path) -> RunPython:
-    """Run Python in a fresh process and a foreign directory; keywords set its environment."""
-
+def _runner(python: list[str], tmp_path: Path) -> RunPython:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *arguments],
+            [*python, *arguments],
             cwd=tmp_path,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
@@ -38,6 +37,42 @@ def run_python(tmp_path: Path) -> RunPython:
         )
 
     return run
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Run Python in a fresh process and a foreign directory; keywords set its environment."""
+    return _runner([sys.executable], tmp_path)
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[list[str]]:
+    """A command that does what Python does, without the seconds that torch takes to be imported.
+
+    For tests of what a process does, not of how it starts: each is a fork of one that has imported
+    torch and the like (``warm/server.py``), and nothing of ours. It takes no options.
+    """
+    if not sys.platform.startswith("linux"):
+        yield [sys.executable]
+        return
+    with tempfile.TemporaryDirectory(prefix="warm") as folder:  # short, as a socket's name must be
+        place = f"{folder}/socket"
+        server = subprocess.Popen(
+            [sys.executable, str(WARM / "server.py"), place],
+            env={**os.environ, "OPENNMT_SD_AUTOLOAD": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield [sys.executable, "-IS", str(WARM / "client.py"), place]
+        server.communicate(timeout=60)  # closes its standard input, and so ends it
+
+
+@pytest.fixture
+def run_warm(warm_python: list[str], tmp_path: Path) -> RunPython:
+    """Run Python in a process of its own that is warm, in a foreign directory."""
+    return _runner(warm_python, tmp_path)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ RunPython = Callable[..., "CompletedProcess[str]"]
 
 
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
-def test_a_suite_prints_a_table_and_writes_its_files(run_python: RunPython, tmp_path: Path) -> None:
-    done = run_python(
+def test_a_suite_prints_a_table_and_writes_its_files(run_warm: RunPython, tmp_path: Path) -> None:
+    done = run_warm(
         SCRIPT, "suite=growth", "cases=[256]", "repeats=1", "threads=1", "json=rows.json",
         "plot=rows.png",
     )  # fmt: skip
@@ -30,8 +30,8 @@ def test_a_suite_prints_a_table_and_writes_its_files(run_python: RunPython, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.json", "rows.png"]
 
 
-def test_all_faults_are_told_at_once(run_python: RunPython) -> None:
-    done = run_python(SCRIPT, "suite=osp", "repeats=0", "json=rows.txt", "plot=no/such/x.png")
+def test_all_faults_are_told_at_once(run_warm: RunPython) -> None:
+    done = run_warm(SCRIPT, "suite=osp", "repeats=0", "json=rows.txt", "plot=no/such/x.png")
     assert done.returncode == 2
     assert done.stdout == ""
     text = done.stderr.splitlines()
@@ -42,8 +42,8 @@ def test_all_faults_are_told_at_once(run_python: RunPython) -> None:
     assert text[4].strip().startswith("plot=no/such/x.png: there is no folder ")
 
 
-def test_a_suite_is_asked_for(run_python: RunPython) -> None:
-    done = run_python(SCRIPT)
+def test_a_suite_is_asked_for(run_warm: RunPython) -> None:
+    done = run_warm(SCRIPT)
     assert done.returncode == 2
     assert done.stderr == (
         "benchmark: the configuration has one fault:\n  suite is missing: write suite=lstm, say "
@@ -52,8 +52,8 @@ def test_a_suite_is_asked_for(run_python: RunPython) -> None:
 
 
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
-def test_an_unknown_case_names_the_known_ones(run_python: RunPython) -> None:
-    done = run_python(SCRIPT, "suite=lstm", "cases=[nothing]")
+def test_an_unknown_case_names_the_known_ones(run_warm: RunPython) -> None:
+    done = run_warm(SCRIPT, "suite=lstm", "cases=[nothing]")
     assert done.returncode == 2
     assert "no case of suite=lstm is named so: 650 NR+RH, 1500 NR+RH" in done.stderr
 
@@ -73,8 +73,8 @@ main()
 
 
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
-def test_a_red_gate_prints_no_speed(run_python: RunPython, tmp_path: Path) -> None:
-    done = run_python("-c", RED)
+def test_a_red_gate_prints_no_speed(run_warm: RunPython, tmp_path: Path) -> None:
+    done = run_warm("-c", RED)
     assert done.returncode == 1
     assert done.stderr.strip() == "RED GATE: 256 FP: results are wrong, so no speed is reported"
     assert not (tmp_path / "rows.json").exists()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -291,13 +293,33 @@ def test_main_refuses_a_file_as_folder(
 # ---- the real commands ----
 
 
+@pytest.fixture
+def warm_commands(
+    warm_python: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """The real commands, run by a Python that is warm."""
+    find = stock.find
+
+    def found(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(f'#!/bin/sh\nexec {shlex.join([*warm_python, str(find(name))])} "$@"\n')
+        path.chmod(0o755)
+        return path
+
+    monkeypatch.setattr(stock, "find", found)
+    return found
+
+
 @pytest.mark.slow
 def test_the_real_commands_train_resume_and_translate(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    warm_commands,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     try:
         quickstart.check_environment()
-        stock.find("onmt_train")
+        warm_commands("onmt_train")
     except (quickstart.QuickstartError, stock.CommandError) as error:
         pytest.skip(str(error))
     sample = folder.with_name("sample")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -530,8 +531,10 @@ def test_optuna_minimises_what_main_returns(lm, tmp_path: Path) -> None:
     assert float(re.search(r"best_value: (.*)", best)[1]) == pytest.approx(min(scores))
 
 
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / "train_lm.py"), *overrides]
+@pytest.fixture
+def command(warm_python: list[str]) -> Callable[..., list[str]]:
+    """The words of a command line, of a process of its own."""
+    return lambda *overrides: [*warm_python, str(ROOT / "scripts" / "train_lm.py"), *overrides]
 
 
 def shell(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -542,7 +545,7 @@ def shell(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_joblib_runs_two_at_a_time(text, tmp_path: Path) -> None:
+def test_joblib_runs_two_at_a_time(command, text, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="no joblib launcher here")
     done = shell(
         tmp_path,
@@ -576,7 +579,9 @@ def differing(a: Path, b: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_sigterm_in_a_shell_and_resume_equal_never_stopped(lm, text, run, tmp_path: Path) -> None:
+def test_sigterm_in_a_shell_and_resume_equal_never_stopped(
+    command, lm, text, run, tmp_path: Path
+) -> None:
     options = (*SMALL, "trainer.epochs=400", "trainer.threads=1", "trainer.log_every=10")
     process = subprocess.Popen(
         command(*options), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -599,7 +604,9 @@ def test_sigterm_in_a_shell_and_resume_equal_never_stopped(lm, text, run, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_resume_exactly(text, run, tmp_path: Path) -> None:
+def test_two_processes_stop_together_and_resume_exactly(
+    command, text, run, warm_python, tmp_path: Path
+) -> None:
     # Started by Fabric, stopped by SIGTERM; then from an early checkpoint up to the same update,
     # started by torchrun.
     options = (*SMALL, "trainer.epochs=400", "trainer.threads=1", "trainer.evaluate_every=4")
@@ -622,8 +629,8 @@ def test_two_processes_stop_together_and_resume_exactly(text, run, tmp_path: Pat
     generators = [rank["rng"]["torch"] for rank in last["ranks"]]
     assert not torch.equal(*generators)  # ranks drop different units
     done = shell(
-        tmp_path, sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        *command()[1:], *options, "name=again", f"resume={tmp_path}/early.pt",
+        tmp_path, *warm_python, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        command()[-1], *options, "name=again", f"resume={tmp_path}/early.pt",
         f"trainer.max_updates={last['position']['updates']}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -635,10 +642,12 @@ def test_two_processes_stop_together_and_resume_exactly(text, run, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_installed_command_works_from_a_foreign_folder(text, run, tmp_path: Path) -> None:
+def test_the_installed_command_works_from_a_foreign_folder(
+    text, run, warm_python, tmp_path: Path
+) -> None:
     installed = str(Path(sys.executable).with_name("opennmt_sd_train_lm"))
-    done = shell(tmp_path, installed, *SMALL, "trainer.max_updates=2")
+    done = shell(tmp_path, *warm_python, installed, *SMALL, "trainer.max_updates=2")
     assert done.returncode == 0, done.stderr
     assert (run / "best.pt").exists()
-    shown = shell(tmp_path, installed, "--help")
+    shown = shell(tmp_path, *warm_python, installed, "--help")
     assert "experiment: awd_lstm, awd_lstm_rh, gal_large" in shown.stdout

@@ -47,8 +47,8 @@ def test_every_key_is_explained(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
-def test_help_shows_every_key_with_its_value_and_meaning(run_python, task: str) -> None:
-    done = run_python("-m", f"opennmt_sd.cli.train_{task}", "--help", "optim.lr=0.125")
+def test_help_shows_every_key_with_its_value_and_meaning(run_warm, task: str) -> None:
+    done = run_warm("-m", f"opennmt_sd.cli.train_{task}", "--help", "optim.lr=0.125")
     shown = done.stdout.partition("== Keys: KEY=VALUE ==\n")[2].partition("\nExit codes")[0]
     assert "\n  lr: 0.125                                  # the learning rate; above 0\n" in shown
     assert "name: ${now:%Y-%m-%d}/" in shown

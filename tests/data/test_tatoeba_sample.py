@@ -68,13 +68,15 @@ def test_it_is_small() -> None:
     assert sum(path.stat().st_size for path in TATOEBA.iterdir()) < 3e6
 
 
-def test_vocabularies_are_what_the_stock_command_builds(tmp_path: Path) -> None:
+def test_vocabularies_are_what_the_stock_command_builds(
+    warm_python: list[str], tmp_path: Path
+) -> None:
     try:
         command = stock.find("onmt_build_vocab")
     except stock.CommandError as error:
         pytest.skip(str(error))
     subprocess.run(
-        [command, "-config", "conf/onmt/quickstart.yaml", "-n_sample", "-1",
+        [*warm_python, command, "-config", "conf/onmt/quickstart.yaml", "-n_sample", "-1",
          "-src_vocab", tmp_path / "vocab.de", "-tgt_vocab", tmp_path / "vocab.en",
          "-save_data", tmp_path / "samples"],
         cwd=ROOT, check=True, capture_output=True,

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "convert_model" / "train.py"
 
 
-def test_it_learns_as_it_is_and_converted(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--updates", "120", "--hidden", "64"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+def test_it_learns_as_it_is_and_converted(run_warm) -> None:
+    done = run_warm(str(EXAMPLE), "--updates", "120", "--hidden", "64")
     assert done.returncode == 0, done.stderr
     found = re.findall(r"^(as it is|converted|reverted) .*accuracy (\d\.\d+)", done.stdout, re.M)
     scores = {name: float(score) for name, score in found}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -58,15 +56,13 @@ def test_a_fault_of_ours_is_not_called_a_missing_package(
         commands.train()
 
 
-def test_without_onmt_the_installed_command_says_so() -> None:
-    """In a Python of its own, where `import onmt` fails as if it were not there."""
+def test_without_onmt_the_installed_command_says_so(run_warm) -> None:
+    """In a process of its own, where `import onmt` fails as if it were not there."""
     code = (
         "import sys; sys.modules['onmt'] = None; "
         "from opennmt_sd.onmt.commands import translate; translate()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_warm("-c", code)
     assert done.returncode == 1
     assert done.stderr.startswith("onmt_sd_translate: OpenNMT-py is not installed; install it")
     assert len(done.stderr.splitlines()) == 1

@@ -224,11 +224,11 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("lstm", ["ours", "torch"])
-def test_several_processes_after_the_parent_ran(make, tmp_path: Path, run_python, lstm) -> None:
+def test_several_processes_after_the_parent_ran(make, tmp_path: Path, run_warm, lstm) -> None:
     task = make(hidden=100, word_dim=50)  # as wide as it takes for torch to use its threads
     Trained(task.model, task.vocabulary).save(tmp_path / "tagger.pt")
     (tmp_path / "fork.py").write_text(FORK)
-    done = run_python(str(tmp_path / "fork.py"), str(tmp_path / "tagger.pt"), lstm)
+    done = run_warm(str(tmp_path / "fork.py"), str(tmp_path / "tagger.pt"), lstm)
     assert done.stdout == "8 4\n", done.stderr
 
 

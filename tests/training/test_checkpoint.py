@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert os.listdir(path.parent) == ["last.pt"]
 
 
-def test_a_full_disk_leaves_the_old_one(path: Path, small_files) -> None:
+def test_a_full_disk_leaves_the_old_one(path: Path, small_files, warm_python) -> None:
     before = path.read_bytes()
     with small_files(4096), pytest.raises(SaveError) as error:
         checkpoint.write(path, {"model": {"w": torch.zeros(9999)}})
@@ -71,7 +70,9 @@ def test_a_disk_that_fails_to_sync_leaves_the_old_one(path: Path, monkeypatch) -
     assert path.read_bytes() == before
 
 
-def test_kill_9_in_the_middle_of_a_write_leaves_the_old_one(path: Path, small_files) -> None:
+def test_kill_9_in_the_middle_of_a_write_leaves_the_old_one(
+    path: Path, small_files, warm_python
+) -> None:
     before = path.read_bytes()
     code = (
         "import os, signal, torch\n"
@@ -81,7 +82,7 @@ def test_kill_9_in_the_middle_of_a_write_leaves_the_old_one(path: Path, small_fi
         "    def __reduce__(self): os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoint.write(Path('last.pt'), {'model': {'w': torch.ones(9)}, 'bomb': Bomb()})"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=False)
+    done = subprocess.run([*warm_python, "-c", code], cwd=path.parent, check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     assert sorted(os.listdir(path.parent)) == ["last.pt", "last.pt.partial"]

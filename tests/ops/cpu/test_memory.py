@@ -5,9 +5,9 @@ Each test runs in a process of its own, whose pages nothing else touches.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+from collections.abc import Callable
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -46,16 +46,18 @@ def plain() -> None:
         pytest.skip("AddressSanitizer keeps what is freed, and marks what is used")
 
 
-def run(code: str, threads: int = 1) -> None:
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(
-        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=280,
-        check=False, env=env,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def run(run_warm: Callable[..., CompletedProcess[str]]) -> Callable[..., None]:
+    """Run code after START, with as many threads as ``threads``."""
+
+    def run(code: str, threads: int = 1) -> None:
+        done = run_warm("-c", START + code, OMP_NUM_THREADS=str(threads))
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
-def test_it_is_reused(plain: None) -> None:
+def test_it_is_reused(plain: None, run) -> None:
     """40 MB are 10,000 pages: the first call touches them, the next ones find them."""
     run("""
 before = faults(); call(40); first = faults() - before
@@ -64,7 +66,7 @@ assert first > 10_000 and later < 1_000, (first, later)
 """)
 
 
-def test_it_is_bounded(plain: None) -> None:
+def test_it_is_bounded(plain: None, run) -> None:
     """64 MB at most, of 297 that were needed one after the other (the system's allocator keeps some
     of its own); what is larger is never kept."""
     run("""
@@ -78,7 +80,7 @@ for mb in (5, 50, 10, 20, 30, 8, 40, 3, 60, 12, 25, 6, 33):
 """)
 
 
-def test_it_does_not_grow_over_many_calls(plain: None) -> None:
+def test_it_does_not_grow_over_many_calls(plain: None, run) -> None:
     """Layers of many sizes, forward and backward."""
     run("""
 from opennmt_sd import DropoutPattern, ops
@@ -98,7 +100,7 @@ assert resident() < middle + 20, (middle, resident())
 """)
 
 
-def test_threads_share_it() -> None:
+def test_threads_share_it(run) -> None:
     """Of several sizes at once, each with its own result."""
     run("""
 sizes = [3, 7, 12, 20]
@@ -116,7 +118,7 @@ assert not wrong, wrong
 """)
 
 
-def test_a_child_forked_amid_calls() -> None:
+def test_a_child_forked_amid_calls(run) -> None:
     """Whatever another thread holds at that moment: the child computes, and its parent goes on."""
     run("""
 import time

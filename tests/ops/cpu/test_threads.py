@@ -5,10 +5,9 @@ Each test runs in a process of its own: what it says of threads must not depend 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -55,17 +54,29 @@ ops.use(os.environ.get("ENGINE", "cpu"))
 """
 
 
-def run(code: str, threads: int = 2, **more: str) -> str:
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive", **more}
-    done = subprocess.run(
-        [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=280,
-        check=False, env=env,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def runner(run_python: Callable[..., CompletedProcess[str]]) -> Callable[..., str]:
+    """Run code after START, with as many threads as ``threads``: what it prints."""
+
+    def run(code: str, threads: int = 2, **more: str) -> str:
+        done = run_python("-c", START + code, OMP_NUM_THREADS=str(threads), **more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run
 
 
-def test_the_same_bits_again_and_with_any_number_of_threads() -> None:
+@pytest.fixture
+def run(run_warm: Callable[..., CompletedProcess[str]]) -> Callable[..., str]:
+    return runner(run_warm)
+
+
+@pytest.fixture
+def run_alone(run_python: Callable[..., CompletedProcess[str]]) -> Callable[..., str]:
+    """In a Python that has loaded nothing else: no library that brings an OpenMP of its own."""
+    return runner(run_python)
+
+
+def test_the_same_bits_again_and_with_any_number_of_threads(run) -> None:
     code = """
 sizes = [(3, B, D, H) for B in (1, 3, 20, 64, 128) for D, H in ((1, 1), (63, 65))]
 sizes += [(2, 3, 650, 130), (2, 20, 1000, 17)]  # a thread's units in one part and in several
@@ -88,7 +99,7 @@ def runtimes():
 """
 
 
-def test_it_starts_as_many_threads_as_torch_says() -> None:
+def test_it_starts_as_many_threads_as_torch_says(run_alone) -> None:
     code = """
 torch.set_num_threads(1)
 before = tasks(); results(); assert tasks() == before
@@ -97,18 +108,18 @@ a = torch.randn(500, 500); (a @ a).exp()  # torch's own threads are there now
 before = tasks(); results()
 print(tasks() - before, len(runtimes()))
 """
-    started, runtimes = map(int, run(RUNTIMES + code, threads=1).split())
+    started, runtimes = map(int, run_alone(RUNTIMES + code, threads=1).split())
     assert started == (0 if runtimes == 1 else 2)
 
 
-def test_it_shares_the_openmp_runtime_of_torch() -> None:
+def test_it_shares_the_openmp_runtime_of_torch(run_alone) -> None:
     lib = Path(torch.__file__).parent / "lib"
     if not (lib / "libgomp.so.1").exists():
         pytest.skip("this torch brings its OpenMP runtime under a name of its own")
-    assert run(RUNTIMES + "results(); print(*runtimes())") == str(lib / "libgomp.so.1")
+    assert run_alone(RUNTIMES + "results(); print(*runtimes())") == str(lib / "libgomp.so.1")
 
 
-def test_python_threads_do_not_disturb_each_other() -> None:
+def test_python_threads_do_not_disturb_each_other(run) -> None:
     code = """
 want = [results(seed) for seed in range(4)]
 wrong = []
@@ -123,7 +134,7 @@ assert not wrong, wrong
     run(code)
 
 
-def test_the_gil_is_free_meanwhile() -> None:
+def test_the_gil_is_free_meanwhile(run) -> None:
     """Another Python thread counts while one long kernel runs."""
     code = """
 import sys, time
@@ -145,7 +156,7 @@ assert after - before > 10, (before, after)
     run(code)
 
 
-def test_a_forked_child_runs_one_thread_and_the_same_bits() -> None:
+def test_a_forked_child_runs_one_thread_and_the_same_bits(run_alone) -> None:
     code = """
 want = results()
 pid = os.fork()
@@ -160,10 +171,10 @@ if not pid:
     os._exit(0 if ok else 1)
 assert os.waitpid(pid, 0)[1] == 0
 """
-    run(code)
+    run_alone(code)
 
 
-def test_a_data_loader_worker_may_use_it() -> None:
+def test_a_data_loader_worker_may_use_it(run) -> None:
     code = """
 from torch.utils.data import DataLoader, Dataset
 want = results()
@@ -177,7 +188,7 @@ for row in DataLoader(Rows(), batch_size=None, num_workers=1, multiprocessing_co
 
 
 @pytest.mark.parametrize("level", ["avx512", "avx2", "baseline"])
-def test_every_instruction_set(level: str) -> None:
+def test_every_instruction_set(run, level: str) -> None:
     """One source: the narrower sets must agree with naive as well (skipped where not there)."""
     code = f"""
 from opennmt_sd.ops.cpu import native
@@ -200,7 +211,7 @@ print("yes")
         pytest.skip(f"this machine has no {level}")
 
 
-def test_an_unknown_instruction_set_is_told() -> None:
+def test_an_unknown_instruction_set_is_told(run) -> None:
     code = """
 import warnings
 from opennmt_sd.ops.cpu import native
