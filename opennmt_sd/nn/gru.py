@@ -44,8 +44,9 @@ class StructuredGRU(Recurrent, nn.GRU):
         ValueError: a rate outside [0, 1). NotImplementedError: ``jit.script``.
         RuntimeError: double backward outside the naive engine.
 
-    Source: Sarma et al., NeurIPS 2021, section 3 (NR and RH), with the GRU's products; where a GRU
-    is to be dropped: Semeniuta et al., "Recurrent Dropout without Memory Loss", 2016, section 3.
+    Source: Sarma et al., NeurIPS 2021, section 3 (NR and RH), with a GRU's products. That what is
+    carried over must not be dropped: Semeniuta et al., "Recurrent Dropout without Memory Loss",
+    2016, section 3.
 
     Example::
 
