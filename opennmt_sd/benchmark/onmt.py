@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from opennmt_sd.benchmark.measure import WARM_UP, alternate
 from opennmt_sd.benchmark.memory import peak_mb
@@ -30,6 +30,9 @@ CASES = [
     Case("1024 V10k p0", 1024, 10_000),
     Case("512 V10k no-input-feed p.3 NR", 512, 10_000, 0.3, input_feed=False),
     Case("512 V10k no-input-feed p0", 512, 10_000, input_feed=False),
+    Case("500 V15k p.3 GRU NR", 500, 15_000, 0.3, rnn="GRU"),
+    Case("500 V15k p.5 GRU NR+RH", 500, 15_000, 0.5, recurrent=True, rnn="GRU"),
+    Case("500 V15k GRU p0", 500, 15_000, rnn="GRU"),
 ]
 
 
@@ -174,6 +177,8 @@ class Stopwatch:
 
     def _encoded(self, _: nn.Module, __: Any, output: Any) -> None:
         enc_out, final_states, _lengths = output
+        if isinstance(final_states, Tensor):  # a GRU's
+            final_states = (final_states,)
         for given in (enc_out, *final_states):  # to the decoder
             given.register_hook(lambda _: self._enter("encoder"))
         self._enter("decoder")

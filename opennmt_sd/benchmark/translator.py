@@ -34,6 +34,7 @@ with warnings.catch_warnings():  # torch's, on decorators of a torch.cuda.amp of
     from onmt.utils.statistics import Statistics
 
 LAYERS = 2
+GATES = {"LSTM": 4, "GRU": 3}
 SPECIALS = [DefaultTokens.UNK, DefaultTokens.PAD, DefaultTokens.BOS, DefaultTokens.EOS]
 SOURCE, TARGET = (20, 26), (20, 32)  # lengths; a target's with <s> and </s>
 PHASES = ("encoder", "decoder", "generator+loss", "optimizer")
@@ -51,6 +52,7 @@ class Case:
         p: rate at all places that follow ``dropout``.
         recurrent: RH besides, at the same rate.
         input_feed: the decoder reads its attended output of the step before.
+        rnn: ``"LSTM"`` or ``"GRU"``.
         sentences, batches: sentences of a batch, and batches that take turns.
     """
 
@@ -60,6 +62,7 @@ class Case:
     p: float = 0.0
     recurrent: bool = False
     input_feed: bool = True
+    rnn: str = "LSTM"
     sentences: int = 64
     batches: int = 4
 
@@ -81,7 +84,8 @@ class Case:
         ]
         source, target = (sum(side) for side in zip(*lengths))
         pairs = sum(s * t for s, t in lengths)
-        gates = 4 * H * H  # of a layer of width H, for H inputs; half as many for half the width
+        # Of a layer of width H, for H inputs; half as many for half the width.
+        gates = GATES[self.rnn] * H * H
         inputs = LAYERS + 1 if self.input_feed else LAYERS
         attention = 3 * H * H * target + 2 * H * pairs  # linear_in, linear_out; scores, context
         return {
@@ -134,7 +138,7 @@ def options(case: Case, *, ours: bool, p: float) -> Namespace:
         "data": "{}", "src_vocab": "none", "layers": LAYERS, "hidden_size": case.hidden,
         "word_vec_size": case.hidden, "input_feed": int(case.input_feed), "dropout": p,
         "encoder_type": "sd_brnn" if ours else "brnn", "decoder_type": "sd_rnn" if ours else "rnn",
-        "optim": "adam", "learning_rate": 0.001, "max_grad_norm": 5,
+        "optim": "adam", "learning_rate": 0.001, "max_grad_norm": 5, "rnn_type": case.rnn,
     }  # fmt: skip
     if ours and case.recurrent:
         given["sd_recurrent_dropout"] = p

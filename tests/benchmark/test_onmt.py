@@ -18,6 +18,7 @@ CASES = [
     onmt.Case("tiny NR+RH", p=0.5, recurrent=True, **SMALL),
     onmt.Case("tiny no-input-feed NR", p=0.3, input_feed=False, **SMALL),
     onmt.Case("tiny p0", **SMALL),
+    onmt.Case("tiny GRU NR+RH", p=0.5, recurrent=True, rnn="GRU", **SMALL),
 ]
 pytestmark = pytest.mark.skipif(
     "cpu" not in ops.engine_for(), reason="the benchmark measures the native module"
@@ -67,13 +68,16 @@ def test_cases() -> None:
         "1024 V10k p0": [1.0] * 5,
         "512 V10k no-input-feed p.3 NR": [1.27, 1.25, 1.14, 1.43, 1.0],
         "512 V10k no-input-feed p0": [1.0] * 5,
+        "500 V15k p.3 GRU NR": [1.31, 1.25, 1.18, 1.43, 1.0],
+        "500 V15k p.5 GRU NR+RH": [1.9, 2.0, 1.71, 2.0, 1.0],
+        "500 V15k GRU p0": [1.0] * 5,
     }
 
 
-@pytest.mark.parametrize("input_feed", [True, False])
-def test_the_ideal_counts_the_products_of_weights(input_feed: bool) -> None:
+@pytest.mark.parametrize(("rnn", "input_feed"), [("LSTM", True), ("LSTM", False), ("GRU", True)])
+def test_the_ideal_counts_the_products_of_weights(rnn: str, input_feed: bool) -> None:
     """All weights but the embeddings, once a word, and the attention's own two products."""
-    case = onmt.Case("", input_feed=input_feed, **SMALL)
+    case = onmt.Case("", rnn=rnn, input_feed=input_feed, **SMALL)
     model = onmt.Work(case, ours=False, p=0.0).model
     of_word = {"encoder": 0, "decoder": 0, "generator": 0}
     for name, weight in model.named_parameters():
