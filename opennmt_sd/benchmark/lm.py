@@ -22,6 +22,7 @@ from opennmt_sd.benchmark.row import Row, gate, relative_error
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.model import LanguageModel, State
 from opennmt_sd.lm.reference import ReferenceLanguageModel
+from opennmt_sd.nn.by_name import STRUCTURED
 
 TOLERANCE = 1e-4  # float32 along 35 dependent steps
 LAYERS = 2
@@ -39,6 +40,7 @@ class Case:
         recurrent: RH besides NR and FC.
         init, clip: bound of the initial weights; norm of the whole gradient.
         vocabulary, T, B: words known, steps of a segment, streams.
+        cell: of the layers.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     vocabulary: int = 10_000
     T: int = 35
     B: int = 20
+    cell: str = "lstm"
 
     @property
     def words(self) -> int:
@@ -59,7 +62,7 @@ class Case:
     @property
     def ideal(self) -> float:
         """All three phases shrink alike, so the forward pass tells."""
-        kept, gates = 1 - self.p, LAYERS * 4 * self.hidden
+        kept, gates = 1 - self.p, LAYERS * STRUCTURED[self.cell].gates * self.hidden
         nr, rh, fc = gates, gates, self.vocabulary  # outputs, for H inputs each
         return (nr + rh + fc) / (nr * kept + rh * (kept if self.recurrent else 1) + fc * kept)
 
@@ -68,6 +71,7 @@ CASES = [
     Case("medium NR+FC", 650, 0.5, False, 0.05, 5.0),
     Case("medium NR+RH+FC", 650, 0.5, True, 0.05, 5.0),
     Case("medium", 650, 0.0, False, 0.05, 5.0),
+    Case("medium GRU NR+RH+FC", 650, 0.5, True, 0.05, 5.0, cell="gru"),
     Case("large NR+FC", 1500, 0.65, False, 0.04, 10.0),
     Case("large NR+RH+FC", 1500, 0.65, True, 0.04, 10.0),
     Case("large", 1500, 0.0, False, 0.04, 10.0),
@@ -75,17 +79,17 @@ CASES = [
 
 
 def plain(case: Case) -> nn.Module:
-    """Build what a user would run otherwise: ``nn.LSTM``, ``nn.Dropout``, ``nn.Linear``."""
+    """Build what a user would run otherwise: torch's layers, ``nn.Dropout``, ``nn.Linear``."""
     return ReferenceLanguageModel(
-        case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS, nr=case.p,
-        fc=case.p, init=case.init,
+        case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS,
+        cell=case.cell, nr=case.p, fc=case.p, init=case.init,
     )  # fmt: skip
 
 
 def structured(case: Case, p: float) -> nn.Module:
     return LanguageModel(
-        case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS, nr=p, fc=p,
-        rh=p if case.recurrent else None, init=case.init,
+        case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS,
+        cell=case.cell, nr=p, fc=p, rh=p if case.recurrent else None, init=case.init,
     )  # fmt: skip
 
 
@@ -122,12 +126,11 @@ class Work:
             self.case.vocabulary, (2, self.case.T, self.case.B),
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        h, c = torch.linspace(-0.5, 0.5, 2 * LAYERS * self.case.B * self.case.hidden).view(
-            2, LAYERS, self.case.B, -1
-        )
+        parts = 2 if self.case.cell == "lstm" else 1  # h and c, or h alone
+        state = torch.linspace(-0.5, 0.5, parts * LAYERS * self.case.B * self.case.hidden)
+        state = state.to(parameters[0].dtype).view(parts, LAYERS, self.case.B, -1)
         torch.manual_seed(seed)
-        state = ((h.to(parameters[0].dtype), c.to(parameters[0].dtype)),)
-        loss, _, final = self.model(ids, targets, state)
+        loss, _, final = self.model(ids, targets, (tuple(state),))
         found = [loss.detach(), *itertools.chain(*final)]
         if self.model.training:
             found += torch.autograd.grad(loss, parameters)

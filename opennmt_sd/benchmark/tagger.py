@@ -23,6 +23,7 @@ from opennmt_sd.benchmark.measure import alternate
 from opennmt_sd.benchmark.memory import peak_mb
 from opennmt_sd.benchmark.row import RedGateError, Row, gate, relative_error
 from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.nn.by_name import STRUCTURED
 from opennmt_sd.tagger.batches import Batch, Encoded, in_order, plan
 from opennmt_sd.tagger.corpora import Corpora
 from opennmt_sd.tagger.decoding import decode
@@ -42,10 +43,11 @@ class Case:
     Args:
         name: of the row.
         p: rate at all places, the characters' ordinary dropout included.
-        recurrent: RH besides the LSTM's input and output.
+        recurrent: RH besides the recurrent layer's input and output.
         hidden, word_dim: H of a direction, width of word vectors.
         batches: of an update each, in one round; of different lengths.
         sentences: predicted in one round.
+        cell: of the recurrent layer.
     """
 
     name: str
@@ -55,22 +57,24 @@ class Case:
     word_dim: int = 100
     batches: int = 30
     sentences: int = 500
+    cell: str = "lstm"
 
     def config(self, p: float) -> TaggerConfig:
         pattern = DropoutPattern(p)
         return TaggerConfig(
-            word_dim=self.word_dim, hidden=self.hidden, char_dropout=p, input_dropout=pattern,
-            output_dropout=pattern,
+            word_dim=self.word_dim, hidden=self.hidden, cell=self.cell, char_dropout=p,
+            input_dropout=pattern, output_dropout=pattern,
             recurrent_dropout=pattern if self.recurrent else DropoutPattern(0.0),
         )  # fmt: skip
 
     @property
     def ideal(self) -> float:
-        """Of the products of the LSTM and of the tags; all three phases shrink alike, so the
-        forward pass tells."""
+        """Of the products of the recurrent layer and of the tags; all three phases shrink alike,
+        so the forward pass tells."""
         kept, H, tags = 1 - self.p, self.hidden, len(vocabulary().tags)
         D = self.word_dim + self.config(0.0).char_width
-        x, h, y = 2 * D * 4 * H, 2 * H * 4 * H, 2 * H * tags
+        gates = STRUCTURED[self.cell].gates * H
+        x, h, y = 2 * D * gates, 2 * H * gates, 2 * H * tags
         return (x + h + y) / (x * kept + h * (kept if self.recurrent else 1) + y * kept)
 
 
@@ -78,6 +82,7 @@ CASES = [
     Case("ma_hovy NR", 0.5, False),
     Case("ma_hovy NR+RH", 0.5, True),
     Case("ma_hovy", 0.0, False),
+    Case("ma_hovy GRU NR+RH", 0.5, True, cell="gru"),
 ]
 
 

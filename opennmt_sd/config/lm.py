@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from opennmt_sd.config.keys import key, section, store
-from opennmt_sd.config.rules import COUNT, RATE, SEED, Rule, above_zero, at_least, one_of
+from opennmt_sd.config.rules import CELL, COUNT, RATE, SEED, Rule, above_zero, at_least, one_of
 from opennmt_sd.config.shared import CASES, OptimConfig, PatternConfig, PlacesConfig, RunConfig
 
 MODES = ("train", "evaluate", "sample")  # the first trains, the others need a checkpoint
@@ -38,10 +38,11 @@ class LMModelConfig:
 
     embedding: int = key("the width of a word's vector", MISSING, COUNT)
     hidden: Any = key(
-        "the LSTM's width, or a list of one for each layer", MISSING,
+        "the layers' width, or a list of one for each", MISSING,
         Rule("must be a width of 1 or more, or a list of them: [64,32]", _are_widths),
     )  # fmt: skip
     layers: int | None = key("where hidden is one width", None, COUNT)
+    cell: str = key("of the recurrent layers", "lstm", CELL)
     tied: bool = key("embedding and output share their weights", False)
     ar: float = key("activation regularisation", 0.0, at_least(0))
     tar: float = key("temporal activation regularisation", 0.0, at_least(0))

@@ -46,6 +46,7 @@ def within(low: int, high: int, why: str = "", bounds: str = "") -> Rule:
     return Rule(f"must lie in {bounds}{why}", lambda value: low <= value < high, f"in {bounds}")
 
 
+CELL = one_of("lstm", "gru")
 COUNT = at_least(1)
 RATE = within(0, 1, ": it is the share dropped; 0 drops nothing")
 SEED = within(0, 2**32, bounds="[0, 2**32)")

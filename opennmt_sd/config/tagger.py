@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from opennmt_sd.config.keys import key, section, store
-from opennmt_sd.config.rules import COUNT, RATE, Rule, at_least, one_of
+from opennmt_sd.config.rules import CELL, COUNT, RATE, Rule, at_least, one_of
 from opennmt_sd.config.shared import CASES, OptimConfig, PatternConfig, PlacesConfig, RunConfig
 
 MODES = ("train", "evaluate", "predict")  # the first trains, the others need a checkpoint
@@ -17,7 +17,7 @@ MODES = ("train", "evaluate", "predict")  # the first trains, the others need a 
 class TaggerDropoutConfig:
     """What the tagger drops, and where."""
 
-    nr: PatternConfig = section(PatternConfig, "the input of every LSTM layer")
+    nr: PatternConfig = section(PatternConfig, "the input of every recurrent layer")
     rh: PatternConfig = section(PatternConfig, "h before weight_hh")
     fc: PatternConfig = section(PatternConfig, "the last layer's output, before the tags")
     chars: float = key("character embeddings: ordinary dropout", 0.0, RATE)
@@ -33,7 +33,8 @@ class TaggerModelConfig:
     char_dim: int = key("the width of a character's vector", 30, COUNT)
     char_width: int = key("what comes out of them; even for chars=lstm", 30, COUNT)
     char_window: int = key("characters a filter sees; odd for chars=cnn", 3, COUNT)
-    hidden: int = key("the LSTM's width, a direction", 200, COUNT)
+    cell: str = key("of the recurrent layers", "lstm", CELL)
+    hidden: int = key("their width, a direction", 200, COUNT)
     layers: int = key("", 1, COUNT)
     projection: int = key("the width of a tanh layer before the tags; 0: none", 0, at_least(0))
     head: str = key("what chooses tags", "crf", one_of("crf", "softmax"))

@@ -67,7 +67,7 @@ class Evaluation:
         nats, words, state = 0.0, 0, None
         for part in (self.batches, self.rest):
             if part is self.rest and state is not None:
-                state = tuple((h[:, -1:].contiguous(), c[:, -1:].contiguous()) for h, c in state)
+                state = tuple(tuple(s[:, -1:].contiguous() for s in of) for of in state)
             for ids, targets in part:
                 _, part_nats, state = model(ids.to(device), targets.to(device), state)
                 nats, words = nats + float(part_nats), words + ids.numel()

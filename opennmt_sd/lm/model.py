@@ -1,9 +1,11 @@
-"""The language model: embedding, LSTM layers, vocabulary; dropout of any pattern at each place.
+"""The language model: embedding, recurrent layers, vocabulary; any dropout at each place.
 
 ::
 
     ids [T, B] -> embedding (whole words dropped) -> NR -> LSTM (RH) -> NR -> LSTM (RH) -> ...
                -> FC -> vocabulary -> loss
+
+A GRU may stand in the LSTM's place.
 
 Sources: Zaremba et al., "Recurrent Neural Network Regularization", 2014 (NR and FC); Gal and
 Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks",
@@ -23,11 +25,11 @@ from torch import Tensor, nn
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, check_rate
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
-from opennmt_sd.nn import MaskedLinear, StructuredLSTM
+from opennmt_sd.nn import MaskedLinear, by_name
 from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
 
 Pattern = DropoutPattern | float | None
-State = tuple[tuple[Tensor, Tensor], ...]  # of each stack: h and c, [layers, B, H]
+State = tuple[tuple[Tensor, ...], ...]  # of each stack (h, c), of a GRU (h,): [layers, B, H]
 
 
 class Output(NamedTuple):
@@ -61,7 +63,7 @@ def widths_of(embedding: int, hidden: int | Sequence[int], layers: int | None) -
 
 
 def stacks_of(widths: list[int]) -> list[tuple[int, int, int]]:
-    """(input width, width, layers) of each LSTM: neighbouring layers of one width are one."""
+    """(input width, width, layers) of each stack: neighbouring layers of one width are one."""
     found = []
     before = widths[0]
     for width, group in groupby(widths[1:]):
@@ -78,6 +80,7 @@ class LanguageModel(Structured, nn.Module):
         embedding: width of the embedding.
         hidden: width of the layers, or one for each.
         layers: their number, where ``hidden`` is one width. Default 1.
+        cell: of the layers, ``"lstm"`` (default) or ``"gru"``.
         nr: dropout on the input of every layer (the embedding's output, the layer below).
         rh: dropout on h before ``weight_hh``, in every layer. Default none.
         fc: dropout on the last layer's output before the vocabulary.
@@ -97,8 +100,8 @@ class LanguageModel(Structured, nn.Module):
     A bare rate means Case III. Each pattern draws anew in every forward call.
 
     Raises:
-        ValueError, TypeError: a width, rate or penalty out of range, or tied weights whose widths
-            differ.
+        ValueError, TypeError: a width, rate or penalty out of range, an unknown cell, or tied
+            weights whose widths differ.
     """
 
     words = PatternAttribute()
@@ -110,6 +113,7 @@ class LanguageModel(Structured, nn.Module):
         embedding: int = 650,
         hidden: int | Sequence[int] = 650,
         layers: int | None = None,
+        cell: str = "lstm",
         nr: Pattern = None,
         rh: Pattern = None,
         fc: Pattern = None,
@@ -137,11 +141,12 @@ class LanguageModel(Structured, nn.Module):
         if init is not None and not 0 < init < float("inf"):
             raise ValueError(f"init must be a bound above 0, or None, got {init}")
 
+        layer = by_name.STRUCTURED[by_name.check_cell(cell)]
         self.embedding = nn.Embedding(vocabulary, embedding)
         nr = DropoutPattern.of(nr)
         first = nr if input is None else DropoutPattern.of(input)
         self.stacks = nn.ModuleList(
-            StructuredLSTM(
+            layer(
                 D, H, num_layers=count, input_dropout=nr if k else first,
                 dropout=nr if count > 1 else NOTHING, recurrent_dropout=DropoutPattern.of(rh),
             )
@@ -182,7 +187,7 @@ class LanguageModel(Structured, nn.Module):
             loss = loss + scale * self.ar * dropped.pow(2).mean()
         if self.training and self.tar and len(x) > 1:
             loss = loss + scale * self.tar * (x[1:] - x[:-1]).pow(2).mean()
-        return Output(loss, nats, tuple((h.detach(), c.detach()) for h, c in state))
+        return Output(loss, nats, tuple(tuple(s.detach() for s in of) for of in state))
 
     def logits(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """``[T, B, V]`` and the state: for sampling, and for whoever wants the distribution."""
@@ -196,7 +201,7 @@ class LanguageModel(Structured, nn.Module):
             x = drop_words(x, ids, self.words.draw(*ids.shape, self.embedding.num_embeddings))
         finals = []
         for k, stack in enumerate(self.stacks):
-            x, final = stack(x, None if state is None else state[k])
+            x, final = by_name.run(stack, x, None if state is None else state[k])
             finals.append(final)
         return x, tuple(finals)
 

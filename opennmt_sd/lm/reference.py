@@ -2,8 +2,8 @@
 
 The tests compare with it, and the benchmark measures against it. Its parameters have the names
 and shapes of :class:`opennmt_sd.lm.model.LanguageModel`'s, so that ``load_state_dict`` goes both
-ways (DropConnect aside, which ``nn.LSTM`` does not have). It drops as ``nn.Dropout`` and
-``nn.LSTM`` do: Case I, and nothing on the recurrent state.
+ways (DropConnect aside, which torch's layers do not have). It drops as ``nn.Dropout`` and
+those layers do: Case I, and nothing on the recurrent state.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opennmt_sd.lm.model import Output, State, initialise, stacks_of, widths_of
+from opennmt_sd.nn import by_name
 
 
 class ReferenceLanguageModel(nn.Module):
     """Plain PyTorch.
 
     Args:
-        vocabulary, embedding, hidden, layers, tied, init: as in ``LanguageModel``.
+        vocabulary, embedding, hidden, layers, cell, tied, init: as in ``LanguageModel``.
         nr, fc: rates of ordinary dropout on the input of every layer and on the output.
 
     Raises:
-        ValueError: widths that do not fit.
+        ValueError: widths that do not fit, an unknown cell.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ReferenceLanguageModel(nn.Module):
         embedding: int = 650,
         hidden: int | Sequence[int] = 650,
         layers: int | None = None,
+        cell: str = "lstm",
         nr: float = 0.0,
         fc: float = 0.0,
         tied: bool = False,
@@ -41,10 +43,11 @@ class ReferenceLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         widths = widths_of(embedding, hidden, layers)
+        layer = by_name.TORCHS[by_name.check_cell(cell)]
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.dropout = nn.Dropout(nr)
         self.stacks = nn.ModuleList(
-            nn.LSTM(D, H, num_layers=count, dropout=nr if count > 1 else 0.0)
+            layer(D, H, num_layers=count, dropout=nr if count > 1 else 0.0)
             for D, H, count in stacks_of(widths)
         )
         self.output_dropout = nn.Dropout(fc)
@@ -59,8 +62,9 @@ class ReferenceLanguageModel(nn.Module):
         x = self.embedding(ids)
         finals = []
         for k, stack in enumerate(self.stacks):
-            x, (h, c) = stack(self.dropout(x), None if state is None else state[k])
-            finals.append((h.detach(), c.detach()))
+            given = None if state is None else state[k]
+            x, final = by_name.run(stack, self.dropout(x), given)
+            finals.append(tuple(s.detach() for s in final))
         logits = self.decoder(self.output_dropout(x))  # [T, B, V]
         nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return Output(scale * nll, nll.detach() * targets.numel(), tuple(finals))

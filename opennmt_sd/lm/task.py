@@ -111,12 +111,13 @@ class LMTask:
         return self._splits[split].run(model, next(self.model.parameters()).device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The carried state, ``hidden``: h and c of each stack; None at the start of an epoch."""
-        return {"hidden": None if self._state is None else [list(pair) for pair in self._state]}
+        """The carried state, ``hidden``: h, and an LSTM's c, of each stack; None at an epoch's
+        start."""
+        return {"hidden": None if self._state is None else [list(of) for of in self._state]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         hidden = state["hidden"]
         device = next(self.model.parameters()).device
         self._state = None if hidden is None else tuple(
-            (h.to(device), c.to(device)) for h, c in hidden
+            tuple(s.to(device) for s in of) for of in hidden
         )  # fmt: skip

@@ -36,13 +36,13 @@ class WeightDrop(nn.Module):
         return f"p={self.p}"
 
 
-def drop_recurrent_weights(lstm: nn.Module, p: float) -> None:
-    """Put :class:`WeightDrop` on every ``weight_hh`` of an LSTM that reads its weights at forward.
+def drop_recurrent_weights(layers: nn.Module, p: float) -> None:
+    """Put :class:`WeightDrop` on every ``weight_hh`` of layers that read their weights at forward.
 
     The parameter is then called ``parametrizations.weight_hh_l0.original``. One mask serves a
-    whole forward call, so all its steps. ``nn.LSTM`` itself keeps a list of its weights and would
-    not notice; ``StructuredLSTM`` reads them.
+    whole forward call, so all its steps. torch's own layers keep a list of their weights and
+    would not notice; the structured ones read them.
     """
-    names = [name for name, _ in lstm.named_parameters() if name.startswith("weight_hh")]
+    names = [name for name, _ in layers.named_parameters() if name.startswith("weight_hh")]
     for name in names:
-        parametrize.register_parametrization(lstm, name, WeightDrop(p))
+        parametrize.register_parametrization(layers, name, WeightDrop(p))

@@ -34,6 +34,7 @@ PATTERNS = ("nr", "rh", "fc", "input", "words")
 PATHS = (*PLACES, "checkpoint")
 # How a text is read. A resumed training may say it otherwise: what matters is its vocabulary.
 READING = ("data.level", "data.min_count", "data.max_words", "data.encoding")
+ADDED = {"model.cell": "lstm"}  # in checkpoints of before there was a choice
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -108,7 +109,9 @@ def train(cfg: DictConfig) -> float:
         }
         return task_of(cfg, model, corpus, rank, world_size), constants
 
-    outcome, task, fabric = fit(cfg, build=build, measure="perplexity", places=(*PLACES, *READING))
+    outcome, task, fabric = fit(
+        cfg, build=build, measure="perplexity", places=(*PLACES, *READING), added=ADDED
+    )
     if fabric.is_global_zero:
         test = f", test {figure(outcome.test['perplexity'], corpus)}" if outcome.test else ""
         log.info(

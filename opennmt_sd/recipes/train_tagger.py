@@ -35,6 +35,8 @@ PATHS = (
     *PLACES, "data.glove", "checkpoint", "predict.input", "predict.output", "predict.html",
 )  # fmt: skip
 READING = ("data.columns", "data.encoding")  # how the files of a data set are read
+# In checkpoints of before there was a choice; the second of what belongs to the weights.
+ADDED = {"model.cell": "lstm", "tagger.config.cell": "lstm"}
 CARD, PREDICTED = "README.md", "predicted.conll"
 
 
@@ -176,8 +178,9 @@ def train(cfg: DictConfig) -> float:
         return task, Trained(model, vocabulary).constants()
 
     outcome, task, fabric = fit(
-        cfg, build=build, measure="loss", places=(*PLACES, *READING, "data.glove", "predict")
-    )
+        cfg, build=build, measure="loss", added=ADDED,
+        places=(*PLACES, *READING, "data.glove", "predict"),
+    )  # fmt: skip
     if fabric.is_global_zero:
         tagger_task = cast(TaggerTask, task)
         trained, folder = Trained(tagger_task.model, vocabulary), outcome.checkpoint.parent

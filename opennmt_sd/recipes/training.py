@@ -152,6 +152,7 @@ def fit(
     build: Callable[[int, int], tuple[Task, Mapping[str, Any]]],
     measure: str = "loss",
     places: Sequence[str] = (),
+    added: Mapping[str, Any] | None = None,
 ) -> tuple[Outcome, Task, Fabric]:
     """Train as configured, in Hydra's folder of the run.
 
@@ -161,13 +162,14 @@ def fit(
             number of ranks. The default generators are seeded, on every rank alike.
         measure: ``"loss"`` or ``"perplexity"``: what is shown of training.
         places: further keys that a resumed training may have otherwise: where its data lie.
+        added: see ``Trainer``.
 
     Raises:
         What ``Trainer.run`` and ``Trainer.resume`` raise, and ``build``.
     """
     # Before other processes start: they would wait for the first one.
     with alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
-        return _fit(cfg, build=build, measure=measure, places=places)
+        return _fit(cfg, build=build, measure=measure, places=places, added=added)
 
 
 def _fit(
@@ -176,6 +178,7 @@ def _fit(
     build: Callable[[int, int], tuple[Task, Mapping[str, Any]]],
     measure: str,
     places: Sequence[str],
+    added: Mapping[str, Any] | None,
 ) -> tuple[Outcome, Task, Fabric]:
     fabric = fabric_for(cfg.trainer)
     folder = Path(fabric.broadcast(str(run_folder())))
@@ -192,6 +195,7 @@ def _fit(
         loggers=loggers,
         config=config,
         may_change=(*MAY_CHANGE, *places),
+        added=added,
         constants=constants,
     )
     source = resume_source(cfg.resume, folder)

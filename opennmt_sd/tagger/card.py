@@ -15,10 +15,10 @@ from opennmt_sd.tagger.scores import Scores
 from opennmt_sd.tagger.trained import Trained
 
 DROPPED = {
-    "input_dropout": "input of the LSTM",
+    "input_dropout": "input of the {cell}",
     "dropout": "between its layers",
     "recurrent_dropout": "h before weight_hh",
-    "output_dropout": "output of the LSTM",
+    "output_dropout": "output of the {cell}",
 }
 CASES = {
     ("random", "random"): "Case I",
@@ -110,11 +110,13 @@ def _scores(split: str, scores: Scores) -> str:
 
 
 def _model(config: TaggerConfig) -> str:
+    cell = config.cell.upper()
     drops = []
     for name, place in DROPPED.items():
         pattern: DropoutPattern = getattr(config, name)
         if pattern.active and (name != "dropout" or config.layers > 1):
-            drops.append(f"{place} {pattern.p:g} ({CASES[pattern.space, pattern.time]})")
+            case = CASES[pattern.space, pattern.time]
+            drops.append(f"{place.format(cell=cell)} {pattern.p:g} ({case})")
     if config.chars != "none" and config.char_dropout:
         drops.append(f"characters {config.char_dropout:g} (ordinary)")
     chars = {
@@ -126,7 +128,7 @@ def _model(config: TaggerConfig) -> str:
     return (
         f"Word vectors of {config.word_dim} ({'trained' if config.fine_tune else 'fixed'}), "
         f"{chars}; "
-        f"bidirectional LSTM, {config.layers} {layers} of {config.hidden} units a direction; "
+        f"bidirectional {cell}, {config.layers} {layers} of {config.hidden} units a direction; "
         f"{f'a tanh layer of {config.projection}; ' if config.projection else ''}"
         f"{'linear-chain CRF' if config.head == 'crf' else 'softmax'}. Dropout: "
         f"{'; '.join(drops) or 'none'}."

@@ -1,4 +1,4 @@
-"""The tagger: words and their characters, a bidirectional LSTM, and a CRF or softmax on top.
+"""The tagger: words and their characters, a bidirectional LSTM or GRU, and a CRF or softmax on top.
 
 Axis names: R words of a batch (packed), W distinct words, E word embedding, F character features,
 H hidden units a direction, K tags.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd.dropout import DropoutPattern, check_rate
-from opennmt_sd.nn import MaskedLinear, StructuredLSTM
+from opennmt_sd.nn import MaskedLinear, by_name
 from opennmt_sd.tagger.batches import Batch
 from opennmt_sd.tagger.chars import CharCNN, CharEncoder, CharLSTM, NoChars, parity
 from opennmt_sd.tagger.heads import HEADS, Head, head
@@ -38,12 +38,14 @@ class TaggerConfig:
         char_dim, char_width, char_window: a character's embedding, F, and what a filter of the
             CNN sees. Default 30, 30, 3.
         char_dropout: rate of ordinary dropout on character embeddings. Default 0.
+        cell: of the recurrent layers, ``"lstm"`` (default) or ``"gru"``. Keyword only.
         hidden: H. Default 200.
-        layers: of the LSTM. Default 1.
-        projection: units of a tanh layer between LSTM and tags (Lample); 0 (default): none.
+        layers: recurrent ones. Default 1.
+        projection: units of a tanh layer before the tags (Lample); 0 (default): none.
         head: ``"crf"`` (default) or ``"softmax"``.
-        input_dropout, dropout, output_dropout, recurrent_dropout: patterns on the LSTM's input,
-            between its layers, on its output, and on h before ``weight_hh``. Default: nothing.
+        input_dropout, dropout, output_dropout, recurrent_dropout: patterns on the recurrent
+            layers' input, between them, on their output, and on h before ``weight_hh``. Default:
+            nothing.
 
     Raises:
         ValueError: with every fault at once.
@@ -56,6 +58,7 @@ class TaggerConfig:
     char_width: int = 30
     char_window: int = 3
     char_dropout: float = 0.0
+    cell: str = field(default="lstm", kw_only=True)
     hidden: int = 200
     layers: int = 1
     projection: int = 0
@@ -78,6 +81,7 @@ class TaggerConfig:
             f"{name} {value!r} is unknown: use one of {', '.join(known)}"
             for name, value, known in (
                 ("chars", self.chars, CHARS),
+                ("cell", self.cell, by_name.STRUCTURED),
                 ("head", self.head, HEADS),
             )
             if value not in known
@@ -156,12 +160,13 @@ class Tagger(nn.Module):
             vocabulary.trained, len(vocabulary.unseen), config.word_dim
         ).requires_grad_(config.fine_tune)
         self.chars = char_encoder(config, FIRST_CHAR + len(vocabulary.chars))
-        self.lstm = StructuredLSTM(
+        layers = by_name.STRUCTURED[config.cell](
             config.word_dim + self.chars.width, config.hidden, config.layers, bidirectional=True,
             dropout=config.dropout if config.layers > 1 else NOTHING,
             input_dropout=config.input_dropout, recurrent_dropout=config.recurrent_dropout,
         )  # fmt: skip
-        self.lstm.exact = False  # prediction is quicker so
+        layers.exact = False  # prediction is quicker so
+        self.add_module(config.cell, layers)
         K = len(vocabulary.tags)
         self.projection = (
             MaskedLinear(2 * config.hidden, config.projection, dropout=config.output_dropout)
@@ -175,6 +180,11 @@ class Tagger(nn.Module):
         self.head: Head = head(config.head, K)
         initialise(self)
 
+    @property
+    def recurrent(self) -> nn.Module:
+        """The recurrent layers, which have their cell's name: ``lstm`` or ``gru``."""
+        return self.get_submodule(self.config.cell)
+
     def forward(self, batch: Batch) -> Tensor:
         """Return the negative log-likelihood of the batch's tags in nats, summed over sentences."""
         if batch.tags is None:
@@ -187,7 +197,7 @@ class Tagger(nn.Module):
         if self.chars.width:
             spelled = self.chars(*batch.chars)  # [W, F]
             x = torch.cat([x, F.embedding(batch.spelling, spelled)], 1)  # [R, E + F]
-        packed, _ = self.lstm(PackedSequence(x, batch.sizes))  # [R, 2H]
+        packed, _ = self.recurrent(PackedSequence(x, batch.sizes))  # [R, 2H]
         if self.projection is not None:
             packed = self.projection(packed)
             packed = packed._replace(data=torch.tanh(packed.data))
@@ -210,7 +220,7 @@ def char_encoder(config: TaggerConfig, count: int) -> Any:
 
 
 def initialise(model: nn.Module) -> None:
-    """Draw matrices (Glorot, uniform); set biases to 0, those of forget gates to 1.
+    """Draw matrices (Glorot, uniform); set biases to 0, those of an LSTM's forget gates to 1.
 
     Source: Ma and Hovy 2016, section 3.2.
     """
@@ -227,8 +237,10 @@ def initialise(model: nn.Module) -> None:
             nn.init.xavier_uniform_(parameter)
         else:
             nn.init.zeros_(parameter)
+    for lstm in (module for module in model.modules() if isinstance(module, nn.LSTM)):
+        for name, parameter in lstm.named_parameters():
             if "bias_ih" in name:
-                H = parameter.shape[0] // 4
+                H = lstm.hidden_size
                 nn.init.ones_(parameter.data[H : 2 * H])  # gates i, f, g, o
 
 

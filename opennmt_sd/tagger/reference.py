@@ -1,4 +1,5 @@
-"""The same tagger in plain torch: ``nn.LSTM`` and ``nn.Dropout``, as one would write it today.
+"""The same tagger in plain torch: its recurrent layers and ``nn.Dropout``, as one would write it
+today.
 
 The benchmark's first baseline, and what the tests compare the tagger with. Parameters have the
 same names and shapes, so a state dict goes both ways.
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from opennmt_sd.nn import by_name
 from opennmt_sd.tagger.batches import Batch
 from opennmt_sd.tagger.heads import Head, head
 from opennmt_sd.tagger.model import (
@@ -26,7 +28,7 @@ class PlainTagger(nn.Module):
     """A :class:`~opennmt_sd.tagger.model.Tagger` with ordinary dropout at the same rates.
 
     Embeddings, character encoder and head are the same modules. ``recurrent_dropout`` is left
-    out: ``nn.LSTM`` has none.
+    out: torch's layers have none.
 
     Args:
         config: its shape; of the patterns, the rates count.
@@ -35,15 +37,17 @@ class PlainTagger(nn.Module):
 
     def __init__(self, config: TaggerConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
+        self.config = config
         self.words = WordEmbedding(
             vocabulary.trained, len(vocabulary.unseen), config.word_dim
         ).requires_grad_(config.fine_tune)
         self.chars = char_encoder(config, FIRST_CHAR + len(vocabulary.chars))
         self.drop_input = nn.Dropout(config.input_dropout.p)
-        self.lstm = nn.LSTM(
+        layers = by_name.TORCHS[config.cell](
             config.word_dim + self.chars.width, config.hidden, config.layers, bidirectional=True,
             dropout=config.dropout.p if config.layers > 1 else 0.0,
         )  # fmt: skip
+        self.add_module(config.cell, layers)
         self.drop_output = nn.Dropout(config.output_dropout.p)
         width = 2 * config.hidden
         self.projection = nn.Linear(width, config.projection) if config.projection else None
@@ -62,7 +66,8 @@ class PlainTagger(nn.Module):
         x = self.words(batch.words)
         if self.chars.width:
             x = torch.cat([x, F.embedding(batch.spelling, self.chars(*batch.chars))], 1)
-        packed, _ = self.lstm(PackedSequence(self.drop_input(x), batch.sizes))
+        recurrent = self.get_submodule(self.config.cell)
+        packed, _ = recurrent(PackedSequence(self.drop_input(x), batch.sizes))
         y = self.drop_output(packed.data)  # [R, 2H]
         if self.projection is not None:
             y = torch.tanh(self.projection(y))

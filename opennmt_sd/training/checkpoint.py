@@ -117,14 +117,19 @@ def weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: Iterable[str] = ()
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    ignore: Iterable[str] = (),
+    added: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """List where two nested configurations differ: ``model.hidden: 650 there, 200 here``.
 
     Args:
         ignore: dotted names that may differ, and all below them.
+        added: dotted names that came later, and what holds where they are not.
     """
-    there, here = _flat(before), _flat(now)
+    there, here = {**(added or {}), **_flat(before)}, {**(added or {}), **_flat(now)}
     return [
         f"{key}: {_contrast(there.get(key, 'nothing'), here.get(key, 'nothing'))}"
         for key in sorted(there.keys() | here.keys())

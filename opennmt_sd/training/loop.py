@@ -63,6 +63,8 @@ class Trainer:
         loggers: where figures go; used on rank 0.
         config: plain values, kept in checkpoints; a resumed training must have the same.
         may_change: dotted names in ``config`` that may differ all the same.
+        added: dotted names in ``config`` and ``constants`` that older checkpoints lack, and the
+            values that they were written with all the same.
         constants: plain values that belong to the weights (a vocabulary), kept in checkpoints.
     """
 
@@ -77,11 +79,12 @@ class Trainer:
         loggers: Sequence[Logger],
         config: Mapping[str, Any],
         may_change: Sequence[str] = (),
+        added: Mapping[str, Any] | None = None,
         constants: Mapping[str, Any] | None = None,
     ) -> None:
         self.task, self.fabric, self.recipe, self.plan = task, fabric, recipe, plan
         self.folder, self.config, self.may_change = folder, config, may_change
-        self.constants = dict(constants or {})
+        self.added, self.constants = dict(added or {}), dict(constants or {})
         self.loggers = list(loggers) if fabric.is_global_zero else []
 
         self.raw_optimizer = recipe.optimizer_for(task.model)
@@ -238,8 +241,8 @@ class Trainer:
 
     def _resume(self, path: Path, state: Mapping[str, Any]) -> None:
         check_same(
-            path, state, config=self.config, may_change=self.may_change, constants=self.constants,
-            world_size=self.fabric.world_size,
+            path, state, config=self.config, may_change=self.may_change, added=self.added,
+            constants=self.constants, world_size=self.fabric.world_size,
         )  # fmt: skip
         at = Position(**state["position"])
         best = best_with(path, at)

@@ -17,13 +17,13 @@ LAST, BEST = "last.pt", "best.pt"
 
 def check_same(
     path: Path, state: Mapping[str, Any], *, config: Mapping[str, Any], may_change: Sequence[str],
-    constants: Mapping[str, Any], world_size: int,
+    added: Mapping[str, Any], constants: Mapping[str, Any], world_size: int,
 ) -> None:  # fmt: skip
     """Refuse a checkpoint without the state of a training, or of another training than this.
 
     Args:
         path, state: where it lies, and what it holds.
-        config, may_change, constants: of the training that is to go on; see ``Trainer``.
+        config, may_change, added, constants: of the training that is to go on; see ``Trainer``.
         world_size: how many processes it has.
 
     Raises:
@@ -33,8 +33,8 @@ def check_same(
         raise CheckpointError(
             f"{path} holds weights and no state of a training: name a last.pt or best.pt"
         )
-    changed = checkpoint.differences(state["config"], config, ignore=may_change)
-    changed += checkpoint.differences(state["constants"], constants)
+    changed = checkpoint.differences(state["config"], config, ignore=may_change, added=added)
+    changed += checkpoint.differences(state["constants"], constants, added=added)
     if changed:
         raise CheckpointError(
             f"{path} belongs to a training with other settings:\n  "

@@ -15,6 +15,7 @@ CASES = [
     lm.Case("tiny NR+FC", 24, 0.5, False, 0.05, 5.0, vocabulary=50, T=6, B=4),
     lm.Case("tiny NR+RH+FC", 24, 0.5, True, 0.05, 5.0, vocabulary=50, T=6, B=4),
     lm.Case("tiny", 24, 0.0, False, 0.05, 5.0, vocabulary=50, T=6, B=4),
+    lm.Case("tiny GRU NR+RH+FC", 24, 0.5, True, 0.05, 5.0, 50, T=6, B=4, cell="gru"),
 ]
 pytestmark = pytest.mark.skipif(
     "cpu" not in ops.engine_for(), reason="the benchmark measures the native module"
@@ -34,6 +35,7 @@ def test_a_row_a_case() -> None:
         ("lm", "tiny NR+FC", "step", 0.5),
         ("lm", "tiny NR+RH+FC", "step", 0.5),
         ("lm", "tiny", "step", 0.0),
+        ("lm", "tiny GRU NR+RH+FC", "step", 0.5),
     ]
     for row in rows:
         assert min(row.torch_ms, row.dense_ms, row.ours_ms) > 0
@@ -48,6 +50,7 @@ def test_cases_are_those_of_the_ceilings_by_arithmetic() -> None:
     """shared/design/method.md: dense products over what is left of them."""
     assert {case.name: round(case.ideal, 2) for case in lm.CASES} == {
         "medium NR+FC": 1.59, "medium NR+RH+FC": 2.0, "medium": 1.0,
+        "medium GRU NR+RH+FC": 2.0,
         "large NR+FC": 1.73, "large NR+RH+FC": 2.86, "large": 1.0,
     }  # fmt: skip
     assert {case.words for case in lm.CASES} == {700}
@@ -93,6 +96,7 @@ def test_both_sides_drop_at_the_same_places(case: lm.Case) -> None:
     assert [pattern.p for pattern in patterns] == [case.p] * 3
     assert [plain.dropout.p, plain.stacks[0].dropout, plain.output_dropout.p] == [case.p] * 3
     assert stack.recurrent_dropout.p == (case.p if case.recurrent else 0)
+    assert stack.mode == plain.stacks[0].mode == case.cell.upper()
 
 
 def test_p_0_runs_on_our_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:

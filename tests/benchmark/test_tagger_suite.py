@@ -14,6 +14,7 @@ SMALL = {"hidden": 12, "word_dim": 8, "batches": 3, "sentences": 20}
 CASES = [
     tagger.Case("tiny NR+RH", 0.5, True, **SMALL),
     tagger.Case("tiny", 0.0, False, **SMALL),
+    tagger.Case("tiny GRU NR+RH", 0.5, True, **SMALL, cell="gru"),
 ]
 pytestmark = pytest.mark.skipif(
     "cpu" not in ops.engine_for(), reason="the benchmark measures the native module"
@@ -33,8 +34,9 @@ def test_rows() -> None:
         ("tagger", "tiny NR+RH", "step", 0.5),
         ("tagger", "tiny", "step", 0.0),
         ("tagger", "tiny", "eval", 0.0),
+        ("tagger", "tiny GRU NR+RH", "step", 0.5),
     ]
-    for row, sentences, batches in zip(rows, (30, 30, 20), (3, 3, 1)):
+    for row, sentences, batches in zip(rows, (30, 30, 20, 30), (3, 3, 1, 3)):
         assert min(row.torch_ms, row.dense_ms, row.ours_ms) > 0
         per_batch = sentences / batches * 1e3
         assert row.units_per_s == pytest.approx(per_batch / row.ours_ms)
@@ -48,6 +50,7 @@ def test_rows() -> None:
 def test_cases() -> None:
     assert {case.name: round(case.ideal, 2) for case in tagger.CASES} == {
         "ma_hovy NR": 1.25, "ma_hovy NR+RH": 2.0, "ma_hovy": 1.0,
+        "ma_hovy GRU NR+RH": 2.0,
     }  # fmt: skip
 
 
@@ -86,10 +89,11 @@ def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
 def test_both_sides_drop_at_the_same_places(case: tagger.Case) -> None:
     turns = tagger.works(case)
     plain, ours = turns["torch"].model, turns["ours"].model
-    assert ours.lstm.input_dropout.p == plain.drop_input.p == case.p
+    assert ours.recurrent.mode == getattr(plain, case.cell).mode == case.cell.upper()
+    assert ours.recurrent.input_dropout.p == plain.drop_input.p == case.p
     assert ours.output.dropout.p == plain.drop_output.p == case.p
     assert ours.chars.dropout == plain.chars.dropout == case.p
-    assert ours.lstm.recurrent_dropout.p == (case.p if case.recurrent else 0)
+    assert ours.recurrent.recurrent_dropout.p == (case.p if case.recurrent else 0)
 
 
 @pytest.mark.parametrize("clip", [0.1, 1e6])

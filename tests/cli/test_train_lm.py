@@ -19,6 +19,7 @@ import torch
 pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
+from opennmt_sd.training import checkpoint
 from opennmt_sd.training.loggers import read_csv
 
 ROOT = Path(__file__).parents[2]
@@ -84,10 +85,12 @@ def test_every_experiment_trains(lm, run, name: str) -> None:
     assert dropout["rh"] == {**dropout["rh"], "p": 0.1, "space": "random"}
 
 
-def test_resume_auto_goes_on_and_equals_one_training(lm, run, tmp_path: Path) -> None:
-    assert lm(*SMALL, "trainer.max_updates=20").code == 0
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_resume_auto_goes_on_and_equals_one_training(lm, run, tmp_path: Path, cell: str) -> None:
+    options = (*SMALL, f"model.cell={cell}", "model.dropout.rh.p=0.3")
+    assert lm(*options, "trainer.max_updates=20").code == 0
     whole = weights(run / "last.pt")
-    parts = [*SMALL, "name=parts", "resume=auto"]  # auto: also where there is nothing yet
+    parts = [*options, "name=parts", "resume=auto"]  # auto: also where there is nothing yet
     assert lm(*parts, "trainer.max_updates=7").code == 0
     done = lm(*parts, "trainer.max_updates=20")
     assert "Resumed from" in done.out
@@ -175,15 +178,32 @@ def test_a_folder_in_which_another_process_trains(lm, run) -> None:
 
 def test_resuming_another_model_is_refused(lm, run) -> None:
     lm(*SMALL, "trainer.max_updates=1")
-    done = lm(*SMALL, "resume=auto", "model.hidden=16", "model.tied=false", "optim.lr=1")
+    others = ("model.cell=gru", "model.hidden=16", "model.tied=false", "optim.lr=1")
+    done = lm(*SMALL, "resume=auto", *others)
     assert (done.code, done.err) == (
         2,
         f"train_lm: {run}/last.pt belongs to a training with other settings:\n"
+        "  model.cell: lstm there, gru here\n"
         "  model.hidden: 8 there, 16 here\n"
         "  model.tied: True there, False here\n"
         "  optim.lr: 0.002 there, 1.0 here\n"
         "Give it the same ones, or begin anew in another folder\n",
     )
+
+
+def test_a_training_from_before_there_was_a_cell_goes_on_as_an_lstm(lm, run) -> None:
+    lm(*SMALL, "trainer.max_updates=1")
+    state = checkpoint.read(run / "last.pt")
+    del state["config"]["model"]["cell"]
+    for file in ("last.pt", "best.pt"):
+        checkpoint.write(run / file, state)
+    done = lm(*SMALL, "resume=auto", "model.cell=gru")
+    assert (done.code, "\n  model.cell: lstm there, gru here\nGive it" in done.err) == (2, True)
+    for mode in ("evaluate", "sample"):
+        done = lm(f"mode={mode}", f"checkpoint={run}/best.pt", f"name={mode}")
+        assert done.code == 0, done.err
+    done = lm(*SMALL, "resume=auto", "trainer.max_updates=2")
+    assert (done.code, "Resumed from" in done.out) == (0, True), done.err
 
 
 def test_resuming_on_another_text_is_refused(lm, text, run) -> None:
@@ -212,15 +232,18 @@ def test_the_text_may_have_moved(lm, text, run) -> None:
     assert done.code == 0, done.err
 
 
-def test_evaluate_gives_the_figures_of_the_training(lm, run) -> None:
-    lm(*SMALL, "trainer.epochs=1")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_evaluate_gives_the_figures_of_the_training(lm, run, cell: str) -> None:
+    lm(*SMALL, f"model.cell={cell}", "trainer.epochs=1")
     result = json.loads((run / "result.json").read_text())
-    checkpoint = f"checkpoint={run}/best.pt"
+    best = f"checkpoint={run}/best.pt"
     for split in ("valid", "test"):
-        done = lm("mode=evaluate", checkpoint, f"split={split}", f"name={split}")
+        done = lm("mode=evaluate", best, f"split={split}", f"name={split}")
         assert done.code == 0, done.err
         assert f"{split} loss " in done.out
         assert f"perplexity {result[f'{split}/perplexity']:.5g}" in done.out
+    done = lm("mode=sample", best, "sample.words=4", "sample.prompt='w0 w1'", "name=sample")
+    assert done.out.startswith("w0 w1"), done.err
 
 
 @pytest.mark.parametrize("trained", ["path", "files"])
@@ -354,6 +377,8 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
             "experiment=zaremba_small",
             "scripts/prepare_ptb.py --help` says how to get them). For",
         ),
+        ("model.cell=GRU", "model.cell=GRU: use one of lstm, gru"),
+        ("model.cel=gru", "model.cel=gru: there is no such key; did you mean model.cell? There"),
         ("data.level=letter", "data.level=letter: use one of word, char"),
         ("data.min_count=0", "data.min_count=0: must be 1 or more"),
         ("data.max_words=2", "data.max_words=2: must be 3 or more"),

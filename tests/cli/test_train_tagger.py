@@ -103,10 +103,12 @@ def test_every_experiment_trains(tagger, run, name: str) -> None:
     assert config["chars"] == ("lstm" if name == "lample" else "cnn")
 
 
-def test_resume_equals_one_training(tagger, run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_resume_equals_one_training(tagger, run, tmp_path: Path, cell: str) -> None:
     common = (
         *TINY,
-        "trainer.epochs=4",
+        f"model.cell={cell}",
+        "trainer.epochs=2",
         "model.dropout.rh.p=0.3",
         "optim=sgd",
         "optim.momentum=0.9",
@@ -123,9 +125,12 @@ def test_resume_equals_one_training(tagger, run, tmp_path: Path) -> None:
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
-def test_evaluate_and_predict(tagger, run, data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_evaluate_and_predict(tagger, run, data, tmp_path: Path, cell: str) -> None:
     pytest.importorskip("spacy", reason="the page and plain text need spaCy")
-    assert tagger(*TINY, "name=run", "trainer.epochs=30", "optim.lr=0.02").code == 0
+    options = ("name=run", f"model.cell={cell}", "trainer.epochs=30", "optim.lr=0.02")
+    assert tagger(*TINY, *options).code == 0
+    assert f"bidirectional {cell.upper()}, 1 layer of 8 units" in (run / "README.md").read_text()
     done = tagger("mode=evaluate", f"checkpoint={run}", "split=valid", "name=e")
     assert done.code == 0, done.err
     assert "all      100.00  100.00 100.00         5" in done.out
@@ -188,6 +193,26 @@ def test_a_training_from_before_columns_were_named_goes_on(tagger, run) -> None:
     done = tagger(*TINY, "name=run", "resume=auto", "trainer.max_updates=3")
     assert (done.code, "Resumed from" in done.out) == (0, True), done.err
     assert tagger("mode=evaluate", f"checkpoint={run}", "name=e").code == 0
+
+
+def test_a_training_from_before_there_was_a_cell_goes_on_as_an_lstm(tagger, run) -> None:
+    assert tagger(*TINY, "name=run", "trainer.max_updates=2").code == 0
+    for file in ("last.pt", "tagger.pt"):
+        state = checkpoint.read(run / file)
+        del state["config"]["model"]["cell"], state["constants"]["tagger"]["config"]["cell"]
+        checkpoint.write(run / file, state)
+    options = (*TINY, "name=run", "resume=auto", "trainer.max_updates=3")
+    done = tagger(*options, "model.cell=gru")
+    assert (done.code, done.err) == (
+        2,
+        f"train_tagger: {run}/last.pt belongs to a training with other settings:\n"
+        "  model.cell: lstm there, gru here\n"
+        "  tagger.config.cell: lstm there, gru here\n"
+        "Give it the same ones, or begin anew in another folder\n",
+    )
+    assert tagger("mode=evaluate", f"checkpoint={run}", "name=e").code == 0
+    done = tagger(*options)
+    assert (done.code, "Resumed from" in done.out) == (0, True), done.err
 
 
 def test_neither_checkpoint_nor_input_is_overwritten(tagger, run, data, tmp_path: Path) -> None:
@@ -258,13 +283,14 @@ def test_a_search_looks_for_the_highest_score(tagger, tmp_path: Path) -> None:
 
 def test_every_fault_at_once(tagger, run) -> None:
     done = tagger(
-        "model.chars=rnn", "model.head=svm", "model.char_window=2", "data.scheme=bmes",
-        "model.dropout.nr.p=1.5", "data.batch_size=0", "data.unknown=2", "data.path=nowhere",
-        "data.glove=nothing", "optim.reduction=max", "name=run",
+        "model.chars=rnn", "model.cell=rnn", "model.head=svm", "model.char_window=2",
+        "data.scheme=bmes", "model.dropout.nr.p=1.5", "data.batch_size=0", "data.unknown=2",
+        "data.path=nowhere", "data.glove=nothing", "optim.reduction=max", "name=run",
     )  # fmt: skip
     assert done.code == 2
     for fault in (
         "model.chars=rnn: use one of cnn, lstm, none",
+        "model.cell=rnn: use one of lstm, gru",
         "model.head=svm: use one of crf, softmax",
         "data.scheme=bmes: use one of iob1, iob2, bioes, bilou",
         "model.dropout.nr.p=1.5: must lie in [0, 1)",

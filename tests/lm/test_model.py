@@ -31,11 +31,18 @@ def batch(T: int = T, B: int = B) -> tuple[Tensor, Tensor]:
     return text[:-1], text[1:]
 
 
-def _cell(x: Tensor, h: Tensor, c: Tensor, w: list[Tensor]) -> tuple[Tensor, Tensor]:
-    gates = x @ w[0].t() + h @ w[1].t() + w[2] + w[3]
+def _lstm(x: Tensor, dropped: Tensor, state: list[Tensor], w: list[Tensor]) -> list[Tensor]:
+    gates = x @ w[0].t() + dropped @ w[1].t() + w[2] + w[3]
     i, f, g, o = gates.chunk(4, 1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
+    c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return [o.sigmoid() * c.tanh(), c]
+
+
+def _gru(x: Tensor, dropped: Tensor, state: list[Tensor], w: list[Tensor]) -> list[Tensor]:
+    of_x, of_h = x @ w[0].t() + w[2], dropped @ w[1].t() + w[3]
+    (r_x, z_x, n_x), (r_h, z_h, n_h) = of_x.chunk(3, 1), of_h.chunk(3, 1)
+    z, n = (z_x + z_h).sigmoid(), (n_x + (r_x + r_h).sigmoid() * n_h).tanh()
+    return [(1 - z) * n + z * state[0]]  # the h that is carried over is undropped
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -46,12 +53,13 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 # ---- dropout ----
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("place", ["nr", "rh", "fc", "input", "words"])
-def test_every_case_at_every_place(place: str, case: str) -> None:
+def test_every_case_at_every_place(place: str, case: str, cell: str) -> None:
     """What is drawn reaches the place, and the gradients are those of the dense truth."""
     pattern = DropoutPattern(0.4, *CASES[case])
-    model, data = build(**{place: pattern}), batch()
+    model, data = build(cell=cell, **{place: pattern}), batch()
     results = []
     for engine in ("auto", "naive"):
         torch.manual_seed(3)
@@ -60,16 +68,17 @@ def test_every_case_at_every_place(place: str, case: str) -> None:
             results.append({"loss": loss, **gradients(model, loss)})
     for name, want in results[1].items():
         torch.testing.assert_close(results[0][name], want, msg=lambda m, n=name: f"{n}: {m}")
-    dense = build()
+    dense = build(cell=cell)
     dense.load_state_dict(model.state_dict())
     assert not torch.isclose(results[0]["loss"], dense(*data).loss, rtol=1e-4)
     assert torch.equal(model.eval()(*data).loss, dense.eval()(*data).loss)
 
 
-def test_the_formula_with_nr_rh_and_fc() -> None:
+@pytest.mark.parametrize(("cell", "step"), [("lstm", _lstm), ("gru", _gru)])
+def test_the_formula_with_nr_rh_and_fc(cell: str, step) -> None:
     """Against steps written out with the same draws: input, state and output are dropped."""
     rh, fc = DropoutPattern(0.3, "random"), DropoutPattern(0.4, time="fixed")
-    model, (ids, targets) = build(nr=0.5, rh=rh, fc=fc), batch()
+    model, (ids, targets) = build(cell=cell, nr=0.5, rh=rh, fc=fc), batch()
     torch.manual_seed(9)
     got = model(ids, targets)
     torch.manual_seed(9)
@@ -79,14 +88,14 @@ def test_the_formula_with_nr_rh_and_fc() -> None:
             getattr(model.stacks[0], name).draw(T, B, 8)
             for name in ("dropout", "recurrent_dropout")
         )
-        x, h, c = keep.apply(x), torch.zeros(B, 8), torch.zeros(B, 8)
+        x, state = keep.apply(x), [torch.zeros(B, 8), torch.zeros(B, 8)]
         w = [getattr(model.stacks[0], f"{n}_l{k}") for n in
              ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]  # fmt: skip
         outputs = []
         for t in range(T):
-            dropped = state_keep[t].apply(h[None])[0]
-            h, c = _cell(x[t], dropped, c, w)
-            outputs.append(h)
+            dropped = state_keep[t].apply(state[0][None])[0]
+            state = step(x[t], dropped, state, w)
+            outputs.append(state[0])
         x = torch.stack(outputs)
     x = model.decoder.dropout.draw(T, B, 8).apply(x)
     want = F.cross_entropy(model.decoder.eval()(x).flatten(0, 1), targets.flatten())
@@ -161,15 +170,17 @@ def test_a_segment_of_one_step_has_no_tar() -> None:
 # ---- state ----
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("hidden", [8, [8, 5]], ids=str)
-def test_two_segments_are_one_long_one(hidden) -> None:
-    model = build(hidden=hidden, layers=None).eval()
+def test_two_segments_are_one_long_one(hidden, cell: str) -> None:
+    model = build(hidden=hidden, layers=None, cell=cell).eval()
     ids, targets = batch(T=10)
     whole = model(ids, targets)
     first = model(ids[:4], targets[:4])
     second = model(ids[4:], targets[4:], first.state)
     torch.testing.assert_close(first.nats + second.nats, whole.nats)
     for got, want in zip(second.state, whole.state):
+        assert len(got) == (2 if cell == "lstm" else 1)  # h and c, or h alone
         for g, w in zip(got, want):
             torch.testing.assert_close(g, w)
             assert not g.requires_grad
@@ -230,6 +241,7 @@ SHAPES = {
         "init": None, "rh": 0.3, "input": 0.4, "nr": 0.25, "fc": 0.4,
     },
 }  # fmt: skip
+SHAPES |= {f"{name}, GRU": {**shape, "cell": "gru"} for name, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -271,6 +283,7 @@ def test_autocast_and_the_state_it_leaves() -> None:
          "drops nothing"),
         ({"weight_drop": 1.0}, "weight_drop 1.0 is outside [0, 1): it is the share of units "
          "dropped; 0 drops nothing"),
+        ({"cell": "rnn"}, "cell 'rnn' is unknown: use one of lstm, gru"),
         ({"ar": -1.0}, "ar must be a weight of 0 or more, got -1.0"),
         ({"init": 0.0}, "init must be a bound above 0, or None, got 0.0"),
     ],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from opennmt_sd.lm import Corpus, LanguageModel, LMTask, ReferenceLanguageModel
 
 SHAPES = {
     "2 layers": {"embedding": 8, "hidden": 8, "layers": 2},
     "tied": {"embedding": 8, "hidden": [9, 9, 8], "tied": True, "init": None},
+    "GRU": {"embedding": 8, "hidden": [9, 9, 8], "cell": "gru"},
 }
 Pair = tuple[LanguageModel, ReferenceLanguageModel]
 
@@ -24,14 +26,15 @@ def without_dropout(model: ReferenceLanguageModel) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        elif isinstance(module, torch.nn.LSTM):
+        elif isinstance(module, torch.nn.RNNBase):
             module.dropout = 0.0
 
 
-def test_parameters_go_both_ways(pair: Pair) -> None:
+def test_parameters_go_both_ways(pair: Pair, request: pytest.FixtureRequest) -> None:
     ours, theirs = pair
     theirs.load_state_dict(ours.state_dict())
     ours.load_state_dict(theirs.state_dict())
+    assert type(theirs.stacks[0]) is (nn.GRU if "GRU" in request.node.name else nn.LSTM)
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
 
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from opennmt_sd.lm import Corpus, CorpusError, LanguageModel, LMTask
 
 
-@pytest.fixture
-def model(corpus: Corpus) -> LanguageModel:
-    return LanguageModel(len(corpus.vocabulary), embedding=8, hidden=[8, 6], nr=0.3, rh=0.2,
-                         fc=0.3, init=0.5)  # fmt: skip
+@pytest.fixture(params=["lstm", "gru"])
+def model(corpus: Corpus, request: pytest.FixtureRequest) -> LanguageModel:
+    return LanguageModel(len(corpus.vocabulary), embedding=8, hidden=[8, 6], cell=request.param,
+                         nr=0.3, rh=0.2, fc=0.3, init=0.5)  # fmt: skip
 
 
 def task_of(model: LanguageModel, corpus: Corpus, **arguments) -> LMTask:

@@ -82,7 +82,16 @@ def make(corpora: Corpora) -> Callable[..., TaggerTask]:
 @pytest.fixture(scope="session")
 def trained(make: Callable[..., TaggerTask]) -> Trained:
     """Trained until it knows the small data by heart; for reading only."""
-    task = make(task_unknown=0.0)
+    return by_heart(make(task_unknown=0.0))
+
+
+@pytest.fixture(scope="session")
+def trained_gru(make: Callable[..., TaggerTask]) -> Trained:
+    """The same with a GRU."""
+    return by_heart(make(task_unknown=0.0, cell="gru"))
+
+
+def by_heart(task: TaggerTask) -> Trained:
     optimizer = torch.optim.Adam(task.model.parameters(), 0.03)
     for epoch in range(25):
         for batch in task.batches(epoch):

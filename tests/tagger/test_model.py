@@ -20,6 +20,7 @@ SHAPES = {
     "lstm crf": {"chars": "lstm", "projection": 6},
     "words softmax": {"chars": "none", "head": "softmax"},
     "two layers": {"layers": 2},
+    "gru": {"cell": "gru", "layers": 2, "chars": "lstm"},
 }
 CASES = {
     "I": ("random", "random"),
@@ -53,11 +54,12 @@ def test_without_dropout_it_is_the_plain_model(make: Make, shape: str) -> None:
         torch.testing.assert_close(ours[name], grad, msg=name)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_at_every_place(make: Make, place: str, case: str) -> None:
+def test_every_case_at_every_place(make: Make, place: str, case: str, cell: str) -> None:
     """Dropped in training alike on every engine, gradients too; not at all in evaluation."""
-    task = make(layers=2, **{place: DropoutPattern(0.5, *CASES[case])})
+    task = make(layers=2, cell=cell, **{place: DropoutPattern(0.5, *CASES[case])})
     model, batch = task.model, task.batches(0)[0]
     assert getattr(model.config, place) == DropoutPattern(0.5, *CASES[case])
     found = {}
@@ -119,6 +121,14 @@ def test_first_values(make: Make) -> None:
     assert not model.chars.embedding.weight[0].any()
 
 
+def test_first_values_of_a_gru(make: Make) -> None:
+    """It has no forget gate; an LSTM that reads its characters has."""
+    model = make(cell="gru", chars="lstm").model
+    assert not any(p.any() for name, p in model.gru.named_parameters() if "bias" in name)
+    H = model.chars.lstm.hidden_size
+    assert model.chars.lstm.bias_ih_l0.tolist() == [0] * H + [1] * H + [0] * 2 * H
+
+
 def test_a_batch_without_tags_has_no_loss(make: Make) -> None:
     task = make()
     with pytest.raises(ValueError, match="the batch has no tags: a loss needs them"):
@@ -127,10 +137,11 @@ def test_a_batch_without_tags_has_no_loss(make: Make) -> None:
 
 def test_config_tells_every_fault() -> None:
     with pytest.raises(ValueError) as error:
-        TaggerConfig(word_dim=0, chars="rnn", head="svm", char_dropout=1.0)
+        TaggerConfig(word_dim=0, chars="rnn", cell="rnn", head="svm", char_dropout=1.0)
     assert str(error.value).split("\n") == [
         "word_dim must be at least 1, got 0",
         "chars 'rnn' is unknown: use one of cnn, lstm, none",
+        "cell 'rnn' is unknown: use one of lstm, gru",
         "head 'svm' is unknown: use one of crf, softmax",
         "char_dropout 1.0 is outside [0, 1): it is the share of units dropped; 0 drops nothing",
     ]
@@ -143,6 +154,9 @@ def test_config_tells_every_fault() -> None:
 
 
 def test_config_goes_both_ways(small: Callable[..., TaggerConfig]) -> None:
-    config = small(input_dropout=0.3, recurrent_dropout=DropoutPattern(0.2, "random", "fixed"))
+    fixed = DropoutPattern(0.2, "random", "fixed")
+    config = small(cell="gru", input_dropout=0.3, recurrent_dropout=fixed)
     assert config.input_dropout == DropoutPattern(0.3)
     assert TaggerConfig.from_dict(config.to_dict()) == config
+    before = {name: value for name, value in config.to_dict().items() if name != "cell"}
+    assert TaggerConfig.from_dict(before).cell == "lstm"  # of before there was a choice

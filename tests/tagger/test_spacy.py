@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import opennmt_sd
+from opennmt_sd import StructuredGRU
 
 spacy = pytest.importorskip("spacy", reason="the component needs spaCy")
 
@@ -46,6 +47,18 @@ def test_entities(nlp) -> None:
     assert found(nlp(TEXT)) == FOUND
     assert found(nlp("")) == []
     assert nlp.get_pipe("structured_ner").labels == ("LOC", "MISC", "ORG", "PER")
+
+
+def test_a_tagger_of_grus(trained_gru: Trained, tmp_path: Path) -> None:
+    trained_gru.save(tmp_path / "tagger.pt")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    nlp.add_pipe("structured_ner", config={"path": str(tmp_path)})
+    assert found(nlp(TEXT)) == FOUND
+    nlp.to_disk(tmp_path / "pipeline")
+    again = spacy.load(tmp_path / "pipeline")
+    assert found(again(TEXT)) == FOUND
+    assert type(again.get_pipe("structured_ner").trained.model.recurrent) is StructuredGRU
 
 
 def test_white_space_is_no_word(nlp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +222,7 @@ if __name__ == "__main__":
     torch.set_num_threads(4)
     trained = Trained.load(sys.argv[1])
     nlp = component.pipeline(trained)
-    trained.model.lstm.exact = sys.argv[2] == "torch"  # its own LSTM, or ours
+    trained.model.recurrent.exact = sys.argv[2] == "torch"  # its own layer, or ours
     texts = ["Peter Blackburn met Mary Smith in New York. " * 40] * 8
     alone = [[(e.text, e.label_) for e in doc.ents] for doc in nlp.pipe(texts)]
     torch.randn(512, 512) @ torch.randn(512, 512)  # torch's threads are there now, if not before
@@ -223,12 +236,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("lstm", ["ours", "torch"])
-def test_several_processes_after_the_parent_ran(make, tmp_path: Path, run_warm, lstm) -> None:
-    task = make(hidden=100, word_dim=50)  # as wide as it takes for torch to use its threads
+@pytest.mark.parametrize(("cell", "layer"), [("lstm", "ours"), ("gru", "torch")])
+def test_several_processes_after_the_parent_ran(
+    make, tmp_path: Path, run_warm, cell: str, layer: str
+) -> None:
+    # As wide as it takes for torch to use its threads.
+    task = make(cell=cell, hidden=100, word_dim=50)
     Trained(task.model, task.vocabulary).save(tmp_path / "tagger.pt")
     (tmp_path / "fork.py").write_text(FORK)
-    done = run_warm(str(tmp_path / "fork.py"), str(tmp_path / "tagger.pt"), lstm)
+    done = run_warm(str(tmp_path / "fork.py"), str(tmp_path / "tagger.pt"), layer)
     assert done.stdout == "8 4\n", done.stderr
 
 

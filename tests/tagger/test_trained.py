@@ -211,10 +211,12 @@ def test_a_card_shows_names_as_they_are(trained: Trained, corpora: Corpora) -> N
     assert "````yaml\na: ```\n````\n" in card
 
 
-def test_card_tells_all_that_is_dropped(make, corpora: Corpora) -> None:
-    task = make(char_dropout=0.5, projection=4, input_dropout=0.3)
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_card_tells_all_that_is_dropped(make, corpora: Corpora, cell: str) -> None:
+    task = make(cell=cell, char_dropout=0.5, projection=4, input_dropout=0.3)
     card = str(Card(Trained(task.model, task.vocabulary), corpora, {}, None, 0.0, ""))
-    assert "a tanh layer of 4; linear-chain CRF. Dropout: input of the LSTM 0.3 " in card
+    assert f"characters (8 filters of 3); bidirectional {cell.upper()}, 1 layer of 10 " in card
+    assert f"layer of 4; linear-chain CRF. Dropout: input of the {cell.upper()} 0.3 " in card
     assert "(Case III); characters 0.5 (ordinary)." in card
 
 
