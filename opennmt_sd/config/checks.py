@@ -85,6 +85,7 @@ def check_run(checks: Checks, folder: Path) -> None:
     _check_resume(checks, folder)
     if checks.value("optim.name") == "adam" and checks.value("optim.momentum"):
         checks.fault("optim.momentum", "adam has none: use optim.betas, or optim=sgd")
+    _check_counts(checks)
     _check_device(checks)
     _check_loggers(checks)
 
@@ -137,6 +138,17 @@ def _check_resume(checks: Checks, folder: Path) -> None:
             f"name={checks.value('name')}: {folder} holds a training already: go on with it "
             "(resume=auto), or take another name"
         )
+
+
+def _check_counts(checks: Checks) -> None:
+    for name in checks.value("model.dropout") or ():
+        place = f"model.dropout.{name}"
+        if (checks.value(f"{place}.count"), checks.value(f"{place}.space")) == ("exact", "random"):
+            checks.fault(
+                f"{place}.count",
+                f"needs {place}.space=structured: sequences that each drop their "
+                "own units have no set of one size to share",
+            )
 
 
 def _check_device(checks: Checks) -> None:

@@ -23,9 +23,12 @@ class PatternConfig:
         one_of("structured", "random"),
     )  # fmt: skip
     time: str = key("new ones at each step, or the same", "random", one_of("random", "fixed"))
+    count: str = key(
+        "each unit by itself, or as many in every set", "bernoulli", one_of("bernoulli", "exact")
+    )
 
 
-CASES = "p: in [0, 1); space: structured, random; time: random, fixed"
+CASES = "p: in [0, 1); space: structured, random; time: random, fixed; count: bernoulli, exact"
 
 
 @dataclass

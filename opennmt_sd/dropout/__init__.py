@@ -19,9 +19,12 @@ Axis names: T time, B batch, D units; S is T for ``time="random"`` and 1 for ``t
 """
 
 from opennmt_sd.dropout.keep import Keep, KeepMask, KeepSets
-from opennmt_sd.dropout.pattern import SPACES, TIMES, DropoutPattern, check_rate
+from opennmt_sd.dropout.pattern import COUNTS, SPACES, TIMES, DropoutPattern, check_rate, kept_units
 
-__all__ = ["SPACES", "TIMES", "DropoutPattern", "Keep", "KeepMask", "KeepSets", "check_rate"]
+__all__ = [
+    "COUNTS", "SPACES", "TIMES", "DropoutPattern", "Keep", "KeepMask", "KeepSets", "check_rate",
+    "kept_units",
+]  # fmt: skip
 
 # What a pickle names: files of before find them, and the other way round.
 for _public in (DropoutPattern, Keep, KeepMask, KeepSets):

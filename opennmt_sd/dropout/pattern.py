@@ -8,10 +8,11 @@ import torch
 
 from opennmt_sd._compile import traceable
 from opennmt_sd.dropout.keep import Keep, KeepMask, KeepSets
-from opennmt_sd.dropout.philox import draw_mask, draw_seed, draw_sets
+from opennmt_sd.dropout.philox import draw_exact_sets, draw_mask, draw_seed, draw_sets
 
 SPACES = ("structured", "random")
 TIMES = ("random", "fixed")
+COUNTS = ("bernoulli", "exact")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,21 +23,26 @@ class DropoutPattern(float):
     and written as JSON, as ``nn.LSTM``'s can. A bare number equals Case III at that rate.
 
     Args:
-        p: share of units dropped, in [0, 1). Each unit is kept with probability 1 - p,
-            independently. Default 0.5.
+        p: share of units dropped, in [0, 1). Default 0.5.
         space: ``"structured"`` (default; the batch shares one set) or ``"random"`` (every sample
             has its own).
         time: ``"random"`` (default; a new set at each step) or ``"fixed"`` (one set for a whole
             forward call; nothing is carried from call to call).
+        count: ``"bernoulli"`` (default; each unit is kept with probability 1 - p, independently) or
+            ``"exact"`` (each set keeps k of its D units, any k alike, and scales by D / k: sets of
+            one size, whose gradient is less noisy; see :func:`kept_units`). Exact sets are shared
+            by the batch.
 
     Raises:
-        ValueError: the rate is outside [0, 1), or a choice is unknown.
+        ValueError: the rate is outside [0, 1), a choice is unknown, or an exact count goes with a
+            random space.
         TypeError: the rate is not a number.
     """
 
     p: float = 0.5
     space: str = "structured"
     time: str = "random"
+    count: str = "bernoulli"
 
     def __new__(cls, p: float = 0.5, *_: str, **__: str) -> DropoutPattern:
         if isinstance(p, DropoutPattern):
@@ -45,8 +51,8 @@ class DropoutPattern(float):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, DropoutPattern):
-            return (self.p, self.space, self.time) == (other.p, other.space, other.time)
-        return (self.space, self.time) == (SPACES[0], TIMES[0]) and self.p == other
+            return (self.p, *self._choices) == (other.p, *other._choices)
+        return self._choices == (SPACES[0], TIMES[0], COUNTS[0]) and self.p == other
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -56,12 +62,17 @@ class DropoutPattern(float):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_rate(self.p))
-        for name, allowed in (("space", SPACES), ("time", TIMES)):
-            value = getattr(self, name)
+        choices = ("space", SPACES), ("time", TIMES), ("count", COUNTS)
+        for (name, allowed), value in zip(choices, self._choices):
             if value not in allowed:
                 raise ValueError(
                     f"dropout {name} {value!r} is unknown: use one of {', '.join(allowed)}"
                 )
+        if self.exact and not self.structured:
+            raise ValueError(
+                "dropout count 'exact' needs space 'structured': samples that each drop their own "
+                "units have no set of one size to share; leave out count, or take that space"
+            )
 
     @classmethod
     def of(cls, value: DropoutPattern | float | None) -> DropoutPattern:
@@ -80,8 +91,21 @@ class DropoutPattern(float):
         return self.space == "structured"
 
     @property
+    def exact(self) -> bool:
+        return self.count == "exact"
+
+    @property
+    def _choices(self) -> tuple[str, str, str]:
+        return self.space, self.time, self.count
+
+    @property
     def scale(self) -> float:
+        """Return what kept values are multiplied by; an exact draw: by D / k, of its width."""
         return 1 / (1 - self.p)
+
+    def at(self, p: float) -> DropoutPattern:
+        """Return the same pattern at another rate."""
+        return DropoutPattern(p, *self._choices)
 
     @traceable
     def draw(self, T: int, B: int, D: int, generator: torch.Generator | None = None) -> Keep:
@@ -99,8 +123,15 @@ class DropoutPattern(float):
         S = self._steps(T)
         if not self.active:
             return KeepSets.from_mask(torch.ones((S, D), dtype=torch.bool, device="cpu"), 1.0)
+        if self.exact:
+            return self._exact_sets(S, D, generator)
         idx, count = draw_sets(draw_seed(generator), S, D, self.p)
         return KeepSets._trusted(idx, count, self.scale)
+
+    def _exact_sets(self, S: int, D: int, generator: torch.Generator | None) -> KeepSets:
+        k = kept_units(self.p, D)
+        idx, count = draw_exact_sets(draw_seed(generator), S, D, k)
+        return KeepSets._trusted(idx, count, D / k if k else 1.0)
 
     @traceable
     def draw_mask(
@@ -114,6 +145,9 @@ class DropoutPattern(float):
         S = self._steps(T)
         if not self.active:
             return KeepMask(torch.ones((S, B, D), dtype=torch.bool, device="cpu"), 1.0)
+        if self.exact:
+            sets = self._exact_sets(S, D, generator)
+            return KeepMask(sets.mask().expand(S, B, D), sets.scale)
         shape = (S, 1 if self.structured else B, D)
         mask = draw_mask(draw_seed(generator), shape, self.p)
         return KeepMask(mask.expand(S, B, D), self.scale)
@@ -121,6 +155,17 @@ class DropoutPattern(float):
     def _steps(self, T: int) -> int:
         """Return S: how many steps a draw holds."""
         return T if self.time == "random" else 1
+
+
+def kept_units(p: float, D: int) -> int:
+    """Return k, how many of D units an exact draw keeps: (1 - p) D to the nearest whole number, a
+    half upwards, and at least one: a layer of one unit is never cut off.
+
+    Example:
+        >>> kept_units(0.5, 650), kept_units(0.5, 1), kept_units(0.65, 1500)
+        (325, 1, 525)
+    """
+    return min(max(int((1 - p) * D + 0.5), 1), D)
 
 
 def check_rate(p: object, name: str = "dropout rate") -> float:

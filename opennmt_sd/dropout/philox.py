@@ -3,8 +3,7 @@
 A draw takes one seed from torch's CPU generator; the rest is Philox4x32-10, which turns (seed,
 counter) into random bits: Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 Every tensor of a draw is made on the CPU, by name: torch's default device may be another.
-The ops are known to ``torch.compile``; :mod:`opennmt_sd.ops.cpu` brings a native form of the last
-two.
+The ops are known to ``torch.compile``; :mod:`opennmt_sd.ops.cpu` brings a native form of them.
 """
 
 from __future__ import annotations
@@ -86,6 +85,12 @@ def sets_of(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
     return compact(mask_of(seed, (S, D), p))
 
 
+def exact_sets_of(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]:
+    bits = random_bits(int(seed), S * D).view(S, D)
+    first = bits.argsort(dim=1, stable=True)[:, :k]
+    return compact(torch.zeros((S, D), dtype=torch.bool, device="cpu").scatter_(1, first, True))
+
+
 def _op(schema: str, function: Any, fake: Any) -> Any:
     name = schema.split("(", maxsplit=1)[0]
     library.define(schema)
@@ -110,4 +115,10 @@ draw_sets = _op(
     "draw_sets(Tensor seed, SymInt S, SymInt D, float p) -> (Tensor, Tensor)",
     sets_of,
     lambda seed, S, D, p: (_int32(S, D), _int32(S)),  # noqa: ARG005
+)
+# idx [S, D] and count [S] of the k units whose bits are the smallest; of equal ones the first.
+draw_exact_sets = _op(
+    "draw_exact_sets(Tensor seed, SymInt S, SymInt D, SymInt k) -> (Tensor, Tensor)",
+    exact_sets_of,
+    lambda seed, S, D, k: (_int32(S, D), _int32(S)),  # noqa: ARG005
 )

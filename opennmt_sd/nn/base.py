@@ -15,8 +15,8 @@ NOTHING = DropoutPattern(0.0)
 class PatternAttribute:
     """An attribute that takes a pattern, a bare rate or None, and gives a pattern.
 
-    So ``lstm.dropout = 0.3`` works as with ``nn.LSTM``. A bare rate keeps the space and time that
-    are set already.
+    So ``lstm.dropout = 0.3`` works as with ``nn.LSTM``. A bare rate keeps the space, time and
+    count that are set already.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -29,9 +29,7 @@ class PatternAttribute:
 
     def __set__(self, module: Any, value: DropoutPattern | float | None) -> None:
         if not isinstance(value, DropoutPattern):
-            before = self.__get__(module)
-            rate = 0.0 if value is None else value
-            value = DropoutPattern(rate, before.space, before.time)
+            value = self.__get__(module).at(0.0 if value is None else value)
         module.__dict__[f"_pattern_{self.name}"] = value
 
 

@@ -44,7 +44,7 @@ def option(place: str) -> str:
 
 
 class DropoutPlan:
-    """The rate at each place, and the one pattern they share in space and time.
+    """The rate at each place, and the one pattern they share in space, time and count.
 
     Args:
         dropout: the rate of every place that follows, in [0, 1).
@@ -52,9 +52,11 @@ class DropoutPlan:
             whatever a schedule does.
         space: ``"structured"`` (default) or ``"random"``.
         time: ``"random"`` (default) or ``"fixed"``.
+        count: ``"bernoulli"`` (default) or ``"exact"``.
 
     Raises:
-        ValueError: a rate is outside [0, 1), or space or time is unknown.
+        ValueError: a rate is outside [0, 1), or space, time or count is unknown, or an exact count
+            goes with a random space.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class DropoutPlan:
         *,
         space: str = "structured",
         time: str = "random",
+        count: str = "bernoulli",
     ) -> None:
-        self.space, self.time = space, time
         own = {place: (rates or {}).get(place) for place in PLACES}
         self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
-        self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time) for p in PLACES}
+        self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time, count) for p in PLACES}
         self.follow(dropout)
 
     @classmethod
@@ -84,6 +86,7 @@ class DropoutPlan:
             {place: getattr(opt, option(place), None) for place in PLACES},
             space=getattr(opt, "sd_space", "structured"),
             time=getattr(opt, "sd_time", "random"),
+            count=getattr(opt, "sd_count", "bernoulli"),
         )
 
     def pattern(self, place: str) -> DropoutPattern:
@@ -94,16 +97,16 @@ class DropoutPlan:
         """Set the rate of every place that has none of its own; ``recurrent`` never follows."""
         rate = check_rate(dropout, "dropout")
         for place in self._followers:
-            self._patterns[place] = DropoutPattern(rate, self.space, self.time)
+            self._patterns[place] = self._patterns[place].at(rate)
 
     def describe(self, sides: tuple[str, ...] = ("encoder", "decoder")) -> str:
-        """Return one line: for each place the rate, space and time.
+        """Return one line: for each place the rate, space and time, and whether the count is exact.
 
         Args:
             sides: the parts of the model that follow this plan; a place of another is "stock".
         """
         return ", ".join(
-            f"{place} {p.p:g} {p.space}/{p.time}"
+            f"{place} {p.p:g} {p.space}/{p.time}{'/exact' if p.exact else ''}"
             if set(PLACES[place].sides) & set(sides)
             else f"{place} stock"
             for place, p in self._patterns.items()

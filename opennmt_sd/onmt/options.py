@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import Any
 
-from opennmt_sd.dropout import SPACES, TIMES, check_rate
+from opennmt_sd.dropout import COUNTS, SPACES, TIMES, check_rate
 from opennmt_sd.onmt.compat import add_spelling, never_guess, option_named
 from opennmt_sd.onmt.dropout_plan import PLACES, option
 from opennmt_sd.onmt.names import (
@@ -22,6 +22,7 @@ from opennmt_sd.onmt.names import (
 DEFAULTS: dict[str, Any] = {
     "sd_space": "structured",
     "sd_time": "random",
+    "sd_count": "bernoulli",
     **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
 }
 
@@ -36,6 +37,8 @@ def add_options(parser: Any) -> None:
         ("sd_space", SPACES, "structured: the whole batch drops the same units, so that matrix "
          "products shrink; random: every sample drops its own."),
         ("sd_time", TIMES, "random: a new set at each time step; fixed: one set for a sequence."),
+        ("sd_count", COUNTS, "bernoulli: each unit by itself; exact: as many in every set, which "
+         "makes the gradient less noisy (for sd_space structured)."),
     ):  # fmt: skip
         # Checked in `option_faults`, not by `choices`: all faults are shown at once.
         metavar = f"{{{','.join(choices)}}}"
@@ -87,10 +90,15 @@ def option_faults(opt: Namespace) -> list[str]:
         name = getattr(opt, key, None) or ""
         if name.lower().replace("-", "_").startswith("sd_") and name not in known:
             faults.append(f"{key} {name} is unknown: did you mean {_nearest(name, known)}?")
-    for key, choices in (("sd_space", SPACES), ("sd_time", TIMES)):
+    for key, choices in (("sd_space", SPACES), ("sd_time", TIMES), ("sd_count", COUNTS)):
         value = getattr(opt, key, DEFAULTS[key])
         if value not in choices:
             faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")
+    if (getattr(opt, "sd_count", ""), getattr(opt, "sd_space", "")) == ("exact", "random"):
+        faults.append(
+            "sd_count exact needs sd_space structured: sentences that each drop their own units "
+            "have no set of one size to share; remove sd_count, or sd_space"
+        )
     rates = [(option(place), getattr(opt, option(place), None)) for place in PLACES]
     if is_ours(opt):
         dropout = getattr(opt, "dropout", 0.0)
@@ -110,7 +118,7 @@ def ignored_faults(opt: Namespace) -> list[str]:
         for side, there in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))
         if there
     }
-    readers = {"sd_space": {"encoder", "decoder"}, "sd_time": {"encoder", "decoder"}}
+    readers = {f"sd_{choice}": {"encoder", "decoder"} for choice in ("space", "time", "count")}
     readers.update({option(name): set(place.sides) for name, place in PLACES.items()})
     faults = []
     for key, default in DEFAULTS.items():

@@ -34,7 +34,11 @@ PATTERNS = ("nr", "rh", "fc", "input", "words")
 PATHS = (*PLACES, "checkpoint")
 # How a text is read. A resumed training may say it otherwise: what matters is its vocabulary.
 READING = ("data.level", "data.min_count", "data.max_words", "data.encoding")
-ADDED = {"model.cell": "lstm"}  # in checkpoints of before there was a choice
+# In checkpoints of before there was a choice.
+ADDED = {
+    "model.cell": "lstm",
+    **{f"model.dropout.{place}.count": "bernoulli" for place in PATTERNS},
+}
 
 
 def run(cfg: DictConfig) -> float | None:

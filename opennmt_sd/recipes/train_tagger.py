@@ -35,8 +35,17 @@ PATHS = (
     *PLACES, "data.glove", "checkpoint", "predict.input", "predict.output", "predict.html",
 )  # fmt: skip
 READING = ("data.columns", "data.encoding")  # how the files of a data set are read
-# In checkpoints of before there was a choice; the second of what belongs to the weights.
-ADDED = {"model.cell": "lstm", "tagger.config.cell": "lstm"}
+# The pattern of each place, by its name in TaggerConfig, and by its key.
+DROPOUT = {
+    "input_dropout": "nr", "dropout": "nr", "recurrent_dropout": "rh", "output_dropout": "fc",
+}  # fmt: skip
+# In checkpoints of before there was a choice; the latter of what belongs to the weights.
+ADDED = {
+    "model.cell": "lstm",
+    **{f"model.dropout.{place}.count": "bernoulli" for place in DROPOUT.values()},
+    "tagger.config.cell": "lstm",
+    **{f"tagger.config.{name}.count": "bernoulli" for name in DROPOUT},
+}
 CARD, PREDICTED = "README.md", "predicted.conll"
 
 
@@ -274,13 +283,8 @@ def model_config(model: DictConfig) -> TaggerConfig:
     """A ``TaggerConfig``."""
     plain: Any = OmegaConf.to_container(model, resolve=True)
     dropout = plain.pop("dropout")
-    plain |= {
-        "char_dropout": dropout["chars"],
-        "input_dropout": dropout["nr"],
-        "dropout": dropout["nr"],
-        "recurrent_dropout": dropout["rh"],
-        "output_dropout": dropout["fc"],
-    }
+    plain["char_dropout"] = dropout["chars"]
+    plain |= {name: dropout[place] for name, place in DROPOUT.items()}
     return TaggerConfig.from_dict(plain)
 
 
@@ -288,15 +292,9 @@ def task_of(
     cfg: DictConfig, model: Tagger, vocabulary: Vocabulary, corpora: Corpora, rank: int, size: int
 ) -> TaggerTask:
     """The task of training a model on these data."""
+    data = cfg.data
     return TaggerTask(
-        model,
-        vocabulary,
-        **vars(corpora),
-        batch_size=cfg.data.batch_size,
-        eval_batch_size=cfg.data.eval_batch_size,
-        reduction=cfg.optim.reduction,
-        unknown=cfg.data.unknown,
-        seed=cfg.seed,
-        rank=rank,
-        world_size=size,
-    )
+        model, vocabulary, **vars(corpora), batch_size=data.batch_size,
+        eval_batch_size=data.eval_batch_size, reduction=cfg.optim.reduction, unknown=data.unknown,
+        seed=cfg.seed, rank=rank, world_size=size,
+    )  # fmt: skip

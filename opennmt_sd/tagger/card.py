@@ -115,7 +115,7 @@ def _model(config: TaggerConfig) -> str:
     for name, place in DROPPED.items():
         pattern: DropoutPattern = getattr(config, name)
         if pattern.active and (name != "dropout" or config.layers > 1):
-            case = CASES[pattern.space, pattern.time]
+            case = CASES[pattern.space, pattern.time] + ", exact" * pattern.exact
             drops.append(f"{place.format(cell=cell)} {pattern.p:g} ({case})")
     if config.chars != "none" and config.char_dropout:
         drops.append(f"characters {config.char_dropout:g} (ordinary)")

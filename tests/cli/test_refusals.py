@@ -84,6 +84,18 @@ def test_a_fault_of_the_command_line(lm, tiny, tmp_path, override: str, fault: s
     assert sorted(os.listdir(tmp_path)) in (["text"], ["runs", "text"])  # no up
 
 
+def test_an_exact_count_needs_shared_sets(lm, tiny) -> None:
+    exact = "model.dropout.fc.count=exact"
+    done = lm(*tiny, exact, "model.dropout.fc.space=random")
+    assert (done.code, done.err) == (
+        2,
+        "train_lm: the configuration has one fault:\n  model.dropout.fc.count=exact: needs "
+        "model.dropout.fc.space=structured: sequences that each drop their own units have no set "
+        "of one size to share\n",
+    )
+    assert lm(*tiny, exact, "model.dropout.fc.space=structured").code == 0
+
+
 def test_the_remedy_of_a_value_that_cannot_be_read(lm, tiny) -> None:
     done = lm(*tiny[1:], 'data.path="a=b"')
     assert "a=b: there is no such folder" in done.err

@@ -191,14 +191,18 @@ def test_resuming_another_model_is_refused(lm, run) -> None:
     )
 
 
-def test_a_training_from_before_there_was_a_cell_goes_on_as_an_lstm(lm, run) -> None:
+def test_a_training_from_before_there_was_a_choice_goes_on_as_it_was(lm, run) -> None:
     lm(*SMALL, "trainer.max_updates=1")
     state = checkpoint.read(run / "last.pt")
     del state["config"]["model"]["cell"]
+    for place in ("nr", "rh", "fc", "input", "words"):
+        del state["config"]["model"]["dropout"][place]["count"]
     for file in ("last.pt", "best.pt"):
         checkpoint.write(run / file, state)
     done = lm(*SMALL, "resume=auto", "model.cell=gru")
     assert (done.code, "\n  model.cell: lstm there, gru here\nGive it" in done.err) == (2, True)
+    done = lm(*SMALL, "resume=auto", "model.dropout.fc.count=exact")
+    assert "\n  model.dropout.fc.count: bernoulli there, exact here\nGive it" in done.err
     for mode in ("evaluate", "sample"):
         done = lm(f"mode={mode}", f"checkpoint={run}/best.pt", f"name={mode}")
         assert done.code == 0, done.err

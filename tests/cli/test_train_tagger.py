@@ -195,11 +195,16 @@ def test_a_training_from_before_columns_were_named_goes_on(tagger, run) -> None:
     assert tagger("mode=evaluate", f"checkpoint={run}", "name=e").code == 0
 
 
-def test_a_training_from_before_there_was_a_cell_goes_on_as_an_lstm(tagger, run) -> None:
+def test_a_training_from_before_there_was_a_choice_goes_on_as_it_was(tagger, run) -> None:
     assert tagger(*TINY, "name=run", "trainer.max_updates=2").code == 0
     for file in ("last.pt", "tagger.pt"):
         state = checkpoint.read(run / file)
-        del state["config"]["model"]["cell"], state["constants"]["tagger"]["config"]["cell"]
+        model, constants = state["config"]["model"], state["constants"]["tagger"]["config"]
+        del model["cell"], constants["cell"]
+        for place in ("nr", "rh", "fc"):
+            del model["dropout"][place]["count"]
+        for place in ("input_dropout", "dropout", "recurrent_dropout", "output_dropout"):
+            del constants[place]["count"]
         checkpoint.write(run / file, state)
     options = (*TINY, "name=run", "resume=auto", "trainer.max_updates=3")
     done = tagger(*options, "model.cell=gru")

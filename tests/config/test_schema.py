@@ -53,7 +53,7 @@ def test_help_shows_every_key_with_its_value_and_meaning(run_warm, task: str) ->
     assert "\n  lr: 0.125                                  # the learning rate; above 0\n" in shown
     assert "name: ${now:%Y-%m-%d}/" in shown
     names = [line.strip().partition(":")[0] for line in shown.splitlines() if line.strip()]
-    inline = {"p", "space", "time"}  # on the line of their place
+    inline = {"p", "space", "time", "count"}  # on the line of their place
     expected = [key.name.rpartition(".")[2] for key in keys(SCHEMAS[task])]
     assert names == [name for name in expected if name not in inline]
 

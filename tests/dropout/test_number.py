@@ -30,7 +30,7 @@ def test_patterns_are_told_apart() -> None:
     assert case1 != 0.3, "a bare number means Case III"
     assert DropoutPattern(0.3) == 0.3
     assert len({case1, DropoutPattern(0.3), 0.3}) == 2
-    assert repr(case1) == "DropoutPattern(p=0.3, space='random', time='random')"
+    assert repr(case1) == "DropoutPattern(p=0.3, space='random', time='random', count='bernoulli')"
     for again in (copy.deepcopy(case1), pickle.loads(pickle.dumps(case1)), replace(case1)):
         assert again == case1
         assert (again.p, float(again), again.space) == (0.3, 0.3, "random")
@@ -42,5 +42,5 @@ def test_a_pattern_is_no_rate_of_another() -> None:
         DropoutPattern(DropoutPattern(0.3, space="random"))
     assert str(error.value) == (
         "dropout rate must be a number in [0, 1), got "
-        "DropoutPattern(p=0.3, space='random', time='random')"
+        "DropoutPattern(p=0.3, space='random', time='random', count='bernoulli')"
     )

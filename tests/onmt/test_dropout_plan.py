@@ -39,6 +39,14 @@ def test_plan_of_our_options() -> None:
     assert plan.pattern("recurrent") == DropoutPattern(0.25, "random", "fixed")
 
 
+def test_an_exact_count_stays_whatever_a_schedule_does() -> None:
+    plan = DropoutPlan.from_opt(Namespace(dropout=[0.3], sd_count="exact", sd_output_dropout=0.2))
+    plan.follow(0.1)
+    assert plan.pattern("encoder") == DropoutPattern(0.1, count="exact")
+    assert plan.pattern("output") == DropoutPattern(0.2, count="exact")
+    assert "encoder 0.1 structured/random/exact, " in plan.describe()
+
+
 def test_follow_moves_only_places_without_a_rate_of_their_own() -> None:
     plan = DropoutPlan(0.3, {"output": 0.3})
     plan.follow(0.1)
@@ -65,8 +73,9 @@ def test_describe_is_one_line_with_rate_space_and_time_of_each_place() -> None:
         (Namespace(dropout=[1.0]), r"dropout 1\.0 is outside \[0, 1\)"),
         (Namespace(dropout=[0.1], sd_output_dropout=-0.1), r"-0\.1 is outside \[0, 1\)"),
         (Namespace(dropout=[0.1], sd_time="sometimes"), "time 'sometimes' is unknown"),
+        (Namespace(dropout=[0.1], sd_count="about"), "count 'about' is unknown"),
     ],
-    ids=["dropout", "own_rate", "time"],
+    ids=["dropout", "own_rate", "time", "count"],
 )
 def test_bad_values(opt: Namespace, text: str) -> None:
     with pytest.raises(ValueError, match=text):

@@ -125,6 +125,7 @@ PATTERNS: dict[str, dict[str, Any]] = {
     "NR + RH": RATES,
     "random": {**RATES, "sd_space": "random"},
     "fixed": {**RATES, "sd_time": "fixed"},
+    "exact": {**RATES, "sd_count": "exact"},
     "random, fixed": {**RATES, "sd_space": "random", "sd_time": "fixed"},
 }
 OTHERS = list(PATTERNS)[1:]

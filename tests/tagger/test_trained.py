@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from opennmt_sd import DropoutPattern
 from opennmt_sd.data.textfile import TextError
 from opennmt_sd.tagger import files
 from opennmt_sd.tagger.card import Card
@@ -218,6 +219,9 @@ def test_card_tells_all_that_is_dropped(make, corpora: Corpora, cell: str) -> No
     assert f"characters (8 filters of 3); bidirectional {cell.upper()}, 1 layer of 10 " in card
     assert f"layer of 4; linear-chain CRF. Dropout: input of the {cell.upper()} 0.3 " in card
     assert "(Case III); characters 0.5 (ordinary)." in card
+    task = make(cell=cell, input_dropout=DropoutPattern(0.3, count="exact"))
+    card = str(Card(Trained(task.model, task.vocabulary), corpora, {}, None, 0.0, ""))
+    assert f"input of the {cell.upper()} 0.3 (Case III, exact)" in card
 
 
 def test_a_checkpoint_of_the_trainer_serves_too(trained: Trained, tmp_path: Path) -> None:

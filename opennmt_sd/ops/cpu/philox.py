@@ -34,5 +34,16 @@ def sets(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
     return idx, count
 
 
+def exact_sets(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]:
+    module = native()
+    if module is None:
+        return philox.exact_sets_of(seed, S, D, k)
+    idx = torch.empty(S, D, dtype=torch.int32, device="cpu")
+    count = torch.empty(S, dtype=torch.int32, device="cpu")
+    module.draw_exact_sets(int(seed), S, D, k, idx.data_ptr(), count.data_ptr())
+    return idx, count
+
+
 philox.library.impl("draw_mask", mask, "CPU")
 philox.library.impl("draw_sets", sets, "CPU")
+philox.library.impl("draw_exact_sets", exact_sets, "CPU")

@@ -57,4 +57,4 @@ template <class T> constexpr Kernels<T> TABLE = table<T>();
 
 } // namespace
 
-extern const Isa SD_ISA = {TABLE<float>, TABLE<double>, draw_mask, multiply_adds};
+extern const Isa SD_ISA = {TABLE<float>, TABLE<double>, draw_mask, draw_bits, multiply_adds};

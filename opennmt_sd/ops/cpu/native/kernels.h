@@ -146,6 +146,7 @@ struct Isa {
     Kernels<double> f64;
     // mask [n]: whether Philox's 32 bits of each element are not below the threshold
     void (*draw_mask)(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask);
+    void (*draw_bits)(uint64_t seed, int64_t n, uint32_t *bits);
     // Multiply-adds in registers that wait for nothing, to learn what the machine can do; gives
     // their number.
     int64_t (*multiply_adds)(int64_t rounds, int threads);

@@ -4,8 +4,9 @@
 
 namespace {
 
-// Philox4x32-10, as opennmt_sd/draw.py has it: word w of block i is element w * blocks + i.
-void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
+// Philox4x32-10, as opennmt_sd/dropout/philox.py has it: word w of block i is element
+// w * blocks + i. `take` gets the number of an element and its bits.
+template <class Take> SD_INLINE void philox(uint64_t seed, int64_t n, Take take) {
     constexpr int CHUNK = 64; // blocks at a time, in registers and L1
     const int64_t blocks = ceil_div(n, 4);
     for (int64_t i0 = 0; i0 < blocks; i0 += CHUNK) {
@@ -24,9 +25,17 @@ void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
             }
         for (int w = 0; w < 4; w++) {
             const int64_t at = w * blocks + i0, m = least(least(CHUNK, blocks - i0), n - at);
-            for (int64_t i = 0; i < m; i++) mask[at + i] = x[w][i] >= threshold;
+            for (int64_t i = 0; i < m; i++) take(at + i, x[w][i]);
         }
     }
+}
+
+void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
+    philox(seed, n, [=](int64_t i, uint32_t bits) { mask[i] = bits >= threshold; });
+}
+
+void draw_bits(uint64_t seed, int64_t n, uint32_t *bits) {
+    philox(seed, n, [=](int64_t i, uint32_t drawn) { bits[i] = drawn; });
 }
 
 } // namespace
