@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.kernels.recurrent import Layer
+from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.operands import flops
+
+Layer = kernels.Layer | kernels.gru.Layer
 
 
 def last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
@@ -51,8 +52,7 @@ def fp_flops(a: Layer) -> int:
     return sum(_products(a))
 
 
-def bp_flops(a: Any) -> int:
-    """Return those of a record of a layer and what it ``needs``, bias_hn's gradient at no cost."""
+def bp_flops(a: kernels.LayerBP | kernels.gru.LayerBP) -> int:
     need_x, need_ih, _, need_hh = a.needs[:4]
     of_x, of_h = _products(a.layer)
     return of_x * (need_x + need_ih) + of_h * (1 + need_hh)

@@ -3,39 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from opennmt_sd.ops.cpu.binding import require_native
-from opennmt_sd.ops.cpu.kernels.call import Addresses, Rows, Sets, keep_operand, new
+from opennmt_sd.ops.cpu.kernels.call import Addresses, keep_operand, new
 from opennmt_sd.ops.cpu.kernels.linear import linear_operands
 
+if TYPE_CHECKING:  # they are made of what is here
+    from opennmt_sd.ops.cpu.kernels import gru, lstm
 
-class Layer(Protocol):
-    """The operands that every cell's layer has: rows x ``[R, D]``; weight_ih ``[N, D]`` and
-    weight_hh ``[N, H]``, N rows for the gates; h ``[B, H]``; what is kept of x and of h."""
-
-    @property
-    def x(self) -> Tensor: ...
-    @property
-    def weight_ih(self) -> Tensor: ...
-    @property
-    def bias(self) -> Tensor | None: ...
-    @property
-    def weight_hh(self) -> Tensor: ...
-    @property
-    def h(self) -> Tensor: ...
-    @property
-    def x_sets(self) -> Sets: ...
-    @property
-    def h_sets(self) -> Sets: ...
-    @property
-    def rows(self) -> Rows: ...
-    @property
-    def reverse(self) -> bool: ...
-    @property
-    def sizes(self) -> list[int]: ...
+    Layer = lstm.Layer | gru.Layer
 
 
 class Gradients(NamedTuple):
