@@ -25,7 +25,8 @@ quickstart: setup
 
 # Several workers share the cores: threads that wait by spinning would make them three times slower.
 test: setup
-	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 \
+	  --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

@@ -23,6 +23,12 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 WARM = Path(__file__).with_name("warm")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: at the end one would keep a worker, alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def _runner(python: list[str], tmp_path: Path) -> RunPython:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

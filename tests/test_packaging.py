@@ -80,7 +80,11 @@ def install(wheel: Path, folder: Path) -> Environment:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("wheel"))
+    """With a native module that the compiler has not optimized: that takes most of the time."""
+    compiler = tmp_path_factory.mktemp("compiler") / "c++"
+    compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "c++")} "$@" -O0\n')
+    compiler.chmod(0o755)
+    return build(tmp_path_factory.mktemp("wheel"), CXX=str(compiler))
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,20 @@ class Done(NamedTuple):
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Done]:
+def drawn_curves() -> None:
+    """For a test of ``curves.png``, which takes longer than a tiny training: it is really drawn."""
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch, capsys, request) -> Callable[..., Done]:
     """``call(main, *overrides)``: as from a shell whose folder is ``tmp_path``."""
     from hydra.core.global_hydra import GlobalHydra
 
+    from opennmt_sd.recipes import training
+
     monkeypatch.chdir(tmp_path)
+    if "drawn_curves" not in request.fixturenames:
+        monkeypatch.setattr(training, "plot_curves", lambda metrics, picture, **_: picture.touch())
 
     def run(main: Callable[[], None], *overrides: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["command", *overrides])

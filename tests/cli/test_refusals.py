@@ -222,6 +222,7 @@ def test_a_folder_that_cannot_be_made(lm, tiny, tmp_path) -> None:
     assert "Traceback" not in done.err
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_a_disk_that_is_full_when_curves_are_drawn(lm, tiny, run, monkeypatch) -> None:
     from matplotlib.figure import Figure
 

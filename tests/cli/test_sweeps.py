@@ -93,11 +93,14 @@ def test_a_study_that_is_kept_goes_on(lm, tiny, tmp_path, folder) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["group", "parent"])
-def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(text, folder, tmp_path, to) -> None:
+def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(
+    text, folder, tmp_path, warm_python, to
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="no joblib launcher here")
+    python = warm_python if to == "parent" else [sys.executable]  # one group with its runs
     process = subprocess.Popen(
         [
-            sys.executable, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
+            *python, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
             "data.path=text", "data.batch_size=2", "data.unroll=5", "model.embedding=8",
             "model.hidden=8", "trainer.epochs=4000", "trainer.accelerator=cpu", "name=run",
             "model.dropout.nr.p=0.1,0.2,0.3,0.4", "model.dropout.rh.p=0",

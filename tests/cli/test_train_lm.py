@@ -40,6 +40,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_the_default_does_all_of_it(lm, run) -> None:
     done = lm(*SMALL, "trainer.epochs=2")
     assert (done.code, done.err) == (0, "")
@@ -47,6 +48,7 @@ def test_the_default_does_all_of_it(lm, run) -> None:
     assert names == {
         ".hydra", "best.pt", "last.pt", "curves.png", "metrics.csv", "result.json", "train_lm.log",
     }  # fmt: skip
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads((run / "result.json").read_text())
     assert result.keys() == {"valid/perplexity", "update", "test/loss", "test/perplexity"}
     rows = read_csv(run / "metrics.csv")

@@ -62,6 +62,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "tagger" / "run"
 
 
+@pytest.mark.usefixtures("drawn_curves")
 def test_the_default_does_all_of_it(tagger, run) -> None:
     done = tagger(*TINY, "name=run", "trainer.epochs=2", "data.glove=data/glove.txt")
     assert (done.code, done.err) == (0, "")
@@ -69,6 +70,7 @@ def test_the_default_does_all_of_it(tagger, run) -> None:
         ".hydra", "README.md", "best.pt", "last.pt", "tagger.pt", "curves.png", "metrics.csv",
         "result.json", "train_tagger.log",
     }  # fmt: skip
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     result = json.loads((run / "result.json").read_text())
     assert {"valid/f1", "test/f1", "test/f1/PER", "test/errors/missed"} <= result.keys()
     rows = read_csv(run / "metrics.csv")
