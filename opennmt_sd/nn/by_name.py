@@ -38,5 +38,6 @@ def run(
         The output ``[T, B, H]`` and the final state, a tuple too.
     """
     alone = isinstance(layers, nn.GRU)  # it takes and gives h alone
-    y, final = layers(x, state[0] if alone and state is not None else state)
+    given = state[0] if alone and state is not None and len(state) == 1 else state
+    y, final = layers(x, given)  # which refuses another cell's state
     return y, (final,) if alone else tuple(final)

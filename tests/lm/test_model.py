@@ -188,6 +188,19 @@ def test_two_segments_are_one_long_one(hidden, cell: str) -> None:
     torch.testing.assert_close(F.cross_entropy(logits.flatten(0, 1), targets.flatten()), whole.loss)
 
 
+@pytest.mark.parametrize(
+    ("cell", "other", "said"),
+    [
+        ("gru", "lstm", "hx of a GRU must be one tensor"),
+        ("lstm", "gru", "an LSTM needs an hx of 2 tensors, got 1"),
+    ],
+)
+def test_a_state_of_another_cell_is_refused(cell: str, other: str, said: str) -> None:
+    state = build(cell=other)(*batch()).state
+    with pytest.raises((TypeError, RuntimeError), match=said):
+        build(cell=cell)(*batch(), state)
+
+
 # ---- parameters ----
 
 
