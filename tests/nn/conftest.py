@@ -64,7 +64,6 @@ class Kind(NamedTuple):
     states: tuple[str, ...]
     gates: int
     op: str
-    article: str
 
     def hx(self, states: Any) -> Any:
         """Return a state as the modules take it: a tuple, or the one tensor."""
@@ -77,9 +76,9 @@ class Kind(NamedTuple):
 
 KINDS = {
     "LSTM": Kind(nn.LSTM, StructuredLSTM, nn.LSTMCell, StructuredLSTMCell, ("h", "c"), 4,
-                 "lstm_layer", "an LSTM"),
+                 "lstm_layer"),
     "GRU": Kind(nn.GRU, StructuredGRU, nn.GRUCell, StructuredGRUCell, ("h",), 3,
-                "gru_layer", "a GRU"),
+                "gru_layer"),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opennmt_sd import DropoutPattern
+from opennmt_sd import DropoutPattern, ops
 
 B, D, H = 3, 4, 6
 INPUT, STATE = 0.3, 0.6  # a rate for each tells the draws apart
@@ -142,6 +142,31 @@ def test_sets_that_are_given(any_engine: str, kind, space: str, drawn) -> None:
         want = step(theirs, keep[2].apply(x[None])[0], state, read)
         torch.testing.assert_close(kind.parts(got), want)
     assert not drawn
+
+
+@every_space
+@pytest.mark.parametrize("given", [("keep",), ("recurrent_keep",), ("keep", "recurrent_keep")])
+def test_without_kernels(kind, given, space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing would be left out: torch's own products, on what is kept; even twice
+    differentiable."""
+    monkeypatch.setattr(ops, "leaves_out", lambda _: False)
+    cell, (x, hx) = build(kind), example(kind)
+    theirs = kind.torchs_cell(D, H, dtype=torch.float64)
+    theirs.load_state_dict(cell.state_dict())
+    pattern = DropoutPattern(0.5, space)
+    sets = {"keep": pattern.draw(1, B, D), "recurrent_keep": pattern.draw(1, B, H)}
+    sets = {name: sets[name] for name in given}
+    x.requires_grad_()
+    got = kind.parts(cell(x, hx, **sets))
+    state = kind.parts(hx)
+    kept = sets["keep"].apply(x[None])[0] if "keep" in sets else x
+    read = state[0]
+    if "recurrent_keep" in sets:
+        read = sets["recurrent_keep"].apply(read[None])[0]
+    torch.testing.assert_close(got, step(theirs, kept, state, read))
+    (dx,) = torch.autograd.grad(got[0].square().sum(), x, create_graph=True)
+    dx.square().sum().backward()
+    assert x.grad.any()
 
 
 def test_sets_of_a_whole_sequence_are_refused(any_engine: str, kind) -> None:
