@@ -122,6 +122,11 @@ def _combinations(opt: Namespace) -> list[str]:
             f"enc_layers {layers[0]} and dec_layers {layers[1]}: the decoder's layers start from "
             "the encoder's, one from each: give both the same number"
         )
+    if encoder == "ggnn" and not opt.input_feed and layers[1] != 4:
+        faults.append(
+            f"encoder_type ggnn gives 4 states, and {layers[1]} layers with input_feed: 0 start "
+            "from as many: set input_feed: 1, or layers: 4"
+        )
     if opt.coverage_attn and not opt.input_feed:
         faults.append("coverage_attn needs input_feed: 1 (it is 0)")
     return faults + (_copy_faults(opt) if opt.copy_attn else [])

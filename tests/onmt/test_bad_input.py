@@ -111,11 +111,11 @@ def test_a_stock_checkpoint_with_our_types(
 def test_our_checkpoint_with_stock_types(commands: Any) -> None:
     """A checkpoint's options win, as ever; `--override_opts` makes it stock's."""
     start = commands.train(2, "start", dropout=0.3).checkpoint()
-    kept = commands.train(3, "kept", dropout=0.3, train_from=start, **STOCK)
+    kept = commands.train(3, "kept", dropout=0.3, train_from=start, rnn_type="GRU", **STOCK)
     assert read(kept.checkpoint())["opt"].decoder_type == "sd_rnn"
     (line,) = [line for line in kept.log if "kept from the checkpoint" in line]
     assert "encoder_type sd_brnn (this run: brnn)" in line
-    assert "decoder_type sd_rnn (this run: rnn)" in line
+    assert "decoder_type sd_rnn (this run: rnn), rnn_type LSTM (this run: GRU)" in line
     assert "--override_opts would take this run's" in line
 
     run = commands.train(4, "stock", dropout=0.3, train_from=start, override_opts=True, **STOCK)

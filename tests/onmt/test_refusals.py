@@ -58,6 +58,11 @@ TABLE = {
         "copy_attn copies words, and encoder_type ggnn attends to nodes",
         "remove one",
     ),
+    "ggnn, no input feed": (
+        "encoder_type: ggnn\ninput_feed: 0",
+        "encoder_type ggnn gives 4 states, and 2 layers with input_feed: 0 start from as many: ",
+        "set input_feed: 1, or layers: 4",
+    ),
     "copy_attn, update_vocab": (
         "copy_attn: true\nupdate_vocab: true",
         "copy_attn does not work with update_vocab: ",

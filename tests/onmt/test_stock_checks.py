@@ -150,6 +150,8 @@ def graphs(commands: Any, tmp_path: Path) -> dict[str, Any]:
         {},
         {"global_attention": "mlp", "dropout": 0.3},
         {"global_attention": "dot", "decoder_type": "rnn"},
+        {"rnn_type": "GRU"},
+        {"input_feed": 0, "layers": 4},
         # docs/source/examples/ggnn
         {
             "src_ggnn_size": 40,
