@@ -3,7 +3,6 @@
 from opennmt_sd.nn.cell import StructuredLSTMCell
 from opennmt_sd.nn.conversion import convert, revert
 from opennmt_sd.nn.dropout import StructuredDropout
-from opennmt_sd.nn.forked import calm_children
 from opennmt_sd.nn.gru import StructuredGRU
 from opennmt_sd.nn.gru_cell import StructuredGRUCell
 from opennmt_sd.nn.linear import MaskedLinear
@@ -19,5 +18,3 @@ __all__ = [
     "convert",
     "revert",
 ]
-
-calm_children()

@@ -21,6 +21,7 @@ from opennmt_sd.ops.engines import (
     use,
     worth_compacting,
 )
+from opennmt_sd.ops.forked import calm_children
 from opennmt_sd.ops.gru import gru_gates, gru_layer
 from opennmt_sd.ops.linear import masked_linear
 from opennmt_sd.ops.lstm import lstm, lstm_gates, lstm_layer
@@ -46,3 +47,5 @@ __all__ = [
     "use",
     "worth_compacting",
 ]
+
+calm_children()

@@ -17,7 +17,7 @@ import torch
 def calm_children() -> None:
     """Let children that are forked from now on begin with one thread of torch.
 
-    Importing :mod:`opennmt_sd.nn` calls this. A child whose parent has computed nothing yet may
+    Importing :mod:`opennmt_sd.ops` calls this. A child whose parent has computed nothing yet may
     call ``torch.set_num_threads`` for more.
     """
     if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
