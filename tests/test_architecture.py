@@ -21,7 +21,7 @@ KNOWS: dict[str, set[str]] = {
     "nn": {"_compile", "compat", "ops", "dropout"},
     "onmt": {"_autoload", "archive", "atomic", "compat", "nn", "ops", "dropout"},
     "lm": {"atomic", "nn", "ops", "dropout", "training", "data"},
-    "tagger": {"atomic", "nn", "ops", "dropout", "training", "data"},
+    "tagger": {"atomic", "extras", "nn", "ops", "dropout", "training", "data"},
     "training": {"archive", "atomic", "compat", "nn", "ops", "dropout"},
     "config": {"conf", "training", "ops"},  # the last two: checks.py alone
     "recipes": {"config", "nn", "lm", "tagger", "training", "atomic", "dropout", "ops", "data"},
@@ -29,6 +29,7 @@ KNOWS: dict[str, set[str]] = {
     "conf": set(),
     "archive": {"compat", "unpickling"},
     "atomic": set(),
+    "extras": set(),
     "unpickling": {"compat"},
     "__main__": {"cli"},
     "_autoload": {"onmt"},

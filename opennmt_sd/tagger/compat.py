@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import cast
 
-import torchcrf  # type: ignore[import-untyped]  # it ships no types
 from torch import Tensor
+
+from opennmt_sd.extras import extra
+
+with extra("tagger"):
+    import torchcrf  # type: ignore[import-untyped]  # it ships no types
 
 VERSION = "0.7.2"
 

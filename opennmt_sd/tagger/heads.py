@@ -9,10 +9,13 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-import torchcrf  # type: ignore[import-untyped]  # it ships no types
 from torch import Tensor, nn
 
+from opennmt_sd.extras import extra
 from opennmt_sd.tagger.compat import log_partition
+
+with extra("tagger"):
+    import torchcrf  # type: ignore[import-untyped]  # it ships no types
 
 HEADS = ("crf", "softmax")
 

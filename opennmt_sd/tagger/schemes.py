@@ -22,6 +22,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from opennmt_sd.extras import extra
+
 SCHEMES = ("iob1", "iob2", "bioes", "bilou")
 CLOSING = {"bioes": ("E", "S"), "bilou": ("L", "U")}  # a last word, and an only one
 TAG = re.compile(r"O|[BIESLU]-\S.*")
@@ -68,9 +70,10 @@ def entities(tags: Sequence[str]) -> list[Entity]:
 
 @functools.cache
 def _reader() -> Callable[[list[str]], list[tuple[str, int, int]]]:
-    from seqeval.metrics.sequence_labeling import (  # type: ignore[import-untyped]  # no types
-        get_entities,
-    )
+    with extra("tagger"):
+        from seqeval.metrics.sequence_labeling import (  # type: ignore[import-untyped]  # no types
+            get_entities,
+        )
 
     return get_entities
 

@@ -9,7 +9,7 @@ spaCy finds it through the entry point ``spacy_factories``; nothing need be impo
 
 ``nlp.to_disk`` stores the tagger with the pipeline, and ``spacy.load`` needs nothing else. In a
 training configuration of spaCy's, ``[initialize.components.structured_ner] path = ..`` does the
-same. ``nlp.pipe(n_process=2)`` works: see :mod:`opennmt_sd.nn.forked`.
+same. ``nlp.pipe(n_process=2)`` works: see :mod:`opennmt_sd.ops.forked`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Optional
 
-from spacy.language import Language
-from spacy.tokens import Doc, Span, Token
-from spacy.training import Example
-from spacy.util import (
-    filter_spans,
-    get_minor_version_range,
-    load_config,
-    minibatch,
-    split_requirement,
-)
-
+from opennmt_sd.extras import extra
 from opennmt_sd.tagger import page
 from opennmt_sd.tagger.schemes import Entity, encode, entities
 from opennmt_sd.tagger.trained import FILE, Trained
 from opennmt_sd.training.checkpoint import CheckpointError
+
+with extra("tagger"):
+    from spacy.language import Language
+    from spacy.tokens import Doc, Span, Token
+    from spacy.training import Example
+    from spacy.util import (
+        filter_spans,
+        get_minor_version_range,
+        load_config,
+        minibatch,
+        split_requirement,
+    )
 
 NAME = "structured_ner"
 PACKAGE = "opennmt_sd"

@@ -47,7 +47,7 @@ def file_of(path: Path | str) -> Path:
 class Trained:
     """A model and the vocabulary it was trained with.
 
-    Processes that are forked later may use it too: see :mod:`opennmt_sd.nn.forked`.
+    Processes that are forked later may use it too: see :mod:`opennmt_sd.ops.forked`.
     """
 
     model: Tagger
@@ -71,8 +71,13 @@ class Trained:
         """Make one from a checkpoint's content; ``name`` is for the error text.
 
         Raises:
-            CheckpointError: it is not of a tagger.
+            CheckpointError: it is not of a tagger, or an entry is missing or of another kind.
         """
+        with checkpoint.understood(name):
+            return cls._of(state, name)
+
+    @classmethod
+    def _of(cls, state: Mapping[str, Any], name: str) -> Trained:
         if KEY not in state["constants"]:
             raise checkpoint.CheckpointError(
                 f"{name} is not of a tagger: take a {FILE}, or a best.pt that train_tagger wrote"

@@ -90,7 +90,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def understood(path: Path) -> Iterator[None]:
+def understood(path: Path | str) -> Iterator[None]:
     """Take what a checkpoint holds; whatever does not fit is one text.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,45 @@ def test_what_cannot_be_loaded(trained: Trained, tmp_path: Path) -> None:
         f"{tmp_path / 'lm.pt'} is not of a tagger: take a tagger.pt, or a best.pt that "
         "train_tagger wrote"
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "text"),
+    [
+        (["constants"], None, "it has no entry 'constants'"),
+        (["model"], None, "it has no entry 'model'"),
+        (["averaging"], None, "it has no entry 'averaging'"),
+        (["constants", "tagger", "vocabulary"], None, "it has no entry 'vocabulary'"),
+        (["constants", "tagger", "config"], None, "it has no entry 'config'"),
+        (["constants", "tagger", "vocabulary", "tags"], None, "TypeError: "),
+        (["constants", "tagger", "config", "hidden"], "many", "TypeError: "),
+        (["constants", "tagger"], [], "TypeError: "),
+        (["constants", "tagger", "config", "hidden"], 6, "RuntimeError: "),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_made_by_hand(
+    trained: Trained, tmp_path: Path, keys: list[str], value: Any, text: str
+) -> None:
+    trained.save(tmp_path / "tagger.pt")
+    state = torch.load(tmp_path / "tagger.pt", weights_only=True)
+    *above, last = keys
+    place = state
+    for key in above:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    torch.save(state, tmp_path / "tagger.pt")
+    with pytest.raises(CheckpointError) as error:
+        Trained.load(tmp_path)
+    message = str(error.value)
+    assert message.startswith(
+        f"{tmp_path / 'tagger.pt'} does not hold what this trainer writes: {text}"
+    )
+    assert "It was made by hand" in message
+    assert "\n" not in message
 
 
 def test_a_folder_means_its_tagger_or_else_its_best_checkpoint(
