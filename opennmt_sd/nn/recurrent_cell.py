@@ -65,7 +65,7 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         self, input: Tensor, state: State | None, keep: Keep | None, state_keep: Keep | None
     ) -> State:
         """Take a step, batched or not, with the sets given or drawn."""
-        if not self.training:
+        if not self.training or not self._fits(input, state):  # torch refuses what does not
             return self._torch_step(input, state)
         B = input.shape[0] if input.dim() == 2 else 1
         D, H = self.input_size, self.hidden_size
@@ -79,7 +79,7 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         if state is None:
             state = (x.new_zeros(B, H),) * self.states
         else:
-            state = tuple(s if s.dim() == 2 else s.unsqueeze(0) for s in state)
+            state = tuple(s if input.dim() == 2 else s.unsqueeze(0) for s in state)
         if dense:
             check_keep(keep, 1, B, D)
             check_keep(state_keep, 1, B, H)
@@ -88,6 +88,13 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         else:
             state = self._our_step(x, keep, state, state_keep)
         return state if input.dim() == 2 else tuple(s.squeeze(0) for s in state)
+
+    def _fits(self, input: Tensor, state: State | None) -> bool:
+        """Return whether the shapes are those that torch asks for."""
+        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+            return False
+        wanted = (*input.shape[:-1], self.hidden_size)
+        return state is None or [s.shape for s in state] == [wanted] * self.states
 
     def _sets(
         self, given: Keep | None, name: str, pattern: DropoutPattern, B: int, D: int, dense: bool

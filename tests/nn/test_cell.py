@@ -169,6 +169,32 @@ def test_without_kernels(kind, given, space: str, monkeypatch: pytest.MonkeyPatc
     assert x.grad.any()
 
 
+X, STATE_0 = torch.zeros(B, D), torch.zeros(B, H)
+WRONG: dict[str, tuple[Tensor, ...]] = {
+    "three axes": (X[None],),
+    "another width": (torch.zeros(B, D + 1),),
+    "another width, unbatched": (torch.zeros(D + 1),),
+    "a state of another batch": (X, STATE_0[:2]),
+    "a state of another width": (X, torch.zeros(B, H + 1)),
+    "a state without batch": (X, STATE_0[0]),
+    "a state without batch, for a batch of one": (X[:1], STATE_0[0]),
+    "a batch of states, unbatched": (X[0], STATE_0),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_torchs_own_errors(any_engine: str, kind, fault: str) -> None:
+    """Of torch's kind and in torch's words, while something is dropped too."""
+    x, *state = WRONG[fault]
+    given = (x, *(kind.hx([h] * len(kind.states)) for h in state))
+    ours = kind.our_cell(D, H, input_dropout=0.5, recurrent_dropout=0.5)
+    with pytest.raises(Exception) as want:
+        kind.torchs_cell(D, H)(*given)
+    with pytest.raises(want.type) as got:
+        ours(*given)
+    assert str(got.value).replace("Structured", "") == str(want.value)
+
+
 def test_sets_of_a_whole_sequence_are_refused(any_engine: str, kind) -> None:
     x, hx = example(kind)
     with pytest.raises(ValueError, match=r"^keep sets of 5 steps do not fit an input of 1 steps"):
