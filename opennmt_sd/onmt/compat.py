@@ -46,6 +46,7 @@ SEEN = {
     "onmt.inputters.text_utils:_addcopykeys": "386d3403ccabc17b",
     "onmt.inputters.text_utils:process": "3246424cfb5a5418",
     "onmt.inference_engine:InferenceEngine.infer_list": "037da87bb3beacaa",
+    "onmt.transforms.misc:FilterTooLongTransform.apply": "a08f898fa47553ae",
     "onmt.modules.copy_generator:CopyGenerator": "c75d2e7bd4001dbe",
     "onmt.modules.copy_generator:CopyGeneratorLoss": "fe77a64ae7a701d0",
     "onmt.utils.loss:LossCompute.forward": "df496dc3fe738897",

@@ -77,6 +77,19 @@ def with_features_of_blanks(stock: Function) -> Function:
     return wrapped
 
 
+def with_a_source_alone(stock: Function) -> Function:
+    """Wrap `FilterTooLongTransform.apply`: where there is no target, the source alone counts."""
+
+    @functools.wraps(stock)
+    def wrapped(self: Any, example: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if example["tgt"] is not None:
+            return stock(self, example, *args, **kwargs)
+        kept = stock(self, {**example, "tgt": []}, *args, **kwargs)
+        return None if kept is None else example
+
+    return wrapped
+
+
 def with_blanks_left_out(stock: Function) -> Function:
     """Wrap `Translator.translate_batch`: blank lines do not reach the model."""
 

@@ -42,6 +42,8 @@ def mend_translation() -> None:
     wrap(builder, "_build_target_tokens", lines.with_whole_words)
     iterator = import_module("onmt.inputters.dynamic_iterator").DynamicDatasetIter
     wrap(iterator, "_tuple_to_json_with_tokIDs", lines.with_all_lines)
+    misc = import_module("onmt.transforms.misc")
+    wrap(misc.FilterTooLongTransform, "apply", lines.with_a_source_alone)
     text = import_module("onmt.inputters.text_utils")
     wrap(text, "parse_features", lines.with_features_of_blanks)
     wrap(text, "textbatch_to_tensor", copying.with_copy_keys)

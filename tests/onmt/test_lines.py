@@ -162,6 +162,22 @@ def test_source_features(commands: Any, tmp_path: Path) -> None:
     assert [i for i, line in enumerate(out.lines) if not line] == [1, 3]
 
 
+@pytest.mark.parametrize("batch", [1, 30])
+def test_lines_that_a_transform_leaves_out(commands: Any, model: Path, batch: int) -> None:
+    """Too long ones, with no target beside them; the others are translated as ever."""
+    options = {"batch_size": batch, "with_score": True}
+    expected = commands.translate(model, source=joined(TEXT), **options).lines
+    found = commands.translate(
+        model, source=joined(TEXT), transforms="filtertoolong", src_seq_length=3, **options
+    ).lines
+    assert len(found) == len(TEXT)
+    for text, line, want in zip(TEXT, found, expected, strict=True):
+        if len(text.split()) > 3:
+            assert line == "\t0.0"
+        else:
+            assert line.split("\t")[0] == want.split("\t")[0]
+
+
 def test_lists(engine: Callable[..., Any], model: Path) -> None:
     translator = engine(model, n_best=2)
     scores, texts = translator.infer_list(TEXT)
