@@ -100,8 +100,12 @@ def test_every_experiment_trains(tagger, run, name: str) -> None:
     )  # fmt: skip
     assert done.code == 0, done.err
     config = torch.load(run / "last.pt", weights_only=True)["constants"]["tagger"]["config"]
-    assert config["recurrent_dropout"] == {"p": 0.3, "space": "structured", "time": "random"}
-    assert config["input_dropout"] == {"p": 0.5, "space": "random", "time": "random"}
+    assert config["recurrent_dropout"] == {
+        "p": 0.3, "space": "structured", "time": "random", "count": "bernoulli",
+    }  # fmt: skip
+    assert config["input_dropout"] == {
+        "p": 0.5, "space": "random", "time": "random", "count": "bernoulli",
+    }  # fmt: skip
     assert config["chars"] == ("lstm" if name == "lample" else "cnn")
 
 
