@@ -178,6 +178,11 @@ def _size_faults(opt: Namespace) -> Iterator[str]:
             f"generator, which needs hidden_size {hidden[1]}: set word_vec_size: {hidden[1]}, or "
             "remove share_decoder_embeddings"
         )
+    if opt.encoder_type == "mean" and widths[0] != hidden[1]:
+        yield (
+            f"encoder_type mean gives the decoder the source embeddings, {widths[0]} wide, and it "
+            f"needs hidden_size {hidden[1]}: set word_vec_size: {hidden[1]}"
+        )
 
 
 def either(opt: Namespace, both: str, own: str) -> int:

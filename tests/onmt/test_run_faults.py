@@ -24,6 +24,12 @@ TABLE = {
         "needs hidden_size 12: set word_vec_size: 12, or remove share_decoder_embeddings",
         ("-word_vec_size", "12"),
     ),
+    "mean": (
+        "encoder_type: mean\nword_vec_size: 10\nhidden_size: 12",
+        "encoder_type mean gives the decoder the source embeddings, 10 wide, and it needs "
+        "hidden_size 12: set word_vec_size: 12",
+        ("-word_vec_size", "12"),
+    ),
     "shared": (
         "share_embeddings: true",
         "share_embeddings needs one vocabulary for both sides: add share_vocab: true",
