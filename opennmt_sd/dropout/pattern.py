@@ -54,6 +54,10 @@ class DropoutPattern(float):
             return (self.p, *self._choices) == (other.p, *other._choices)
         return self._choices == (SPACES[0], TIMES[0], COUNTS[0]) and self.p == other
 
+    def __repr__(self) -> str:
+        count = ", count='exact'" if self.exact else ""
+        return f"DropoutPattern(p={self.p}, space={self.space!r}, time={self.time!r}{count})"
+
     def __ne__(self, other: object) -> bool:
         return not self == other
 

@@ -394,7 +394,7 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
         ("sample.seed=-1", "sample.seed=-1: must lie in [0, 2**32)"),
         (
             "+model.dropout.nr.rate=0.5",
-            "model.dropout.nr.rate: there is no such key; use one of p, space, time",
+            "model.dropout.nr.rate: there is no such key; use one of p, space, time, count",
         ),
         ("+logger.mine=3", "logger.mine: has no _target_"),
         (
@@ -429,7 +429,7 @@ def test_an_unknown_key_is_refused_by_name(lm) -> None:
     assert (done.code, done.err) == (
         2,
         "train_lm: the configuration has one fault:\n  model.dropout.nr.rate=0.5: there is no such "
-        "key; use one of p, space, time\n",
+        "key; use one of p, space, time, count\n",
     )
 
 

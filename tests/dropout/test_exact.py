@@ -119,6 +119,7 @@ def test_it_is_no_bare_rate() -> None:
     assert exact == DropoutPattern(0.5, count="exact") == pickle.loads(pickle.dumps(exact))
     assert exact.at(0.2) == DropoutPattern(0.2, count="exact")
     assert float(exact) == 0.5
+    assert eval(repr(exact)) == exact
 
 
 def test_a_pattern_pickled_before_there_was_a_count() -> None:
