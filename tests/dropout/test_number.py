@@ -42,5 +42,5 @@ def test_a_pattern_is_no_rate_of_another() -> None:
         DropoutPattern(DropoutPattern(0.3, space="random"))
     assert str(error.value) == (
         "dropout rate must be a number in [0, 1), got "
-        "DropoutPattern(p=0.3, space='random', time='random', count='bernoulli')"
+        "DropoutPattern(p=0.3, space='random', time='random')"
     )
