@@ -32,8 +32,12 @@ def allow_namespace() -> None:
         torch.serialization.add_safe_globals([Namespace])
 
 
-def check_file(path: Path, kind: str = "a checkpoint file") -> None:
+def check_file(path: Path, kind: str = "a checkpoint file", *, pipes: bool = False) -> None:
     """Refuse what is no ordinary file: reading a pipe or a device would never end.
+
+    Args:
+        kind: what is wanted, for the text.
+        pipes: whether a pipe or a device will do, where it is read once from end to end.
 
     Raises:
         CheckpointError: no such file; a folder, device or pipe; or it may not be read.
@@ -42,7 +46,7 @@ def check_file(path: Path, kind: str = "a checkpoint file") -> None:
         raise CheckpointError(f"{path}: this is a folder: give {kind}")
     if not path.exists():
         raise CheckpointError(f"{path}: no such file")
-    if not path.is_file():
+    if not pipes and not path.is_file():
         raise CheckpointError(f"{path}: this is a device or a pipe: give {kind}")
     if not os.access(path, os.R_OK):
         raise CheckpointError(f"{path}: you may not read this file")

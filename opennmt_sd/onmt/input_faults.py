@@ -61,7 +61,7 @@ def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str
         fault
         for key in ("path_src", "path_tgt", "path_txt", "path_align")
         if corpus.get(key) is not None
-        for fault in _file_fault(f"data: {name}: {key}", corpus[key], "a text file")
+        for fault in file_fault(f"data: {name}: {key}", corpus[key], "a text file")
     ]
     yield from faults or _length_faults(name, corpus)
     weight = corpus.get("weight", 1)
@@ -112,7 +112,7 @@ def _vocabulary_faults(opt: Namespace) -> Iterator[str]:
         if not path:
             yield f"{key} is missing: name a file of onmt_build_vocab's, or set share_vocab: true"
             continue
-        fault = [*_file_fault(key, path, "a file of onmt_build_vocab's")]
+        fault = [*file_fault(key, path, "a file of onmt_build_vocab's")]
         yield from fault
         if not fault:
             least = _least_count(opt, key)
@@ -138,7 +138,7 @@ def _vector_faults(opt: Namespace) -> Iterator[str]:
              if getattr(opt, key, None)]  # fmt: skip
     for key in (*texts, "pre_word_vecs_enc", "pre_word_vecs_dec"):
         if getattr(opt, key, None):
-            yield from _file_fault(key, getattr(opt, key), "a file of word vectors")
+            yield from file_fault(key, getattr(opt, key), "a file of word vectors")
     if texts and not opt.embeddings_type:
         yield f"{texts[0]} needs embeddings_type: GloVe or word2vec"
     if texts and not opt.save_data:
@@ -181,8 +181,9 @@ def _output_faults(opt: Namespace) -> Iterator[str]:
         yield "tensorboard needs a package that is not installed: pip install tensorboard"
 
 
-def _file_fault(key: str, path: Any, kind: str) -> Iterator[str]:
+def file_fault(key: str, path: Any, kind: str, *, pipes: bool = False) -> Iterator[str]:
+    """Name what is wrong with a file that an option names: see :func:`check_file`."""
     try:
-        check_file(Path(str(path)), kind)
+        check_file(Path(str(path)), kind, pipes=pipes)
     except CheckpointError as error:
         yield f"{key} {error}"

@@ -71,6 +71,11 @@ def optimizer_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]
     ]
 
 
+def gpus() -> int:
+    """Return how many GPUs torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def _device_faults(opt: Namespace) -> Iterator[str]:
     ranks, size = list(opt.gpu_ranks), opt.world_size
     if size > 1 and not ranks:
@@ -85,7 +90,7 @@ def _device_faults(opt: Namespace) -> Iterator[str]:
             f"gpu_ranks {ranks} must be {[*range(size)]} with world_size {size} on one machine: "
             "they are ranks, CUDA_VISIBLE_DEVICES chooses the GPUs"
         )
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = gpus()
     if len(ranks) > there:
         needed = f"gpu_ranks {ranks} needs {len(ranks)} GPU{'s' * (len(ranks) > 1)}, torch sees "
         if there:

@@ -7,11 +7,11 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from opennmt_sd.onmt.checkpoint import CheckpointError, file_of, read
+from opennmt_sd.onmt.input_faults import file_fault
 from opennmt_sd.onmt.names import DECODERS
 from opennmt_sd.onmt.refusals import UnsupportedOptionsError
+from opennmt_sd.onmt.run_faults import gpus
 
 RNN_DECODERS = ("rnn", "ifrnn", *DECODERS)
 
@@ -41,20 +41,15 @@ def place_faults(opt: Namespace) -> list[str]:
     """
     inputs = {"src": opt.src, "tgt": opt.tgt, "phrase_table": opt.phrase_table}
     inputs = {name: path for name, path in inputs.items() if path}
-    faults = [*_input_faults(inputs), *_output_faults(opt, inputs)]
+    faults = [
+        fault
+        for name, path in inputs.items()
+        for fault in file_fault(name, path, "a text file", pipes=True)
+    ]
+    faults += _output_faults(opt, inputs)
     if opt.tgt_file_prefix and not opt.tgt:
         faults.append("tgt_file_prefix needs the prefixes: add tgt, one line for each source line")
     return faults
-
-
-def _input_faults(inputs: dict[str, str]) -> Iterator[str]:
-    for name, path in inputs.items():
-        if not os.path.exists(path):
-            yield f"{name} {path}: no such file"
-        elif os.path.isdir(path):
-            yield f"{name} {path}: this is a folder: give a text file"
-        elif not os.access(path, os.R_OK):
-            yield f"{name} {path}: you may not read this file"
 
 
 def _output_faults(opt: Namespace, inputs: dict[str, str]) -> Iterator[str]:
@@ -116,9 +111,9 @@ def _size_faults(opt: Namespace) -> list[str]:
 
 def _device_faults(opt: Namespace) -> Iterator[str]:
     """Name GPUs that there are not: a traceback in stock, and with several no end at all."""
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = gpus()
     sees = f"torch sees {there or 'none'}"
-    if opt.gpu >= max(there, 0):
+    if opt.gpu >= there:
         yield f"gpu {opt.gpu} is not there, {sees}: set gpu: -1 to translate on the CPU"
     if opt.world_size > 1 and opt.world_size > there:
         yield (

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from opennmt_sd.onmt.checkpoint import CheckpointError
+from opennmt_sd.onmt.input_faults import file_fault
 from opennmt_sd.onmt.loading import load_safely_as_command
 from opennmt_sd.onmt.refusals import UnsupportedOptionsError
 
@@ -129,3 +130,12 @@ def test_what_is_made_of_checkpoints_replaces_none(
     out = commands.folder / "out.pt"
     run(out)
     assert commands.translate(out).lines == commands.translate(model).lines
+
+
+def test_a_pipe_is_a_text_to_translate_and_no_text_to_train_on(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert [*file_fault("src", pipe, "a text file", pipes=True)] == []
+    assert [*file_fault("path_src", pipe, "a text file")] == [
+        f"path_src {pipe}: this is a device or a pipe: give a text file"
+    ]
