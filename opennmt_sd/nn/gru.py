@@ -57,6 +57,7 @@ class StructuredGRU(Recurrent, nn.GRU):
     name = "a GRU"
     gates = 3
     state_names = ("hidden",)
+    torchs = staticmethod(compat.gru)
     autocast_on_cpu = False
 
     def __init__(
@@ -111,16 +112,6 @@ class StructuredGRU(Recurrent, nn.GRU):
             x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes=sizes,
             reverse=reverse,
         )  # fmt: skip
-        return y, (h,)
-
-    def _torch_layers(
-        self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
-    ) -> tuple[Tensor, State]:
-        flags = self.bias, layers, 0.0, self.training, self.bidirectional
-        if sizes is None:
-            y, h = compat.gru(x, *state, weights, *flags, False)
-        else:
-            y, h = compat.gru(x, sizes, *state, weights, *flags)
         return y, (h,)
 
 

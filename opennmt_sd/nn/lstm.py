@@ -55,6 +55,7 @@ class StructuredLSTM(Recurrent, nn.LSTM):
     name = "an LSTM"
     gates = 4
     state_names = ("hidden[0]", "hidden[1]")
+    torchs = staticmethod(compat.lstm)
     autocast_on_cpu = True
 
     def __init__(
@@ -111,16 +112,6 @@ class StructuredLSTM(Recurrent, nn.LSTM):
             x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes=sizes,
             reverse=reverse,
         )  # fmt: skip
-        return y, (h, c)
-
-    def _torch_layers(
-        self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
-    ) -> tuple[Tensor, State]:
-        flags = self.bias, layers, 0.0, self.training, self.bidirectional
-        if sizes is None:
-            y, h, c = compat.lstm(x, state, weights, *flags, False)
-        else:
-            y, h, c = compat.lstm(x, sizes, state, weights, *flags)
         return y, (h, c)
 
 

@@ -1,8 +1,8 @@
 """Layers of recurrent cells with structured dropout, whatever the cell: what all of them share.
 
 Layouts, the initial state, layers and directions, the draws, the choice between our ops and torch's
-own layer. A subclass (:mod:`opennmt_sd.nn.lstm`, :mod:`opennmt_sd.nn.gru`) brings the two calls of
-its cell.
+own layer. A subclass (:mod:`opennmt_sd.nn.lstm`, :mod:`opennmt_sd.nn.gru`) brings our op and
+torch's of its cell.
 
 Inside, a state is a tuple of tensors ``[layers * directions, B, H]``: (h, c) of an LSTM, (h,) of a
 GRU.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,7 @@ class Recurrent(Structured, nn.RNNBase):
         name: with its article, for messages.
         gates: rows of a weight, in units of H.
         state_names: of the tensors of a state, for messages.
+        torchs: torch's own computation; it takes and gives a state of one tensor bare.
         autocast_on_cpu: whether torch's autocast knows the layer there; not if it is packed.
         exact: see :class:`opennmt_sd.StructuredLSTM`.
     """
@@ -49,6 +51,7 @@ class Recurrent(Structured, nn.RNNBase):
     name: ClassVar[str]
     gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]]
+    torchs: ClassVar[Callable[..., tuple[Tensor, ...]]]
     autocast_on_cpu: ClassVar[bool]
 
     input_dropout = PatternAttribute()
@@ -75,7 +78,13 @@ class Recurrent(Structured, nn.RNNBase):
         self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
     ) -> tuple[Tensor, State]:
         """Run torch's own dense computation, in the call that torch's module makes."""
-        raise NotImplementedError
+        hx = state if len(state) > 1 else state[0]
+        flags = self.bias, layers, 0.0, self.training, self.bidirectional
+        if sizes is None:
+            y, *final = self.torchs(x, hx, weights, *flags, False)
+        else:
+            y, *final = self.torchs(x, sizes, hx, weights, *flags)
+        return y, tuple(final)
 
     def _our_direction(
         self, x: Tensor, keep: Keep | None, weights: list[Tensor], state: State,
