@@ -126,7 +126,7 @@ class Work:
             self.case.vocabulary, (2, self.case.T, self.case.B),
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        parts = 2 if self.case.cell == "lstm" else 1  # h and c, or h alone
+        parts = len(STRUCTURED[self.case.cell].state_names)  # h and c, or h alone
         state = torch.linspace(-0.5, 0.5, parts * LAYERS * self.case.B * self.case.hidden)
         state = state.to(parameters[0].dtype).view(parts, LAYERS, self.case.B, -1)
         torch.manual_seed(seed)

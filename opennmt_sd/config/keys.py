@@ -50,7 +50,7 @@ class Key:
 
 def keys(schema: Any) -> tuple[Key, ...]:
     """Return all sections and keys of a schema, a section before what is in it."""
-    return _keys(schema)
+    return _keys(schema)  # a name of its own: mypy takes a dataclass's type for unhashable
 
 
 @cache

@@ -6,7 +6,7 @@ Importing this registers it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,19 +28,23 @@ def sets(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
     module = native()
     if module is None:
         return philox.sets_of(seed, S, D, p)
-    idx = torch.empty(S, D, dtype=torch.int32, device="cpu")
-    count = torch.empty(S, dtype=torch.int32, device="cpu")
-    module.draw_sets(int(seed), S, D, philox.threshold(p), idx.data_ptr(), count.data_ptr())
-    return idx, count
+    return _drawn(module.draw_sets, seed, S, D, philox.threshold(p))
 
 
 def exact_sets(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]:
     module = native()
     if module is None:
         return philox.exact_sets_of(seed, S, D, k)
+    return _drawn(module.draw_exact_sets, seed, S, D, k)
+
+
+def _drawn(
+    draw: Callable[..., None], seed: Tensor, S: int, D: int, number: int
+) -> tuple[Tensor, Tensor]:
+    """Let a native draw fill idx int32 ``[S, D]`` and count int32 ``[S]``."""
     idx = torch.empty(S, D, dtype=torch.int32, device="cpu")
     count = torch.empty(S, dtype=torch.int32, device="cpu")
-    module.draw_exact_sets(int(seed), S, D, k, idx.data_ptr(), count.data_ptr())
+    draw(int(seed), S, D, number, idx.data_ptr(), count.data_ptr())
     return idx, count
 
 
