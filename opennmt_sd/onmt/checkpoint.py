@@ -14,6 +14,9 @@ import torch
 from opennmt_sd import archive
 from opennmt_sd.compat import TORCH
 
+# Modules that a vocabulary of OpenNMT-py 1 and 2 is made of.
+OLDER = ("torchtext.", "onmt.inputters.", "onmt.io.")
+
 
 class CheckpointError(ValueError, RuntimeError):
     """A file that is not the checkpoint it should be. The text says why and what to do.
@@ -107,9 +110,15 @@ def read_pickle(path: Path, *, mmap: bool = False) -> Any:
     try:
         return archive.load(path, mmap=mmap)
     except Exception as error:  # a damaged pickle can raise anything, TypeError among others
+        why = archive.reason(error)
+        if any(f"names {module}" in why for module in OLDER):
+            raise CheckpointError(
+                f"{path}: written by OpenNMT-py 1 or 2, whose vocabularies are code: convert it "
+                "with tools/convertv2_v3.py, of OpenNMT-py's sources"
+            ) from error
         raise CheckpointError(
             f"{path}: not readable as a checkpoint: the file is damaged, incomplete or of "
-            f"another kind ({archive.reason(error)})"
+            f"another kind ({why})"
         ) from error
 
 

@@ -24,6 +24,7 @@ from opennmt_sd.onmt.run_faults import head_faults
 from opennmt_sd.onmt.translation import mend_translation
 from opennmt_sd.onmt.translation_checks import command_faults, place_faults
 from opennmt_sd.onmt.unknown_keys import dropped_keys
+from opennmt_sd.onmt.unread_options import unread_options
 
 _Function = Callable[..., Any]
 
@@ -89,13 +90,17 @@ def _with_files_looked_at(validate: _Function) -> _Function:
     """
 
     @functools.wraps(validate)
-    def wrapped(cls: Any, opt: Namespace, build_vocab_only: bool = False) -> Any:
+    def wrapped(cls: Any, opt: Namespace, build_vocab_only: bool = False) -> None:
         faults = input_faults(opt, builds_vocabulary=build_vocab_only)
         if not build_vocab_only:
             faults = (head_faults(opt) if is_ours(opt) else []) + resume_file_faults(opt) + faults
         if faults:
             raise UnsupportedOptionsError(faults)
-        return _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
+        _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
+        if not build_vocab_only:
+            logger = import_module("onmt.utils.logging").logger
+            for text in unread_options(opt):
+                logger.warning("opennmt_sd: %s", text)
 
     return wrapped
 

@@ -143,6 +143,8 @@ def _vector_faults(opt: Namespace) -> Iterator[str]:
         yield f"{texts[0]} needs embeddings_type: GloVe or word2vec"
     if texts and not opt.save_data:
         yield f"{texts[0]} needs save_data, the beginning of the path it is written to"
+    elif texts and not (folder := Path(opt.save_data).absolute().parent).is_dir():
+        yield f"save_data {opt.save_data}: there is no folder {folder}: make it"
     if "both_embeddings" in texts and len(texts) > 1:
         yield f"both_embeddings is for both sides: remove {' and '.join(texts[1:])}"
 

@@ -111,6 +111,12 @@ def _number_faults(opt: Namespace) -> Iterator[str]:
         )
     if min(counts, default=1) < 1:
         yield f"accum_count {counts} must be at least 1"
+    drawn = not opt.train_from or opt.update_vocab
+    if drawn and opt.param_init == 0 and not opt.param_init_glorot:
+        yield (
+            "param_init 0 draws no weights: set param_init: 0.1 (the default), or "
+            "param_init_glorot: true"
+        )
     if opt.learning_rate < 0:
         yield f"learning_rate {opt.learning_rate} must not be negative"
     if not 0 <= opt.label_smoothing < 1:

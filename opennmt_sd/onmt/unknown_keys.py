@@ -9,106 +9,24 @@ from importlib import import_module
 from typing import Any
 
 from opennmt_sd.onmt.compat import options_of
+from opennmt_sd.onmt.old_names import GONE, TODAY
 from opennmt_sd.onmt.options import DEFAULTS, looks_like_ours
-
-# Of OpenNMT-py 0.x to 3.4, and a few of OpenNMT-tf: what to write in OpenNMT-py 3.5.1.
-TODAY = {
-    "rnn_size": "hidden_size",
-    "enc_rnn_size": "enc_hid_size",
-    "dec_rnn_size": "dec_hid_size",
-    "brnn": "encoder_type: sd_brnn",
-    "brnn_merge": "encoder_type: sd_brnn",
-    "fix_word_vecs_enc": "freeze_word_vecs_enc",
-    "fix_word_vecs_dec": "freeze_word_vecs_dec",
-    "epochs": "train_steps, in updates",
-    "num_epochs": "train_steps, in updates",
-    "max_epochs": "train_steps, in updates",
-    "max_step": "train_steps",
-    "start_epoch": "train_from, with a checkpoint",
-    "start_decay_at": "start_decay_steps",
-    "start_checkpoint_at": "save_checkpoint_steps",
-    "learning_rate_decay_steps": "decay_steps",
-    "lr": "learning_rate",
-    "optimizer": "optim",
-    "num_layers": "layers",
-    "n_layers": "layers",
-    "hidden_dim": "hidden_size",
-    "hidden": "hidden_size",
-    "embedding_size": "word_vec_size",
-    "embedding_dim": "word_vec_size",
-    "emb_size": "word_vec_size",
-    "bidirectional": "encoder_type: sd_brnn",
-    "attention": "global_attention",
-    "clip": "max_grad_norm",
-    "grad_clip": "max_grad_norm",
-    "patience": "early_stopping",
-    "report_steps": "report_every",
-    "save_steps": "save_checkpoint_steps",
-    "eval_steps": "valid_steps",
-    "validation_steps": "valid_steps",
-    "output_dir": "save_model, a path with the beginning of a name",
-    "save_dir": "save_model, a path with the beginning of a name",
-    "resume": "train_from, with a checkpoint",
-    "checkpoint": "train_from, with a checkpoint",
-    "lr_decay": "learning_rate_decay",
-    "gpuid": "gpu_ranks, with world_size",
-    "gpu": "gpu_ranks, with world_size",
-    "gpus": "gpu_ranks, with world_size",
-    "fp16": "model_dtype: fp16",
-    "fp32": "model_dtype: fp32",
-    "amp": "model_dtype: fp16",
-    "precision": "model_dtype",
-    "pool_factor": "bucket_size",
-    "queue_size": "bucket_size, with num_workers",
-    "batch_queue_size": "bucket_size, with num_workers",
-    "max_generator_batches": None,
-    "dynamic_dict": None,
-    "shard_size": None,
-    "bptt": "truncated_decoder",
-    "model_dir": "save_model, a path with the beginning of a name",
-    "train_src": "data: {corpus: {path_src: FILE}}",
-    "train_tgt": "data: {corpus: {path_tgt: FILE}}",
-    "train_align": "data: {corpus: {path_align: FILE}}",
-    "valid_src": "data: {valid: {path_src: FILE}}",
-    "valid_tgt": "data: {valid: {path_tgt: FILE}}",
-    "valid_align": "data: {valid: {path_align: FILE}}",
-    "train_features_file": "data: {corpus: {path_src: FILE}}",
-    "train_labels_file": "data: {corpus: {path_tgt: FILE}}",
-    "eval_features_file": "data: {valid: {path_src: FILE}}",
-    "eval_labels_file": "data: {valid: {path_tgt: FILE}}",
-    "source_vocabulary": "src_vocab",
-    "target_vocabulary": "tgt_vocab",
-    "src_feats": "n_src_feats, with the transform inferfeats",
-    "src_feats_vocab": "n_src_feats; the files are src_vocab's name with _feat0, _feat1, ...",
-    "feat_vocab": "n_src_feats; the files are src_vocab's name with _feat0, _feat1, ...",
-    "feat_padding": "src_feats_defaults",
-    "reversible_tokenization_feats": "reversible_tokenization",
-    "filter_feats": None,
-    "pyonmttok_kwargs": "src_onmttok_kwargs and tgt_onmttok_kwargs",
-    "onmttok_kwargs": "src_onmttok_kwargs and tgt_onmttok_kwargs",
-    "subword_model": "src_subword_model and tgt_subword_model",
-    "subword_type": "src_subword_type and tgt_subword_type",
-    "seq_length": "src_seq_length and tgt_seq_length, with the transform filtertoolong",
-    "max_sent_length": "src_seq_length and tgt_seq_length, with the transform filtertoolong",
-    "sample_rate": None,
-    "window_size": None,
-    "image_channel_size": None,
-    "audio_enc_pooling": None,
-    "audio_encoder_type": None,
-}  # fmt: skip
 
 TYPO = 0.75  # as like as that, a key is a known one misspelt
 
-# Of a corpus in `data`; the transforms `clean` and `normalize` also look up options of their own.
+OFF = ("false", "no", "off")  # as a YAML file's values arrive, in any case
+
+# Of a corpus in `data`; some transforms look up options of their own there: `unread_options`.
 CORPUS_KEYS = ("path_src", "path_tgt", "path_txt", "path_align", "transforms", "weight",
                "src_prefix", "tgt_prefix", "src_suffix", "tgt_suffix")  # fmt: skip
 CORPUS_TODAY = {"src_feats": TODAY["src_feats"], "n_src_feats": "n_src_feats, outside of data"}
 
 
-def names_of(unknown: Iterable[str]) -> list[str]:
-    """Return the keys among what a parser left over: ``--key=value``, or ``-key``, ``value``."""
-    words = (word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("-"))
-    return [*dict.fromkeys(word for word in words if word[:1].isalpha() or word[:1] == "_")]
+def given(unknown: Iterable[str]) -> dict[str, str]:
+    """Return the keys among what a parser left over, ``--key=value`` or ``-key``, ``value``; the
+    value where it is written in one word."""
+    words = (word.lstrip("-").partition("=") for word in unknown if word.startswith("-"))
+    return {key: value for key, _, value in words if key[:1].isalpha() or key[:1] == "_"}
 
 
 @dataclass(frozen=True)
@@ -138,9 +56,9 @@ def dropped_keys(unknown: list[str]) -> list[DroppedKey]:
         unknown: what ``parse_known_args`` left over; a YAML file's keys are among them. Those that
             look like options of ours are another matter: :func:`unknown_faults`.
     """
-    keys = [key for key in names_of(unknown) if not looks_like_ours(key)]
+    keys = {key: value for key, value in given(unknown).items() if not looks_like_ours(key)}
     known, elsewhere = (known_to_train(), _of_other_commands()) if keys else ([], {})
-    found = (_dropped(key, known, elsewhere) for key in keys)
+    found = (_dropped(key, value, known, elsewhere) for key, value in keys.items())
     return [key for key in found if key is not None]
 
 
@@ -165,10 +83,14 @@ def known_to_train() -> list[str]:
     return _options_of(import_module("onmt.opts").train_opts)
 
 
-def _dropped(key: str, known: Collection[str], elsewhere: dict[str, str]) -> DroppedKey | None:
+def _dropped(
+    key: str, value: str, known: Collection[str], elsewhere: dict[str, str]
+) -> DroppedKey | None:
     name = key.lower().replace("-", "_")
     if elsewhere.get(name) == "onmt_build_vocab":
         return None  # one file may serve both
+    if value.lower() in OFF:  # `fp16: false` asks for nothing
+        return DroppedKey(key, "it is off: remove it", matters=False)
     if name == "sd":
         options = " or ".join([*DEFAULTS][:3])
         return DroppedKey(key, f"write our options flat, such as {options}", matters=True)
@@ -176,8 +98,9 @@ def _dropped(key: str, known: Collection[str], elsewhere: dict[str, str]) -> Dro
         return DroppedKey(key, f"did you mean sd_{name}?", matters=True)
     if today := TODAY.get(name):
         return DroppedKey(key, f"today it is {today}", matters=True)
-    if name in TODAY:
-        return DroppedKey(key, "OpenNMT-py 3 does without it: remove it", matters=False)
+    if name in GONE:
+        remedy = f"{GONE[name]}; remove it" if GONE[name] else "remove it"
+        return DroppedKey(key, f"OpenNMT-py 3 does without it: {remedy}", bool(GONE[name]))
     if name in elsewhere:
         return DroppedKey(key, f"it belongs to {elsewhere[name]}: remove it here", matters=False)
     nearest = _nearest(name, known)

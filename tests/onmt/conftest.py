@@ -109,6 +109,7 @@ class Training:
         parts: the modules that the classes of encoder, decoder and loss come from.
         optimizer: the class of the optimizer.
         log: onmt's log.
+        unknown: what the parser left over.
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Training:
     updates: list[Counts] = field(default_factory=list)
     validations: list[Counts] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     def checkpoint(self, step: int | None = None) -> Path:
         step = self.updates[-1].step if step is None else step
@@ -181,11 +183,20 @@ class Commands:
 
     def train(self, steps: int, name: str = "model", **options: Any) -> Training:
         """Train to a step with our types, or others given, on top of the tiny options."""
+        path = self.folder / name
+        given = {**TINY, **OURS, **self.data(), "save_model": path, "train_steps": steps,
+                 **options}  # fmt: skip
+        run = self.run(arguments(given), path)
+        assert not run.unknown
+        return run
+
+    def run(self, args: list[str], path: Path) -> Training:
+        """Run ``onmt_train`` with a command line, which writes to ``path``."""
         from onmt.bin import train as command
         from onmt.trainer import Trainer
         from onmt.utils.statistics import Statistics
 
-        run = Training(self.folder / name)
+        run = Training(path)
         accumulate, validate = Trainer._gradient_accumulation, Trainer.validate
 
         def recorded(self: Any, batches: Any, normalization: Any, total: Any, report: Any) -> None:
@@ -202,13 +213,10 @@ class Commands:
             run.validations.append(Counts.of(self.optim.training_step - 1, stats))
             return stats
 
-        given = {**TINY, **OURS, **self.data(), "save_model": run.path, "train_steps": steps,
-                 **options}  # fmt: skip
         with pytest.MonkeyPatch.context() as patch, contained(run.log):
             patch.setattr(Trainer, "_gradient_accumulation", recorded)
             patch.setattr(Trainer, "validate", validated)
-            opt, unknown = command._get_parser().parse_known_args(arguments(given))
-            assert not unknown
+            opt, run.unknown = command._get_parser().parse_known_args(args)
             command.train(opt)
         return run
 

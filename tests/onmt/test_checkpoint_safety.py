@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -177,3 +178,24 @@ def test_word_vectors_run_none_either(old_torch: None, plugin: None, tmp_path: P
 def test_a_pickle_of_ours_says_what_it_lacks() -> None:
     with pytest.raises(pickle.UnpicklingError, match=r"it names os.system, which a checkpoint"):
         load(io.BytesIO(b"cos\nsystem\n."))
+
+
+@pytest.mark.parametrize("module", ["onmt.inputters.text_dataset", "torchtext.data.field"])
+def test_a_checkpoint_of_an_older_version(
+    stack: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Its vocabularies are objects of classes that are gone: the text says what to do."""
+    cls = type("Field", (), {"__module__": module})
+    parts = module.split(".")
+    with monkeypatch.context() as patch:
+        for i in range(1, len(parts) + 1):
+            name = ".".join(parts[:i])
+            patch.setitem(sys.modules, name, ModuleType(name))
+        sys.modules[module].Field = cls
+        torch.save({**content(), "vocab": {"src": cls()}}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError) as refusal:
+        read(tmp_path / "model.pt")
+    assert str(refusal.value) == (
+        f"{tmp_path / 'model.pt'}: written by OpenNMT-py 1 or 2, whose vocabularies are code: "
+        "convert it with tools/convertv2_v3.py, of OpenNMT-py's sources"
+    )

@@ -72,6 +72,12 @@ TABLE = {
         "learning_rate -1.0 must not be negative",
         ("-learning_rate", "1"),
     ),
+    "init": (
+        "param_init: 0",
+        "param_init 0 draws no weights: set param_init: 0.1 (the default), or param_init_glorot: "
+        "true",
+        ("-param_init_glorot",),
+    ),
     "warmup": (
         "decay_method: noam\nwarmup_steps: 0",
         "warmup_steps 0 must be at least 1 with decay_method noam",
@@ -222,6 +228,10 @@ def test_word_vectors_of_text(commands: Any) -> None:
     assert f"src_embeddings {path}: no such file" in text
     assert "both_embeddings needs embeddings_type: GloVe or word2vec" in text
     assert "both_embeddings is for both sides: remove src_embeddings" in text
+    path.write_text("w1 0.5\n")
+    text = refusal(commands, both_embeddings=path, embeddings_type="GloVe",
+                   save_data=commands.folder / "run" / "example")  # fmt: skip
+    assert text.endswith(f"example: there is no folder {commands.folder / 'run'}: make it")
 
 
 def test_heads_of_a_transformer_decoder(commands: Any) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from opennmt_sd.onmt.unknown_keys import TODAY, corpus_faults, known_to_train
+from opennmt_sd.onmt.old_names import GONE, TODAY
+from opennmt_sd.onmt.unknown_keys import corpus_faults, known_to_train
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]
@@ -28,6 +29,8 @@ DROPPED = "is no option of onmt_train, which would drop it in silence: "
         ("space: random", "space {}did you mean sd_space?"),
         ("hiden_size: 30", "hiden_size {}did you mean hidden_size?"),
         ("Batch-Sizes: 30", "Batch-Sizes {}did you mean batch_size?"),
+        ("data_ids: [A, B]", "data_ids {}today it is data, with a corpus of each name"),
+        ("lower: true", "lower {}OpenNMT-py 3 does without it: lower-case the texts themselves"),
     ],
 )
 def test_a_key_that_would_change_the_training(
@@ -53,6 +56,9 @@ def test_on_the_command_line_too(refused: Refused) -> None:
         ("beam_size: 5", f"beam_size {DROPPED}it belongs to onmt_translate: remove it here"),
         ("max_generator_batches: 2", f"max_generator_batches {DROPPED}OpenNMT-py 3 does without"),
         ("some_key: 3", f"some_key {DROPPED}did you mean "),
+        ("fp16: false", f"fp16 {DROPPED}it is off: remove it"),
+        ("brnn: no", f"brnn {DROPPED}it is off: remove it"),
+        ("rnn_sizes: off", f"rnn_sizes {DROPPED}it is off: remove it"),
     ],
 )
 def test_a_key_without_a_meaning_here_is_a_warning(
@@ -72,8 +78,8 @@ def test_one_file_may_serve_onmt_build_vocab(
 
 def test_the_table_names_what_there_is(plugin: None) -> None:
     known = known_to_train()
-    assert not set(TODAY) & set(known), "such a key is read today"
-    for today in filter(None, TODAY.values()):
+    assert not {*TODAY, *GONE} & set(known), "such a key is read today"
+    for today in TODAY.values():
         name = today.replace(":", " ").replace(",", " ").replace(";", " ").split()[0]
         assert name in known, today
 
