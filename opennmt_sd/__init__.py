@@ -16,6 +16,7 @@ _HOME = {
     "StructuredGRUCell": "opennmt_sd.nn",
     "StructuredLSTM": "opennmt_sd.nn",
     "StructuredLSTMCell": "opennmt_sd.nn",
+    "conversion_report": "opennmt_sd.nn",
     "convert": "opennmt_sd.nn",
     "revert": "opennmt_sd.nn",
 }
@@ -31,6 +32,7 @@ __all__ = [
     "StructuredLSTM",
     "StructuredLSTMCell",
     "__version__",
+    "conversion_report",
     "convert",
     "ops",
     "revert",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         StructuredGRUCell,
         StructuredLSTM,
         StructuredLSTMCell,
+        conversion_report,
         convert,
         revert,
     )

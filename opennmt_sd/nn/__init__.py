@@ -7,14 +7,17 @@ from opennmt_sd.nn.gru import StructuredGRU
 from opennmt_sd.nn.gru_cell import StructuredGRUCell
 from opennmt_sd.nn.linear import MaskedLinear
 from opennmt_sd.nn.lstm import StructuredLSTM
+from opennmt_sd.nn.report import ConversionReport, conversion_report
 
 __all__ = [
+    "ConversionReport",
     "MaskedLinear",
     "StructuredDropout",
     "StructuredGRU",
     "StructuredGRUCell",
     "StructuredLSTM",
     "StructuredLSTMCell",
+    "conversion_report",
     "convert",
     "revert",
 ]

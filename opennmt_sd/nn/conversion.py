@@ -3,93 +3,134 @@ weights stay where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
 from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.nn.base import Structured
+from opennmt_sd.nn.candidates import (
+    OURS,
+    is_candidate,
+    is_parametrized,
+    never,
+    own_class,
+    unsupported,
+)
 from opennmt_sd.nn.cell import StructuredLSTMCell
 from opennmt_sd.nn.dropout import StructuredDropout
 from opennmt_sd.nn.gru import StructuredGRU
 from opennmt_sd.nn.gru_cell import StructuredGRUCell
 from opennmt_sd.nn.linear import MaskedLinear
-from opennmt_sd.nn.lstm import StructuredLSTM, refuse_proj_size
+from opennmt_sd.nn.lstm import StructuredLSTM
+from opennmt_sd.nn.selection import CONVERTED, Names, Only, Rate
 
 Module = TypeVar("Module", bound=nn.Module)
-
-OURS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.LSTM: StructuredLSTM,
-    nn.GRU: StructuredGRU,
-    nn.LSTMCell: StructuredLSTMCell,
-    nn.GRUCell: StructuredGRUCell,
-}
+Rates = Mapping[str, Rate | None] | Rate | None
 
 
 def convert(
     model: Module,
     *,
-    dropout: DropoutPattern | float | None = None,
-    input_dropout: DropoutPattern | float | None = None,
-    recurrent_dropout: DropoutPattern | float | None = None,
+    dropout: Rates = None,
+    input_dropout: Rates = None,
+    recurrent_dropout: Rates = None,
+    only: Only | None = None,
+    if_unsupported: Literal["refuse", "leave"] = "refuse",
 ) -> Module:
     """Turn every ``nn.LSTM`` and ``nn.GRU`` in a model into ours, in place, and every cell of them.
 
     The module objects stay the same ones: parameters, optimizers, hooks and other references to
-    them go on working.
+    them go on working. :func:`conversion_report` tells what was converted, and what was left and
+    why.
 
     Args:
         model: any module; it may be an ``nn.LSTM`` itself.
         dropout: between layers; default: the rate each ``nn.LSTM`` or ``nn.GRU`` has, as Case III.
         input_dropout, recurrent_dropout: as in :class:`StructuredLSTM`; default none.
+        only: which of them: names of modules, a class, or a function of a name and a module that
+            returns whether to. Default all.
+        if_unsupported: what to do about an ``nn.LSTM`` with ``proj_size`` and a module with
+            parametrized weights: ``"refuse"`` (default), or ``"leave"`` it as it is.
+
+    Each rate may be a pattern; and a mapping from names to them, where other modules get the
+    default. A name is that of a module, as ``model.named_modules()`` gives it, or of one around it
+    (``"encoder"``), or a pattern with ``*`` and ``?``; where several mean a module, the longest
+    counts.
 
     Returns:
         The model.
 
     Raises:
-        NotImplementedError: an ``nn.LSTM`` has ``proj_size``, or a module parametrized weights;
-            nothing has been changed then.
-        ValueError: a rate outside [0, 1); a cell, and ``time="fixed"``, for which it would need
-            sets at each call.
+        NotImplementedError: a module is not supported. Nothing has been changed, then or on any
+            other error.
+        ValueError: a rate outside [0, 1); a name of no module that can be converted; a cell, and
+            ``time="fixed"``, for which it would need sets at each call.
 
     Example::
 
         model = torch.nn.Sequential(torch.nn.LSTM(650, 650, 2, dropout=0.5))
         convert(model, input_dropout=0.5, recurrent_dropout=0.3)
+        convert(tagger, input_dropout={"word_rnn": 0.5}, only=["word_rnn", "decoder.*"])
     """
-    found = [m for m in model.modules() if _torchs(m) is not None]
-    for module in found:
-        refuse_proj_size(getattr(module, "proj_size", 0))
-        if nn.utils.parametrize.is_parametrized(module):
-            raise NotImplementedError(
-                f"an {_torchs(module)} with parametrized weights cannot be converted: convert the "
-                "model first, then register the parametrizations"
-            )
-    places = {"input_dropout": input_dropout, "recurrent_dropout": recurrent_dropout}
-    patterns = {place: DropoutPattern.of(p) for place, p in places.items()}
-    found = [m for m in found if type(m) in OURS]
-    layers = [m for m in found if isinstance(m, nn.RNNBase)]
-    between = [DropoutPattern.of(m.dropout if dropout is None else dropout) for m in layers]
-    for module in found:
-        if isinstance(module, nn.RNNCellBase):
-            _refuse_fixed(module, patterns)
-    for layer in layers:
+    names = _names(model)
+    names = names.among(names.chosen(only), "it is not among those of only")
+    names = names.among(_supported(names, if_unsupported), "it is not supported")
+    layers = names.among(
+        (m for m in names.of if isinstance(m, nn.RNNBase)), "a cell has no layers to drop between"
+    )
+    patterns = {
+        "input_dropout": names.rates("input_dropout", input_dropout),
+        "recurrent_dropout": names.rates("recurrent_dropout", recurrent_dropout),
+    }
+    asked = layers.rates("dropout", dropout)
+    own: dict[nn.Module, Any] = {layer: layer.dropout for layer in layers.of if layer not in asked}
+    between = {m: DropoutPattern.of(p) for m, p in {**own, **asked}.items()}
+    for cell in (m for m in names.of if m not in between):
+        _refuse_fixed(cell, {place: of[cell] for place, of in patterns.items() if cell in of})
+    for layer in between:
         del layer.__dict__["dropout"]
-    for module in found:
+    for module in names.of:
         module.__class__ = OURS[type(module)]
-        for place, pattern in patterns.items():
-            setattr(module, place, pattern)
-    for layer, pattern in zip(layers, between):
-        layer.dropout = pattern
+        for place, of in patterns.items():
+            setattr(module, place, of.get(module))
+    for layer, pattern in between.items():
+        layer.dropout = pattern  # type: ignore[assignment]
     return model
 
 
-def _torchs(module: nn.Module) -> str | None:
-    """Return the name of torch's class that a module is of, or a subclass of, and not ours yet."""
-    for torchs, ours in OURS.items():
-        if isinstance(module, torchs) and not isinstance(module, ours):
-            return f"nn.{torchs.__name__}"
-    return None
+def _names(model: nn.Module) -> Names:
+    """Return the names of the modules that may be converted."""
+    candidates: dict[nn.Module, list[str]] = {}
+    others: dict[str, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if is_candidate(module):
+            candidates.setdefault(module, []).append(name)
+        elif isinstance(module, Structured):
+            others[name] = CONVERTED
+        elif why := never(module):
+            others[name] = why
+    return Names(candidates, others)
+
+
+def _supported(names: Names, if_unsupported: str) -> list[nn.Module]:
+    """Return the modules that can be converted.
+
+    Raises:
+        NotImplementedError: one cannot, and is not to be left.
+    """
+    if if_unsupported not in ("refuse", "leave"):
+        raise ValueError(f"if_unsupported must be 'refuse' or 'leave', got {if_unsupported!r}")
+    reasons = {module: unsupported(module) for module in names.of}
+    for module, why in reasons.items():
+        if why and if_unsupported == "refuse":
+            where = f"{names.of[module][0]}: " if names.of[module][0] else ""
+            raise NotImplementedError(
+                f"{where}an nn.{own_class(module).__name__} {why}; or leave it as it is, with "
+                'if_unsupported="leave"'
+            )
+    return [module for module, why in reasons.items() if why is None]
 
 
 def _refuse_fixed(cell: nn.Module, patterns: dict[str, DropoutPattern]) -> None:
@@ -101,9 +142,10 @@ def _refuse_fixed(cell: nn.Module, patterns: dict[str, DropoutPattern]) -> None:
     for place, pattern in patterns.items():
         if pattern.active and pattern.time == "fixed":
             raise ValueError(
-                f'{place} with time="fixed" cannot be given to an {_torchs(cell)}: a cell does not '
-                'know where a sequence begins. Use time="random", or convert the other modules '
-                f"alone, each with convert(module), and build a {OURS[type(cell)].__name__}"
+                f'{place} with time="fixed" cannot be given to an nn.{type(cell).__name__}: a cell '
+                'does not know where a sequence begins. Use time="random", or convert the other '
+                "modules alone, with only=, and build a "
+                f"{OURS[type(cell)].__name__}"
             )
 
 
@@ -133,7 +175,7 @@ def revert(model: Module) -> Module:
     """
     for module in model.modules():
         for ours in TORCHS:
-            if isinstance(module, ours) and nn.utils.parametrize.is_parametrized(module):
+            if isinstance(module, ours) and is_parametrized(module):
                 raise NotImplementedError(
                     f"a {ours.__name__} with parametrized weights cannot be reverted: remove the "
                     "parametrizations first"

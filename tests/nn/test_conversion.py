@@ -242,40 +242,41 @@ def weight_normed(module: nn.Module, name: str = "weight_hh_l0") -> nn.Module:
 
 
 FIXED = DropoutPattern(0.5, time="fixed")
-
+LEAVE = '; or leave it as it is, with if_unsupported="leave"'
+PARAMETRIZED = (
+    "with parametrized weights is not supported: convert the model first, then register the "
+    f"parametrizations{LEAVE}"
+)
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "proj_size": (
         lambda: nn.LSTM(D, H, proj_size=2), {}, NotImplementedError,
-        "proj_size=2 is not supported: use proj_size=0 and an nn.Linear behind the LSTM, or keep "
-        "nn.LSTM for this layer",
+        "1: an nn.LSTM with proj_size=2 is not supported: use proj_size=0 and an nn.Linear behind "
+        f"the LSTM{LEAVE}",
     ),
     "parametrized weights": (
         lambda: weight_normed(nn.LSTM(D, H)), {}, NotImplementedError,
-        "an nn.LSTM with parametrized weights cannot be converted: convert the model first, then "
-        "register the parametrizations",
+        f"1: an nn.LSTM {PARAMETRIZED}",
     ),
     "parametrized weights of a GRU": (
         lambda: weight_normed(nn.GRU(D, H)), {}, NotImplementedError,
-        "an nn.GRU with parametrized weights cannot be converted: convert the model first, then "
-        "register the parametrizations",
+        f"1: an nn.GRU {PARAMETRIZED}",
     ),
     "parametrized weights of a cell": (
         lambda: weight_normed(nn.GRUCell(D, H), "weight_hh"), {}, NotImplementedError,
-        "an nn.GRUCell with parametrized weights cannot be converted: convert the model first, "
-        "then register the parametrizations",
+        f"1: an nn.GRUCell {PARAMETRIZED}",
     ),
     "one set for all steps of a cell": (
         lambda: nn.LSTMCell(D, H), {"recurrent_dropout": FIXED}, ValueError,
         'recurrent_dropout with time="fixed" cannot be given to an nn.LSTMCell: a cell does not '
-        'know where a sequence begins. Use time="random", or convert the other modules alone, '
-        "each with convert(module), and build a StructuredLSTMCell",
+        'know where a sequence begins. Use time="random", or convert the other modules alone, with '
+        "only=, and build a StructuredLSTMCell",
     ),
     "one set for all steps of a GRU's cell": (
         lambda: nn.GRUCell(D, H), {"input_dropout": FIXED}, ValueError,
         'input_dropout with time="fixed" cannot be given to an nn.GRUCell: a cell does not know '
-        'where a sequence begins. Use time="random", or convert the other modules alone, each '
-        "with convert(module), and build a StructuredGRUCell",
+        'where a sequence begins. Use time="random", or convert the other modules alone, with '
+        "only=, and build a StructuredGRUCell",
     ),
     "a GRU that drops all": (
         lambda: nn.GRU(D, H, 2, dropout=1.0), {}, ValueError,
