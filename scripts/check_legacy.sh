@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check the legacy stack: opennmt-py as pip resolves it (torch 2.2.2, numpy < 2), in a venv of its
-# own. Installs the package with its extra [onmt], runs the tests of the ops and modules, then
-# trains 50 steps with the stock commands, resumes for 10, and translates.
+# own. Installs the package with its extra [onmt], runs the tests of the ops, the modules and what
+# plugins share, then trains 50 steps with the stock commands, resumes for 10, and translates.
 #
 #   scripts/check_legacy.sh [VENV]        VENV: where to make it; default .venv-legacy
 #
@@ -29,7 +29,7 @@ conf=$PWD/conf/onmt/quickstart.yaml
 sample=$PWD/opennmt_sd/data/tatoeba-de-en
 cd "$work"
 "$bin/python" -m pytest --import-mode=importlib -q -p no:cacheprovider --rootdir "$tests/.." \
-  "$tests/dropout" "$tests/ops" "$tests/nn"
+  "$tests/dropout" "$tests/ops" "$tests/nn" "$tests/seq2seq"
 
 echo "== train 50 steps, resume for 10, translate"
 mkdir -p opennmt_sd && ln -s "$sample/.." opennmt_sd/data # the paths in the config

@@ -19,7 +19,9 @@ KNOWS: dict[str, set[str]] = {
     "dropout": {"_compile", "compat"},
     "ops": {"_compile", "compat", "dropout"},
     "nn": {"_compile", "compat", "ops", "dropout"},
-    "onmt": {"_autoload", "archive", "atomic", "compat", "nn", "ops", "dropout"},
+    "seq2seq": {"compat", "nn", "ops", "dropout"},
+    "onmt": {"_autoload", "archive", "atomic", "compat", "seq2seq", "nn", "ops", "dropout"},
+    "eole": {"seq2seq", "nn", "ops", "dropout"},
     "lm": {"atomic", "nn", "ops", "dropout", "training", "data"},
     "tagger": {"atomic", "extras", "nn", "ops", "dropout", "training", "data"},
     "training": {"archive", "atomic", "compat", "nn", "ops", "dropout"},
@@ -32,7 +34,7 @@ KNOWS: dict[str, set[str]] = {
     "extras": set(),
     "unpickling": {"compat"},
     "__main__": {"cli"},
-    "_autoload": {"onmt"},
+    "_autoload": {"onmt", "eole"},
     "_boot": {"_autoload"},
     "__init__": {"nn", "ops", "dropout"},  # lazily: the public names
 }
@@ -42,6 +44,7 @@ KNOWS["cli"] = set(KNOWS)  # the front door
 # foreign package: the places that may import it
 HOMES = {
     "onmt": ("onmt", "benchmark/translator"),
+    "eole": ("eole", "benchmark/eole_translator"),
     "spacy": ("tagger/spacy",),
     "hydra": ("cli", "config", "recipes"),
     "omegaconf": ("cli", "config", "recipes"),
@@ -116,6 +119,10 @@ def test_imports_keep_the_rules(path: Path) -> None:
             "only onmt, benchmark/translator may import onmt",
         ),
         ("lm/model.py", "from opennmt_sd.tagger import model", "lm may not know tagger"),
+        ("eole/loss.py", "from opennmt_sd.onmt import loss", "eole may not know onmt"),
+        ("onmt/loss.py", "from opennmt_sd.eole import loss", "onmt may not know eole"),
+        ("seq2seq/loss.py", "from opennmt_sd.onmt import loss", "seq2seq may not know onmt"),
+        ("seq2seq/loss.py", "import eole", "only eole, benchmark/eole_translator may import eole"),
         ("training/loop.py", "import opennmt_sd.lm", "training may not know lm"),
         ("tagger/model.py", "import spacy", "only tagger/spacy may import spacy"),
         ("lm/model.py", "from omegaconf import DictConfig", "only cli, config, recipes may"),

@@ -9,22 +9,19 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from opennmt_sd.onmt.compat import wrap
 from opennmt_sd.onmt.input_faults import input_faults
 from opennmt_sd.onmt.names import is_ours
-from opennmt_sd.onmt.options import DEFAULTS, accept_override_opts, unknown_faults
+from opennmt_sd.onmt.options import accept_override_opts, unknown_faults
 from opennmt_sd.onmt.plain_errors import show_plainly
-from opennmt_sd.onmt.refusals import (
-    UnsupportedOptionsError,
-    command_line_faults,
-    explain,
-    resume_file_faults,
-)
+from opennmt_sd.onmt.refusals import command_line_faults, resume_file_faults
 from opennmt_sd.onmt.run_faults import head_faults
 from opennmt_sd.onmt.translation import mend_translation
 from opennmt_sd.onmt.translation_checks import command_faults, place_faults
 from opennmt_sd.onmt.unknown_keys import dropped_keys
 from opennmt_sd.onmt.unread_options import unread_options
+from opennmt_sd.seq2seq.options import DEFAULTS
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError, explain
+from opennmt_sd.seq2seq.wrapping import wrap
 
 _Function = Callable[..., Any]
 

@@ -8,17 +8,11 @@ of them fails a test, instead of translating wrongly.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
 from argparse import Action, ArgumentParser
-from collections.abc import Callable, Container
-from importlib import import_module
+from collections.abc import Container
 from typing import Any
 
 VERSION = "3.5.1"  # of OpenNMT-py, the last release
-
-Function = Callable[..., Any]
 
 # module:name of what is wrapped or relied upon, and the fingerprint of its source in VERSION.
 SEEN = {
@@ -63,39 +57,6 @@ SEEN = {
     "onmt.bin.average_models:average_models": "d94f490daa544f52",
     "onmt.bin.release_model:main": "45643e1d4a527db5",
 }
-
-
-def wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
-    """Replace a function or class method, once, also where another onmt module has taken it by
-    name already.
-
-    Raises:
-        RuntimeError: another wrapper of ours is there; it would be the only one.
-    """
-    stock, found = getattr(owner, name), inspect.getattr_static(owner, name)
-    there = getattr(stock, "_wrapped_by_opennmt_sd", None)
-    if there is wrapper:
-        return
-    if there is not None:
-        raise RuntimeError(
-            f"{name} is wrapped by {there.__name__} already: write {wrapper.__name__} into it"
-        )
-    of_class = isinstance(found, classmethod)
-    ours = wrapper(found.__func__ if of_class else stock)
-    ours._wrapped_by_opennmt_sd = wrapper  # type: ignore[attr-defined]
-    setattr(owner, name, classmethod(ours) if of_class else ours)
-    for key, module in list(sys.modules.items()):
-        if key.startswith("onmt.") and vars(module).get(name) is stock:
-            setattr(module, name, ours)
-
-
-def fingerprint(where: str) -> str:
-    """Return the fingerprint of the source of ``module:name``, as stock wrote it."""
-    module, _, path = where.partition(":")
-    found: Any = import_module(module)
-    for name in path.split("."):
-        found = getattr(found, name)
-    return hashlib.sha256(inspect.getsource(inspect.unwrap(found)).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- argparse, Python 3.10 to 3.12

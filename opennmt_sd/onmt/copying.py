@@ -21,8 +21,8 @@ from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import KeepSets
-from opennmt_sd.onmt.compat import Function
-from opennmt_sd.onmt.plain_linear import is_plain_linear
+from opennmt_sd.seq2seq.plain_linear import is_plain_linear
+from opennmt_sd.seq2seq.wrapping import Function
 
 UNK = DefaultTokens.UNK
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.onmt.compat import wrap
 from opennmt_sd.onmt.vocabulary_file import read_vocabulary
+from opennmt_sd.seq2seq.wrapping import wrap
 
 FEATURE = "\uffe8"  # stands between a word and its features
 CHUNK = 64  # pairs that are looked at together

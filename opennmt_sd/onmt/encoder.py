@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
 
 from onmt.encoders.rnn_encoder import RNNEncoder
 from onmt.modules import Embeddings
 
 from opennmt_sd.nn import convert
-from opennmt_sd.onmt.dropout_mixin import DropoutMixin
 from opennmt_sd.onmt.names import is_bidirectional
+from opennmt_sd.seq2seq.encoder import EncoderMixin
 
 
-class StructuredRNNEncoder(DropoutMixin, RNNEncoder):
+class StructuredRNNEncoder(EncoderMixin, RNNEncoder):
     """Stock's RNN encoder; its RNN drops by the plan and skips what is dropped.
 
     Built by stock and converted in place, so one seed gives stock's initial weights; parameters
@@ -25,17 +24,7 @@ class StructuredRNNEncoder(DropoutMixin, RNNEncoder):
         # Stock works this out from the literal name "brnn"; the decoder reads it afterwards.
         opt.brnn = is_bidirectional(opt)
         encoder = super().from_opt(opt, embeddings)
+        encoder.embeddings.dropout_p = 0.0  # dropped where they enter the RNN, by the product
         convert(encoder.rnn)
         encoder.take_over(opt)
         return encoder
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # In training, packed rows take the quicker kernels where nothing is dropped, too.
-        self.rnn.exact = not self.training
-        return super().forward(*args, **kwargs)
-
-    def apply_plan(self) -> None:
-        self.rnn.generator = self.generator
-        self.rnn.input_dropout = self.plan.pattern("src_embedding")
-        self.rnn.dropout = self.plan.pattern("encoder")
-        self.rnn.recurrent_dropout = self.plan.pattern("recurrent")

@@ -18,7 +18,7 @@ from onmt.constants import CorpusTask, DefaultTokens, ModelTask
 from onmt.inputters.text_utils import _addcopykeys, numericalize, process
 from torch import Tensor
 
-from opennmt_sd.onmt.compat import Function
+from opennmt_sd.seq2seq.wrapping import Function
 
 PAD, EOS = DefaultTokens.PAD, DefaultTokens.EOS
 

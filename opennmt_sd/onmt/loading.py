@@ -23,7 +23,7 @@ from opennmt_sd.onmt.checkpoint import (
     read_complete,
     read_pickle,
 )
-from opennmt_sd.onmt.compat import wrap
+from opennmt_sd.seq2seq.wrapping import wrap
 
 
 class _Torch:

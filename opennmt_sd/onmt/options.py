@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from argparse import Namespace
-from collections.abc import Iterable
 from typing import Any
 
-from opennmt_sd.dropout import COUNTS, SPACES, TIMES, check_rate
+from opennmt_sd.dropout import COUNTS, SPACES, TIMES
 from opennmt_sd.onmt.compat import add_spelling, never_guess, option_named
-from opennmt_sd.onmt.dropout_plan import PLACES, option
 from opennmt_sd.onmt.names import (
     DECODERS,
     ENCODERS,
@@ -17,14 +14,14 @@ from opennmt_sd.onmt.names import (
     has_our_encoder,
     is_ours,
 )
-
-# Plain str and float (and None): a checkpoint that holds them loads with weights_only.
-DEFAULTS: dict[str, Any] = {
-    "sd_space": "structured",
-    "sd_time": "random",
-    "sd_count": "bernoulli",
-    **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
-}
+from opennmt_sd.seq2seq.dropout_plan import PLACES, option
+from opennmt_sd.seq2seq.options import (
+    DEFAULTS,
+    looks_like_ours,
+    nearest,
+    unknown_key_faults,
+    value_faults,
+)
 
 
 def add_options(parser: Any) -> None:
@@ -74,13 +71,7 @@ def unknown_faults(unknown: list[str]) -> list[str]:
             are among them, as ``--key=value``.
     """
     keys = [word.lstrip("-").partition("=")[0] for word in unknown if word.startswith("-")]
-    ours = dict.fromkeys(key for key in keys if looks_like_ours(key))
-    return [f"{key} is no option: did you mean {_nearest(key, DEFAULTS)}?" for key in ours]
-
-
-def looks_like_ours(key: str) -> bool:
-    """Return whether a key has the prefix of this plugin's options, however it is written."""
-    return key.lower().replace("-", "_").startswith("sd_")
+    return unknown_key_faults(key for key in keys if looks_like_ours(key))
 
 
 def option_faults(opt: Namespace) -> list[str]:
@@ -88,27 +79,11 @@ def option_faults(opt: Namespace) -> list[str]:
     faults = []
     for key, known in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
         name = getattr(opt, key, None) or ""
-        if name.lower().replace("-", "_").startswith("sd_") and name not in known:
-            faults.append(f"{key} {name} is unknown: did you mean {_nearest(name, known)}?")
-    for key, choices in (("sd_space", SPACES), ("sd_time", TIMES), ("sd_count", COUNTS)):
-        value = getattr(opt, key, DEFAULTS[key])
-        if value not in choices:
-            faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")
-    if (getattr(opt, "sd_count", ""), getattr(opt, "sd_space", "")) == ("exact", "random"):
-        faults.append(
-            "sd_count exact needs sd_space structured: sentences that each drop their own units "
-            "have no set of one size to share; remove sd_count, or sd_space"
-        )
-    rates = [(option(place), getattr(opt, option(place), None)) for place in PLACES]
-    if is_ours(opt):
-        dropout = getattr(opt, "dropout", 0.0)
-        rates += [("dropout", p) for p in (dropout if isinstance(dropout, list) else [dropout])]
-    for key, value in rates:
-        try:
-            check_rate(0.0 if value is None else value, key)
-        except (TypeError, ValueError) as error:
-            faults.append(str(error))
-    return faults
+        if looks_like_ours(name) and name not in known:
+            faults.append(f"{key} {name} is unknown: did you mean {nearest(name, known)}?")
+    dropout = getattr(opt, "dropout", 0.0) if is_ours(opt) else []
+    schedule = dropout if isinstance(dropout, list) else [dropout]
+    return faults + value_faults(vars(opt), schedule)
 
 
 def ignored_faults(opt: Namespace) -> list[str]:
@@ -135,12 +110,3 @@ def ignored_faults(opt: Namespace) -> list[str]:
                 f"set {remedy}, or remove it"
             )
     return faults
-
-
-def _nearest(word: str, names: Iterable[str]) -> str:
-    def likeness(name: str) -> tuple[bool, float]:
-        # Without what the names share; the beginning of a name counts most.
-        mine, its = (text.lower()[3:].removesuffix("_dropout") for text in (word, name))
-        return its.startswith(mine), difflib.SequenceMatcher(None, mine, its).ratio()
-
-    return max(names, key=likeness)

@@ -17,11 +17,7 @@ from typing import Any
 from opennmt_sd._autoload import hush
 from opennmt_sd.onmt.checkpoint import allow_namespace
 from opennmt_sd.onmt.command_checks import register_checks
-from opennmt_sd.onmt.compat import wrap
 from opennmt_sd.onmt.corpora import register_corpora
-from opennmt_sd.onmt.dropout_mixin import DropoutMixin
-from opennmt_sd.onmt.dropout_plan import DropoutPlan
-from opennmt_sd.onmt.dropout_schedule import Schedule, next_step
 from opennmt_sd.onmt.input_faults import vector_size_faults
 from opennmt_sd.onmt.loading import register_loading
 from opennmt_sd.onmt.names import (
@@ -31,9 +27,15 @@ from opennmt_sd.onmt.names import (
     has_our_encoder,
     is_ours,
 )
-from opennmt_sd.onmt.options import DEFAULTS, add_options
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError, check_training
+from opennmt_sd.onmt.options import add_options
+from opennmt_sd.onmt.refusals import check_training
 from opennmt_sd.onmt.translation import register_translation
+from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
+from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
+from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
+from opennmt_sd.seq2seq.options import DEFAULTS
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
+from opennmt_sd.seq2seq.wrapping import wrap
 
 _Function = Callable[..., Any]
 
@@ -189,7 +191,7 @@ def _with_our_optimizer(build: _Function) -> _Function:
 
     @functools.wraps(build)
     def wrapped(model: Any, opt: Namespace) -> Any:
-        from opennmt_sd.onmt.fused_adam import FusedAdam
+        from opennmt_sd.seq2seq.fused_adam import FusedAdam
 
         optimizer = build(model, opt)
         if not any(isinstance(part, DropoutMixin) for part in model.children()):

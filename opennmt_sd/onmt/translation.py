@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.onmt.compat import Function, wrap
 from opennmt_sd.onmt.translation_checks import check_translation
+from opennmt_sd.seq2seq.wrapping import Function, wrap
 
 
 def register_translation() -> None:

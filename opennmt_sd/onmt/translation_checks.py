@@ -10,8 +10,8 @@ from pathlib import Path
 from opennmt_sd.onmt.checkpoint import CheckpointError, file_of, read
 from opennmt_sd.onmt.input_faults import file_fault
 from opennmt_sd.onmt.names import DECODERS
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError
 from opennmt_sd.onmt.run_faults import gpus
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 RNN_DECODERS = ("rnn", "ifrnn", *DECODERS)
 

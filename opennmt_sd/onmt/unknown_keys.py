@@ -10,7 +10,7 @@ from typing import Any
 
 from opennmt_sd.onmt.compat import options_of
 from opennmt_sd.onmt.old_names import GONE, TODAY
-from opennmt_sd.onmt.options import DEFAULTS, looks_like_ours
+from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours
 
 TYPO = 0.75  # as like as that, a key is a known one misspelt
 

@@ -11,11 +11,11 @@ from opennmt_sd.onmt.compat import (
     SEEN,
     VERSION,
     add_spelling,
-    fingerprint,
     never_guess,
     option_named,
     options_of,
 )
+from opennmt_sd.seq2seq.wrapping import fingerprint
 
 
 @pytest.mark.parametrize("where", SEEN)

@@ -103,7 +103,7 @@ def test_by_length(parts: Any) -> None:
 
 def test_dropped_units_are_left_out(parts: Any) -> None:
     from opennmt_sd.dropout import DropoutPattern
-    from opennmt_sd.onmt.loss import mark_kept
+    from opennmt_sd.seq2seq.loss import mark_kept
 
     loss, batch, output, attn = parts
     keep = DropoutPattern(0.5).draw(T, B, H, torch.Generator().manual_seed(0))

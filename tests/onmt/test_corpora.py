@@ -11,8 +11,8 @@ import torch
 
 from opennmt_sd.onmt.checkpoint import read
 from opennmt_sd.onmt.corpora import CorpusError
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError
 from opennmt_sd.onmt.vocabulary_file import VocabularyError, read_vocabulary
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 LONG = "w1 " * 300 + "\n"
 FILTERED = {

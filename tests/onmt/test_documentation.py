@@ -18,8 +18,8 @@ def section(title: str) -> str:
 
 
 def test_every_option_and_what_it_follows() -> None:
-    from opennmt_sd.onmt.dropout_plan import PLACES, option
-    from opennmt_sd.onmt.options import DEFAULTS
+    from opennmt_sd.seq2seq.dropout_plan import PLACES, option
+    from opennmt_sd.seq2seq.options import DEFAULTS
 
     text = section("What is dropped where")
     rows = {row.split("|")[2].strip(" `"): row.split("|")[3].strip()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from opennmt_sd.onmt.dropout_schedule import Schedule, next_step
+from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
 
 SCHEDULE = ("-dropout", "0.4", "0.2", "0.1", "-dropout_steps", "0", "10", "20",
             "-attention_dropout", "0", "0", "0")  # fmt: skip

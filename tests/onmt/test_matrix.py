@@ -14,7 +14,7 @@ import torch
 
 from opennmt_sd.onmt.checkpoint import read
 from opennmt_sd.onmt.export import ExportError, export
-from opennmt_sd.onmt.fused_adam import HAS_FUSED_ADAM
+from opennmt_sd.seq2seq.fused_adam import HAS_FUSED_ADAM
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from opennmt_sd.onmt.dropout_plan import PLACES, option
-from opennmt_sd.onmt.options import DEFAULTS
+from opennmt_sd.seq2seq.dropout_plan import PLACES, option
+from opennmt_sd.seq2seq.options import DEFAULTS
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]

@@ -125,27 +125,3 @@ def test_a_loss_of_somebody_elses_stays_theirs(parse: Callable[..., Namespace]) 
     model = build_model(opt, opt, {"src": vocab, "tgt": vocab}, None, -1)
     assert type(Theirs.from_opts(opt, model, vocab)) is Theirs
     assert type(LossCompute.from_opts(opt, model, vocab)) is StructuredLossCompute
-
-
-def test_a_function_is_wrapped_once(plugin: None) -> None:
-    """A second wrapper would be left out in silence."""
-    from opennmt_sd.onmt import compat
-
-    class Owner:
-        @staticmethod
-        def build() -> list[str]:
-            return ["stock"]
-
-    def first(build: Callable[[], list[str]]) -> Callable[[], list[str]]:
-        return lambda: [*build(), "first"]
-
-    def second(build: Callable[[], list[str]]) -> Callable[[], list[str]]:
-        return lambda: [*build(), "second"]
-
-    for _ in range(2):
-        compat.wrap(Owner, "build", first)
-    assert Owner.build() == ["stock", "first"]
-    text = "build is wrapped by first already: write second into it"
-    with pytest.raises(RuntimeError, match=text):
-        compat.wrap(Owner, "build", second)
-    assert Owner.build() == ["stock", "first"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 Parse = Callable[..., Namespace]
 Refused = Callable[..., str]

@@ -16,7 +16,7 @@ import torch
 from opennmt_sd.onmt.checkpoint import CheckpointError
 from opennmt_sd.onmt.input_faults import file_fault
 from opennmt_sd.onmt.loading import load_safely_as_command
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 
 @pytest.fixture

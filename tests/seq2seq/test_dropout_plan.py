@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 
 from opennmt_sd.dropout import DropoutPattern
-from opennmt_sd.onmt.dropout_plan import PLACES, DropoutPlan
+from opennmt_sd.seq2seq.dropout_plan import PLACES, DropoutPlan
 
 FOLLOWERS = ["src_embedding", "encoder", "tgt_embedding", "decoder", "output"]
 

@@ -1,4 +1,4 @@
-"""Stock's Adam in one pass over the weights instead of ten."""
+"""torch's Adam in one pass over the weights instead of ten."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class FusedAdam(torch.optim.Adam):
     """``torch.optim.Adam`` that updates with torch's fused kernel.
 
     State, checkpoints and options are Adam's: none of them says that this one is fused, so that
-    stock goes on from such a checkpoint in its own way, on any torch.
+    a toolkit goes on from such a checkpoint in its own way, on any torch.
     """
 
     @classmethod
     def take_over(cls, optimizer: Any) -> Any:
-        """Make an Adam of stock's one of these, where torch has the kernel: weights on the CPU."""
+        """Make a plain Adam one of these, where torch has the kernel: weights on the CPU."""
         weights = [w for group in getattr(optimizer, "param_groups", []) for w in group["params"]]
         on_cpu = all(w.device.type == "cpu" and w.is_floating_point() for w in weights)
         if HAS_FUSED_ADAM and on_cpu and type(optimizer) is torch.optim.Adam:

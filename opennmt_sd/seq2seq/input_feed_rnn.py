@@ -10,7 +10,7 @@ from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
-from opennmt_sd.onmt.sorted_targets import SortedTargets
+from opennmt_sd.seq2seq.sorted_targets import SortedTargets
 
 State = tuple[Tensor, ...]
 

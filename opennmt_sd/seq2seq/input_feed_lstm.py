@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from opennmt_sd import ops
-from opennmt_sd.onmt.input_feed_rnn import InputFeedRNN, State
+from opennmt_sd.seq2seq.input_feed_rnn import InputFeedRNN, State
 
 
 class InputFeedLSTM(InputFeedRNN):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from opennmt_sd.onmt.fused_adam import HAS_FUSED_ADAM, FusedAdam
+from opennmt_sd.seq2seq.fused_adam import HAS_FUSED_ADAM, FusedAdam
 
 pytestmark = pytest.mark.skipif(not HAS_FUSED_ADAM, reason="torch < 2.4 has no fused CPU Adam")
 

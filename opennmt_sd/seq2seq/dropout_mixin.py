@@ -8,27 +8,25 @@ from typing import Any
 import torch
 
 from opennmt_sd.dropout import Keep
-from opennmt_sd.onmt.dropout_plan import DropoutPlan
-from opennmt_sd.onmt.rank_generator import generator_for
+from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
+from opennmt_sd.seq2seq.rank_generator import generator_for
 
 
 class DropoutMixin:
-    """Mixin for a stock encoder or decoder whose dropout is taken over by a plan.
+    """Mixin for a toolkit's encoder or decoder whose dropout is taken over by a plan.
 
-    The plan and the generator are plain attributes: stock's own ``load_state_dict`` knows
+    The plan and the generator are plain attributes: a toolkit's own ``load_state_dict`` knows
     parameters and nothing else.
     """
 
     plan: DropoutPlan
     generator: torch.Generator | None
-    embeddings: Any
     training: bool
 
     def take_over(self, opt: Namespace) -> None:
-        """Follow the plan of these options instead of stock's dropout."""
+        """Follow the plan of these options instead of the toolkit's dropout."""
         self.plan = DropoutPlan.from_opt(opt)
         self.generator = generator_for(opt)
-        self.embeddings.dropout_p = 0.0  # dropped where they enter the RNN, by the product itself
         self.apply_plan()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -37,10 +35,10 @@ class DropoutMixin:
     def apply_plan(self) -> None:
         """Hand the plan's patterns to the modules that draw by themselves."""
 
-    def update_dropout(self, dropout: float, attention_dropout: float | None = None) -> None:  # noqa: ARG002 - stock's signature
-        """Follow a step of stock's ``dropout_steps``, at every place without a rate of its own.
+    def update_dropout(self, dropout: float, attention_dropout: float | None = None) -> None:  # noqa: ARG002 - the toolkits' signature
+        """Follow a step of a toolkit's ``dropout_steps``, at every place without a rate of its own.
 
-        RNNs have no dropout inside the attention: ``attention_dropout`` is not used, as in stock.
+        RNNs have no dropout inside the attention: ``attention_dropout`` is used by no toolkit.
         """
         self.plan.follow(dropout)
         self.apply_plan()

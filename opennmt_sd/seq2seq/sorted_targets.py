@@ -12,27 +12,27 @@ class SortedTargets:
     """The order of a batch's targets, and packed rows in it: time first, as ``batch_sizes`` say.
 
     Args:
-        tgt: words, ``[B, T, features]``.
-        padding: the word past the end of a target; None: every step counts for all.
+        B, T: targets, and the steps of the longest.
+        there: bool ``[B, T]``, False past the end of a target; None: every step counts for all.
 
     Attributes:
         sizes: int64 ``[T]`` on the CPU: how many targets go on at each step; R is their sum.
     """
 
-    def __init__(self, tgt: Tensor, padding: int | None) -> None:
-        self.B, self.T = tgt.shape[:2]
-        self.sizes = torch.full((self.T,), self.B)
+    def __init__(self, B: int, T: int, there: Tensor | None) -> None:
+        self.B, self.T = B, T
+        self.sizes = torch.full((T,), B)
         self._order: Tensor | None = None
-        if padding is None or not (tgt[:, -1, 0] == padding).any():
+        if there is None or there[:, -1].all():
             return
-        steps = torch.arange(self.T, device=tgt.device)
-        lengths = ((tgt[:, :, 0] != padding) * (steps + 1)).amax(1)  # [B]
+        steps = torch.arange(T, device=there.device)
+        lengths = (there * (steps + 1)).amax(1)  # [B]
         lengths, self._order = lengths.sort(descending=True, stable=True)
-        lengths[0] = self.T  # where all end earlier
+        lengths[0] = T  # where all end earlier
         goes_on = (lengths > steps[:, None]) | (steps[:, None] == 0)  # [T, B], sorted
         self.sizes = goes_on.sum(1).cpu()
         self._back = self._order.argsort()
-        self._rows = (self._order * self.T + steps[:, None])[goes_on]  # [R], in [0, B T)
+        self._rows = (self._order * T + steps[:, None])[goes_on]  # [R], in [0, B T)
 
     def sort(self, x: Tensor, dim: int = 0) -> Tensor:
         """Put samples into this order."""

@@ -1,6 +1,6 @@
 """``dropout_steps`` after a resume.
 
-Stock moves the rate only in the very step a schedule names, so a resumed run would start over
+The toolkits move the rate only in the very step a schedule names, so a resumed run would start over
 with the first rate and keep it. Here the rate of the step at which training goes on is worked
 out and set.
 """

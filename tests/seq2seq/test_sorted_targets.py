@@ -6,17 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from opennmt_sd.onmt.sorted_targets import SortedTargets
+from opennmt_sd.seq2seq.sorted_targets import SortedTargets
 
-PAD = 1
+T = 5
 
 
-def words(*lengths: int, T: int = 5) -> Tensor:
-    """``[B, T, 1]``."""
-    tgt = torch.full((len(lengths), T, 1), PAD)
-    for b, n in enumerate(lengths):
-        tgt[b, :n] = 7
-    return tgt
+def ends(*lengths: int) -> Tensor:
+    """``[B, T]``, True up to each length."""
+    return torch.arange(T) < torch.tensor(lengths)[:, None]
+
+
+def targets_of(there: Tensor | None, B: int) -> SortedTargets:
+    return SortedTargets(B, T, there)
 
 
 BATCHES = {
@@ -33,14 +34,14 @@ BATCHES = {
 @pytest.mark.parametrize("lengths", [case[0] for case in BATCHES.values()], ids=BATCHES)
 def test_sizes(lengths: list[int]) -> None:
     want = next(sizes for given, sizes in BATCHES.values() if given == lengths)
-    targets = SortedTargets(words(*lengths), PAD)
+    targets = targets_of(ends(*lengths), len(lengths))
     assert targets.sizes.tolist() == want
     assert targets.sizes.dtype == torch.int64
 
 
 @pytest.mark.parametrize("lengths", [case[0] for case in BATCHES.values()], ids=BATCHES)
 def test_there_and_back(lengths: list[int]) -> None:
-    targets, B = SortedTargets(words(*lengths), PAD), len(lengths)
+    targets, B = targets_of(ends(*lengths), len(lengths)), len(lengths)
     x = torch.arange(1.0, B * 5 * 2 + 1).view(B, 5, 2)
     rows = targets.pack(x)
     assert len(rows) == targets.sizes.sum()
@@ -55,13 +56,13 @@ def test_there_and_back(lengths: list[int]) -> None:
 
 
 def test_padding_within_a_target_is_a_word() -> None:
-    tgt = words(5, 4)
-    tgt[1, 1] = PAD
-    assert SortedTargets(tgt, PAD).sizes.tolist() == [2, 2, 2, 2, 1]
+    there = ends(5, 4)
+    there[1, 1] = False
+    assert targets_of(there, 2).sizes.tolist() == [2, 2, 2, 2, 1]
 
 
-def test_without_a_padding_word_all_steps_count() -> None:
-    targets = SortedTargets(words(5, 2), None)
+def test_where_nothing_is_said_all_steps_count() -> None:
+    targets = targets_of(None, 2)
     assert targets.sizes.tolist() == [2] * 5
     x = torch.randn(2, 5, 3)
     assert torch.equal(targets.unpack(targets.pack(x)), x)

@@ -33,7 +33,7 @@ PLACES: Mapping[str, Place] = {
         "the decoder's output after attention: the generator's input and the next input feed",
         ("decoder",),
     ),
-    # Stock drops nothing here, so a config that only names the types must not either.
+    # No toolkit drops anything here, so a config that does not name it must not either.
     "recurrent": Place("h before weight_hh, in both", ("encoder", "decoder"), follows=False),
 }
 
@@ -77,7 +77,8 @@ class DropoutPlan:
     def from_opt(cls, opt: Namespace) -> DropoutPlan:
         """Return the plan of a model's options.
 
-        ``opt.dropout`` is a schedule (its first rate counts) or, in old checkpoints, a number.
+        ``opt.dropout`` is a schedule (its first rate counts) or, in old OpenNMT-py checkpoints, a
+        number.
         Options that are not there have their defaults.
         """
         dropout = getattr(opt, "dropout", 0.0)

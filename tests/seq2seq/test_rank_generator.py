@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from opennmt_sd.onmt.rank_generator import generator_for
+from opennmt_sd.seq2seq.rank_generator import generator_for
 
 
 def test_one_process_uses_torchs_own() -> None:

@@ -11,7 +11,7 @@ import torch
 def generator_for(opt: Namespace) -> torch.Generator | None:
     """Make a generator of this process's own, where it is one of several.
 
-    Stock OpenNMT-py seeds all ranks alike, so torch's default generator would drop the same units
+    The toolkits seed all ranks alike, so torch's default generator would drop the same units
     on every rank.
 
     Returns:
@@ -22,7 +22,7 @@ def generator_for(opt: Namespace) -> torch.Generator | None:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return None
     seed = getattr(opt, "seed", -1)
-    if seed <= 0:  # stock's "not set"
+    if seed <= 0:  # the toolkits' "not set"
         seed = torch.initial_seed()
     # Hashed, since torch's CPU generator reads 32 bits of a seed and no more: neighbouring pairs
     # of seed and rank must not meet.

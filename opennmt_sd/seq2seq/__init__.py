@@ -1,0 +1,1 @@
+"""What the plugins of several translation toolkits share. It imports none of them."""

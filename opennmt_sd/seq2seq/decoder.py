@@ -1,0 +1,202 @@
+"""What RNN decoders of every toolkit do in training, with and without input feed.
+
+Mixins for a toolkit's decoders, whose attributes they read: ``rnn``, ``attn``, ``context_gate``,
+``state``, ``hidden_size``. Evaluation stays the toolkit's own.
+
+Source of input feed: Luong et al., "Effective Approaches to Attention-based Neural Machine
+Translation", 2015, section 3.3; of the dropout: Sarma et al., NeurIPS 2021, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from opennmt_sd import ops
+from opennmt_sd.dropout import Keep
+from opennmt_sd.seq2seq.attention import Source, SourceAttention, attend_all
+from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
+from opennmt_sd.seq2seq.input_feed_gru import InputFeedGRU
+from opennmt_sd.seq2seq.input_feed_lstm import InputFeedLSTM
+from opennmt_sd.seq2seq.input_feed_rnn import InputFeedRNN, State
+from opennmt_sd.seq2seq.loss import mark_kept
+from opennmt_sd.seq2seq.sorted_targets import SortedTargets
+
+# The state after the targets, the output [B, T, H], and attention weights [B, T, S] by their names.
+Pass = tuple[State, Tensor, dict[str, Tensor]]
+
+
+class DecoderMixin(DropoutMixin):
+    """What both kinds share: the output says which of its units are kept."""
+
+    rnn: Any
+    attn: Any
+    context_gate: Any
+    state: dict[str, Any]
+    hidden_size: int
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        self.keep_output: Keep | None = None
+        dec_outs, attns = super().forward(*args, **kwargs)  # type: ignore[misc]
+        mark_kept(dec_outs, self.keep_output)
+        return dec_outs, attns
+
+    def draw_output(self, T: int, B: int) -> Keep | None:
+        """Draw what is kept of the output ``[T, B, H]``."""
+        self.keep_output = self.draw("output", T, B, self.hidden_size)
+        return self.keep_output
+
+
+class StdDecoderMixin(DecoderMixin):
+    """Without input feed: one RNN over the whole target, attention over all its outputs.
+
+    Nothing is computed past the end of a target, and the output there is zero.
+    """
+
+    def apply_plan(self) -> None:
+        self.rnn.generator = self.generator
+        self.rnn.dropout = self.plan.pattern("decoder")
+        self.rnn.recurrent_dropout = self.plan.pattern("recurrent")
+
+    def train_pass(
+        self,
+        targets: SortedTargets,
+        emb: Tensor,
+        source: Source,
+        whole: Callable[[Tensor], tuple[Tensor, Tensor]],
+    ) -> Pass:
+        """Decode a batch.
+
+        Args:
+            targets: which words are there.
+            emb: their embeddings ``[B, T, E]``, raw.
+            source: what attention reads.
+            whole: see :func:`attend_all`.
+        """
+        B, T, E = emb.shape
+        rows, sizes = targets.pack(emb), targets.sizes  # [R, E]
+        keep = self.draw("tgt_embedding", T, B, E)
+        state = tuple(targets.sort(part, 1) for part in self.state["hidden"])
+        if ops.has_kernels(emb):
+            packed, state = self.run_rnn(PackedSequence(rows, sizes), state, input_keep=keep)
+            rnn_out = packed.data  # [R, H]
+        else:  # torch would take packed rows step by step
+            rnn_out, state = self.run_rnn(targets.sort(emb), state, input_keep=keep)
+            rnn_out = targets.pack(targets.unsort(rnn_out))
+        out, attns = rnn_out, {}
+        if self.attn is not None:
+            out, attns["std"] = attend_all(self.attn, targets, rnn_out, source, whole)
+        if self.context_gate is not None:
+            out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
+        out = targets.unpack(_apply(self.draw_output(T, B), out, sizes))
+        return tuple(targets.unsort(part, 1) for part in state), out, attns
+
+    def run_rnn(self, x: Any, state: State, **given: Any) -> tuple[Any, State]:
+        """Run the RNN on a state as the toolkits' decoders hold it: a tuple, whatever the cell."""
+        if isinstance(self.rnn, nn.GRU):
+            out, h = self.rnn(x, state[0], **given)
+            return out, (h,)
+        return self.rnn(x, state, **given)
+
+
+class InputFeedDecoderMixin(DecoderMixin):
+    """With input feed: each step reads the attended output of the step before.
+
+    A step computes only the sentences that go on; past the end of its target, a sentence's output
+    is zero.
+    """
+
+    _coverage: bool
+
+    def train_pass(self, targets: SortedTargets, emb: Tensor, source: Source) -> Pass:
+        """Decode a batch.
+
+        Args:
+            targets: which words are there.
+            emb: their embeddings ``[B, T, E]``, raw.
+            source: what attention reads.
+        """
+        B, T, E = emb.shape
+        emb = targets.pack(emb)  # [R, E]
+        keep_emb = self.draw("tgt_embedding", T, B, E)
+        keep_out = self.draw_output(T, B)
+        rnn = self._begin(targets, emb, keep_emb, keep_out)
+        if self.context_gate is not None:
+            gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
+        source = source.sorted(targets)
+        attend, attend_to_copy = (
+            None if attn is None else SourceAttention(attn, source)
+            for attn in (self.attn, getattr(self, "copy_attn", None))
+        )
+        drop = _Dropper(keep_out, T, emb.device)
+
+        feed = targets.sort(self.state["input_feed"].squeeze(0))
+        coverage = self.state["coverage"]
+        coverage = None if coverage is None else coverage.squeeze(0)
+        outs: list[Tensor] = []
+        there = {"std": attend, "copy": attend_to_copy, "coverage": self._coverage or None}
+        attns: dict[str, list[Tensor]] = {k: [] for k, part in there.items() if part is not None}
+
+        for t, n in enumerate(targets.sizes.tolist()):
+            feed = feed[:n]
+            rnn_out = out = rnn.step(t, feed)  # [n, H]
+            if attend is not None:
+                out, p_attn = attend(rnn_out)
+                attns["std"].append(p_attn)
+            if self.context_gate is not None:
+                out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
+            feed = drop(out, t)
+            outs.append(feed)
+            if attend_to_copy is not None:
+                attns["copy"].append(attend_to_copy.read(feed)[1])
+            if self._coverage:
+                coverage = p_attn if coverage is None else p_attn + coverage
+                attns["coverage"].append(coverage)
+
+        state = tuple(targets.unsort(part, 1) for part in rnn.final())
+        weights = {name: targets.unpack(torch.cat(steps)) for name, steps in attns.items()}
+        return state, targets.unpack(torch.cat(outs)), weights
+
+    def _begin(
+        self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_out: Keep | None
+    ) -> InputFeedRNN:
+        """Return the layers before the first step, and draw what each of them keeps.
+
+        Args:
+            targets, emb: of the batch, and its packed embeddings ``[R, E]``, raw.
+            keep_emb, keep_out: what is kept of those, and of the decoder's output.
+        """
+        B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
+        # A step is fed what the step before put out, which is masked and scaled already.
+        keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
+        kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
+        # As in the toolkits, the first ones count: an encoder with more layers hands over more
+        # states, and `mean` hands an h and a c to any cell.
+        state = self.state["hidden"][: kind.parts]
+        state = tuple(targets.sort(part[: len(layers)], 1) for part in state)
+        return kind(
+            layers, targets, emb, keep_emb,
+            [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
+            [self.draw("recurrent", T, B, H) for _ in layers], state,
+        )  # fmt: skip
+
+
+class _Dropper:
+    """Applies keep sets a step at a time, from one mask for the sequence."""
+
+    def __init__(self, keep: Keep | None, T: int, device: torch.device) -> None:
+        self.keep = keep
+        self.mask = None if keep is None else keep.mask().expand(T, -1, -1).to(device)
+
+    def __call__(self, x: Tensor, t: int) -> Tensor:
+        if self.keep is None or self.mask is None:
+            return x
+        return torch.where(self.mask[t, : len(x)], x * self.keep.scale, x.new_zeros(()))
+
+
+def _apply(keep: Keep | None, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+    return x if keep is None else keep.apply(x, batch_sizes)

@@ -1,0 +1,57 @@
+"""The generator and the loss as one: the generator's input is dropped, so its products shrink."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from opennmt_sd import ops
+from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.seq2seq.plain_linear import is_plain_linear
+
+
+class ProjectedLoss(NamedTuple):
+    """The summed loss of a batch, and what its statistics count: words, and words guessed right."""
+
+    loss: Tensor
+    words: int
+    correct: int
+
+
+def mark_kept(output: Tensor, keep: Keep | None) -> None:
+    """Note on a decoder's output ``[B, T, H]`` which units it keeps; it is scaled already."""
+    output.kept = keep  # type: ignore[attr-defined]
+
+
+def projected_loss(
+    generator: nn.Module, output: Tensor, target: Tensor, padding: int, criterion: Any
+) -> ProjectedLoss | None:
+    """Return the loss without what is dropped and what is padding; one buffer of logits is held.
+
+    Args:
+        generator: the projection onto the vocabulary.
+        output: a decoder's, ``[B, T, H]``; :func:`mark_kept` may have told what it keeps.
+        target: words, int64 ``[B, T]``.
+        padding: the word past the end of a target.
+        criterion: an ``nn.CrossEntropyLoss`` that sums; its label smoothing counts.
+
+    Returns:
+        None where it cannot be computed so: a generator that is more than a linear layer, targets
+        with padding before or between words.
+    """
+    alive = (target != padding).t()  # [T, B]
+    sizes = alive.sum(1).cpu()  # rows that count, at each step
+    grow = bool((sizes[1:] > sizes[:-1]).any())
+    fits = alive.shape == output.shape[1::-1] and sizes.all() and not grow
+    if not fits or not is_plain_linear(generator):
+        return None
+    kept = getattr(output, "kept", None)
+    keep = kept.rescaled(1.0) if isinstance(kept, KeepSets) else None
+    rows = output.transpose(0, 1)[alive]  # [R, H], time first
+    targets = target.t()[alive]  # [R]
+    loss, correct = ops.projected_nll(
+        rows, keep, generator.weight, generator.bias, targets, batch_sizes=sizes,
+        label_smoothing=criterion.label_smoothing,
+    )  # fmt: skip
+    return ProjectedLoss(loss, len(targets), int(correct))
