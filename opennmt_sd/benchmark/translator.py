@@ -1,17 +1,15 @@
-"""Translators of the installed OpenNMT-py in training: their sizes, batches and updates.
+"""Translators of the installed OpenNMT-py in training: their batches and updates.
 
-Models, losses, optimizer and trainer are built by OpenNMT-py from its own options. Words are
-random: what an update costs does not depend on them. Making batches is no part of an update.
+Models, losses, optimizer and trainer are built by OpenNMT-py from its own options. Making batches
+is no part of an update.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import random
 import warnings
 from argparse import Namespace
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from opennmt_sd import ops
+from opennmt_sd.benchmark.translation import LAYERS, Case, texts
 from opennmt_sd.onmt import register
 
 with warnings.catch_warnings():  # torch's, on decorators of a torch.cuda.amp of old
@@ -33,71 +32,7 @@ with warnings.catch_warnings():  # torch's, on decorators of a torch.cuda.amp of
     from onmt.utils.parse import ArgumentParser
     from onmt.utils.statistics import Statistics
 
-LAYERS = 2
-GATES = {"LSTM": 4, "GRU": 3}
 SPECIALS = [DefaultTokens.UNK, DefaultTokens.PAD, DefaultTokens.BOS, DefaultTokens.EOS]
-SOURCE, TARGET = (20, 26), (20, 32)  # lengths; a target's with <s> and </s>
-PHASES = ("encoder", "decoder", "generator+loss", "optimizer")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A translator: an encoder that reads both ways, a decoder with global attention.
-
-    Args:
-        name: of the rows.
-        hidden: H of the encoder's both directions together, of the decoder, and the width of word
-            vectors.
-        vocabulary: words on either side, the four special ones included.
-        p: rate at all places that follow ``dropout``.
-        recurrent: RH besides, at the same rate.
-        input_feed: the decoder reads its attended output of the step before.
-        rnn: ``"LSTM"`` or ``"GRU"``.
-        sentences, batches: sentences of a batch, and batches that take turns.
-    """
-
-    name: str
-    hidden: int
-    vocabulary: int
-    p: float = 0.0
-    recurrent: bool = False
-    input_feed: bool = True
-    rnn: str = "LSTM"
-    sentences: int = 64
-    batches: int = 4
-
-    def ideals(self) -> dict[str, float]:
-        """Dense products over what is left of them: of a phase, and of the whole ``step``. The
-        forward and both backward products of a weight shrink alike, so the forward pass tells."""
-        dense, kept = replace(self, p=0.0).products(), self.products()
-        ideals = {phase: dense[phase] / kept[phase] for phase in dense}
-        return {**ideals, "optimizer": 1.0, "step": sum(dense.values()) / sum(kept.values())}
-
-    def products(self) -> dict[str, float]:
-        """Multiplications of the forward passes over all batches, those of padding left out."""
-        H, kept = self.hidden, 1 - self.p
-        rh = kept if self.recurrent else 1.0
-        lengths = [
-            (int(source), int(target) - 1)  # the last word of a target is no input
-            for batch in batches(self)
-            for source, target in zip(batch["srclen"], batch["tgtlen"])
-        ]
-        source, target = (sum(side) for side in zip(*lengths))
-        pairs = sum(s * t for s, t in lengths)
-        # Of a layer of width H, for H inputs; half as many for half the width.
-        gates = GATES[self.rnn] * H * H
-        inputs = LAYERS + 1 if self.input_feed else LAYERS
-        attention = 3 * H * H * target + 2 * H * pairs  # linear_in, linear_out; scores, context
-        return {
-            "encoder": source * LAYERS * gates * (kept + rh / 2),
-            "decoder": target * gates * (inputs * kept + LAYERS * rh) + attention,
-            "generator+loss": target * self.vocabulary * H * kept,
-        }
-
-    @property
-    def words(self) -> float:
-        """Target tokens of an update, as OpenNMT-py counts them: with ``</s>``, without ``<s>``."""
-        return sum(int((batch["tgtlen"] - 1).sum()) for batch in batches(self)) / self.batches
 
 
 @cache
@@ -114,22 +49,18 @@ def batches(case: Case) -> list[dict[str, Any]]:
 
 @cache
 def _batches(size: int, sentences: int, count: int) -> list[dict[str, Any]]:
-    vocabs, draw = vocabularies(size), random.Random(1)
+    vocabs = vocabularies(size)
 
-    def text(lengths: tuple[int, int], ends: int = 0) -> str:
-        length = draw.randint(*lengths) - ends
-        return " ".join(f"w{draw.randrange(size - len(SPECIALS))}" for _ in range(length))
-
-    def batch() -> dict[str, Any]:
+    def batch(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         found = [
-            numericalize(vocabs, {"src": {"src": text(SOURCE)}, "tgt": {"tgt": text(TARGET, 2)},
+            numericalize(vocabs, {"src": {"src": source}, "tgt": {"tgt": target},
                                   "cid": "random", "cid_line_number": i})
-            for i in range(sentences)
+            for i, (source, target) in enumerate(pairs)
         ]  # fmt: skip
         found.sort(key=text_sort_key, reverse=True)
         return tensorify(vocabs, [(example, i) for i, example in enumerate(found)], "cpu")
 
-    return [batch() for _ in range(count)]
+    return [batch(pairs) for pairs in texts(Case("", 0, size, sentences=sentences, batches=count))]
 
 
 def options(case: Case, *, ours: bool, p: float) -> Namespace:

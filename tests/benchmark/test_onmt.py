@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from opennmt_sd import ops
+from opennmt_sd.benchmark import translation, updates
 from opennmt_sd.benchmark.row import RedGateError
 
 onmt = pytest.importorskip("opennmt_sd.benchmark.onmt", reason="OpenNMT-py is not installed")
@@ -15,10 +16,10 @@ translator = pytest.importorskip("opennmt_sd.benchmark.translator")
 
 SMALL = {"hidden": 16, "vocabulary": 50, "sentences": 4, "batches": 2}
 CASES = [
-    onmt.Case("tiny NR+RH", p=0.5, recurrent=True, **SMALL),
-    onmt.Case("tiny no-input-feed NR", p=0.3, input_feed=False, **SMALL),
-    onmt.Case("tiny p0", **SMALL),
-    onmt.Case("tiny GRU NR+RH", p=0.5, recurrent=True, rnn="GRU", **SMALL),
+    translation.Case("tiny NR+RH", p=0.5, recurrent=True, **SMALL),
+    translation.Case("tiny no-input-feed NR", p=0.3, input_feed=False, **SMALL),
+    translation.Case("tiny p0", **SMALL),
+    translation.Case("tiny GRU NR+RH", p=0.5, recurrent=True, rnn="GRU", **SMALL),
 ]
 pytestmark = pytest.mark.skipif(
     "cpu" not in ops.engine_for(), reason="the benchmark measures the native module"
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is not measured in processes of its own, which take seconds."""
     peaks = {"ours": 90.0, "torch": 100.0}
-    monkeypatch.setattr(onmt, "peak_mb", lambda suite, case, variant, threads: peaks[variant])
+    monkeypatch.setattr(updates, "peak_mb", lambda suite, case, variant, threads: peaks[variant])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -42,7 +43,7 @@ def test_a_row_for_the_step_and_for_each_phase(case, caplog, capsys, recwarn) ->
     ]
     for row in rows:
         assert min(row.torch_ms, row.dense_ms, row.ours_ms) > 0
-        assert 0 < row.max_rel_err <= onmt.TOLERANCE
+        assert 0 < row.max_rel_err <= updates.TOLERANCE
         assert (row.ideal > 1) == (case.p > 0 and row.phase != "optimizer")
     step = rows[0]
     words = sum(int((batch["tgt"][:, 1:] != 1).sum()) for batch in translator.batches(case)) / 2
@@ -57,7 +58,7 @@ def test_a_row_for_the_step_and_for_each_phase(case, caplog, capsys, recwarn) ->
 
 def test_cases() -> None:
     assert {
-        case.name: [round(case.ideals()[phase], 2) for phase in ("step", *onmt.PHASES)]
+        case.name: [round(case.ideals()[phase], 2) for phase in ("step", *translation.PHASES)]
         for case in onmt.CASES
     } == {
         "500 V15k p.3 NR": [1.3, 1.25, 1.18, 1.43, 1.0],
@@ -77,8 +78,8 @@ def test_cases() -> None:
 @pytest.mark.parametrize(("rnn", "input_feed"), [("LSTM", True), ("LSTM", False), ("GRU", True)])
 def test_the_ideal_counts_the_products_of_weights(rnn: str, input_feed: bool) -> None:
     """All weights but the embeddings, once a word, and the attention's own two products."""
-    case = onmt.Case("", rnn=rnn, input_feed=input_feed, **SMALL)
-    model = onmt.Work(case, ours=False, p=0.0).model
+    case = translation.Case("", rnn=rnn, input_feed=input_feed, **SMALL)
+    model = translator.Work(case, ours=False, p=0.0).model
     of_word = {"encoder": 0, "decoder": 0, "generator": 0}
     for name, weight in model.named_parameters():
         if weight.dim() == 2 and "embeddings" not in name:
@@ -125,7 +126,7 @@ def test_options_are_stocks_but_for_what_is_said() -> None:
 
 def test_stock_is_stocks_own() -> None:
     """Nothing of the plugin is in what ours is compared with."""
-    torch_, ours = (onmt.Work(CASES[0], ours=ours, p=0.5) for ours in (False, True))
+    torch_, ours = (translator.Work(CASES[0], ours=ours, p=0.5) for ours in (False, True))
     for module in (*torch_.model.modules(), *torch_.trainer.train_loss.modules()):
         assert type(module).__module__.split(".")[0] in ("onmt", "torch")
     for module in (ours.model.encoder, ours.model.decoder):
@@ -134,7 +135,7 @@ def test_stock_is_stocks_own() -> None:
 
 def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
     """The same weights, batches, loss, clip, update and statistics."""
-    turns = onmt.works(CASES[2])
+    turns = onmt.SUITE.works(CASES[2])
     before = {k: v.clone() for k, v in turns["torch"].model.state_dict().items()}
     for work in turns.values():
         for _ in range(3):
@@ -154,8 +155,8 @@ def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
 def test_phases_make_up_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each phase lasts as long as what it is said to be: a clock that each of them moves."""
     clock = {"now": 0.0}
-    monkeypatch.setattr(onmt.time, "perf_counter", lambda: clock["now"])
-    work = onmt.works(CASES[0])["ours"]
+    monkeypatch.setattr(updates.time, "perf_counter", lambda: clock["now"])
+    work = onmt.SUITE.works(CASES[0])["ours"]
 
     class Lasting(torch.autograd.Function):
         """1 in the forward pass, as much as said in the backward pass."""
@@ -187,17 +188,17 @@ def test_phases_make_up_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         work.optim._optimizer, "step", lambda: (clock.update(now=clock["now"] + 80), update())
     )
-    watch = onmt.Stopwatch(work)
-    for _ in range(onmt.WARM_UP + 1):
+    watch = updates.Stopwatch(work)
+    for _ in range(updates.WARM_UP + 1):
         watch.update()
-    assert {phase: watch.ms(phase) for phase in onmt.PHASES} == {
+    assert {phase: watch.ms(phase) for phase in translation.PHASES} == {
         "encoder": 11e3, "decoder": 21e3, "generator+loss": 41e3, "optimizer": 80e3,
     }  # fmt: skip
 
 
 def test_phases_out_of_order_are_no_measurement() -> None:
-    work = onmt.Work(CASES[2], ours=False, p=0.0)
-    watch = onmt.Stopwatch(work)
+    work = translator.Work(CASES[2], ours=False, p=0.0)
+    watch = updates.Stopwatch(work)
     work.optim.backward = lambda loss: None
     with pytest.raises(RuntimeError, match="an update went through"):
         watch.update()
@@ -213,10 +214,10 @@ def test_phases_out_of_order_are_no_measurement() -> None:
 )
 def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) -> None:
     """What our encoder gives is a little off, in one of the three comparisons alone."""
-    works = onmt.works
+    works = updates.Suite.works
 
-    def wrong(case: Any) -> Any:
-        turns = works(case)
+    def wrong(suite: Any, case: Any) -> Any:
+        turns = works(suite, case)
         for name in ("dense", "ours"):
             encoder = turns[name].model.encoder
             encoder.register_forward_hook(
@@ -228,7 +229,7 @@ def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) 
             )
         return turns
 
-    monkeypatch.setattr(onmt, "works", wrong)
+    monkeypatch.setattr(updates.Suite, "works", wrong)
     rows = onmt.run(1, CASES)
     with pytest.raises(RedGateError) as caught:
         next(rows)
@@ -237,10 +238,10 @@ def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) 
 
 
 @pytest.mark.parametrize(("variant", "name"), [("torch", "onmt"), ("ours", "opennmt_sd")])
-def test_memory_is_that_of_an_update(variant, name, monkeypatch) -> None:
-    monkeypatch.setattr(onmt, "CASES", CASES)
-    onmt.warm_up()
-    update = onmt.workload("tiny NR+RH", variant)
+def test_memory_is_that_of_an_update(variant, name) -> None:
+    suite = updates.Suite("onmt", CASES, translator.Work)
+    suite.warm_up()
+    update = suite.workload("tiny NR+RH", variant)
     model = update.__self__.model
     assert type(model.decoder).__module__.split(".")[0] == name
     before = model.generator.weight.detach().clone()
