@@ -1,4 +1,5 @@
 # make quickstart   train a small translator with structured dropout, translate, print BLEU
+# make quickstart-eole   the same by Eole, in .venv-eole
 # make test         all tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
 # make lint         ruff and mypy
 # make docs         the documentation site, into site/; a broken link ends it
@@ -17,11 +18,26 @@ ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
-.PHONY: setup quickstart test lint docs rebuild wheel clean
+.PHONY: setup quickstart quickstart-eole test lint docs rebuild wheel clean
 .DEFAULT_GOAL = setup
 
 quickstart: setup
 	.venv/bin/opennmt_sd quickstart
+
+SAMPLE = opennmt_sd/data/tatoeba-de-en
+EOLE_RUN = runs/eole-quickstart
+
+quickstart-eole: .venv-eole/.done
+	.venv-eole/bin/eole train --config conf/eole/quickstart.yaml
+	.venv-eole/bin/eole predict --model_path $(EOLE_RUN)/step_800 --beam_size 5 --src $(SAMPLE)/test.de \
+	  --output $(EOLE_RUN)/test.hyp.en
+	.venv-eole/bin/sacrebleu $(SAMPLE)/test.en -i $(EOLE_RUN)/test.hyp.en
+
+.venv-eole/.done: pyproject.toml
+	"$(PYTHON)" -m venv .venv-eole
+	.venv-eole/bin/python -m pip --disable-pip-version-check install $(TORCH)
+	.venv-eole/bin/python -m pip --disable-pip-version-check install --editable ".[eole]"
+	@touch $@
 
 # Several workers share the cores: threads that wait by spinning would make them three times slower.
 test: setup
@@ -46,7 +62,7 @@ wheel: setup
 	$(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv .venv-docs build dist site .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-eole build dist site .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each step leaves its stamp last: one that was interrupted is done again.

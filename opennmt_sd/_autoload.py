@@ -1,10 +1,10 @@
-"""Loads the plugin into stock OpenNMT-py commands.
+"""Loads the plugins into the stock commands of OpenNMT-py and Eole.
 
 The install puts a copy of this file beside the package, and `opennmt_sd_autoload.pth` (from Python
 3.15 the `.start` file of the same name) runs its `install` at the start of every Python in the
 environment. The copy is run from its own path, so that nothing else on `sys.path` that is called
-`opennmt_sd` is touched. It puts one finder in front of `sys.meta_path`, which wakes up for
-OpenNMT-py alone, and registers the plugin once `onmt.model_builder` has run.
+`opennmt_sd` is touched. It puts one finder in front of `sys.meta_path`, which wakes up for these
+two alone, and registers a plugin once the module has run by which it gets in.
 `OPENNMT_SD_AUTOLOAD=0` turns it off.
 """
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 SWITCH = "OPENNMT_SD_AUTOLOAD"
-TRIGGER = "onmt.model_builder"
-# These two load checkpoints by themselves, and are imported after it.
-LOADING = ("onmt.bin.average_models", "onmt.bin.release_model")
 
 
 def install() -> None:
@@ -44,7 +41,7 @@ def hush() -> None:
 
 
 class _Finder:
-    """Finds `onmt.model_builder` as it would be found without us, with a loader that registers.
+    """Finds the modules in `AFTER` as they would be found without us, with a loader that registers.
 
     It keeps no state: looking for a spec without importing changes nothing, a reload registers
     again, and threads are held apart by Python's own import locks.
@@ -60,7 +57,7 @@ class _Finder:
     ) -> "ModuleSpec | None":
         if fullname == "onmt":
             hush()
-        if fullname != TRIGGER and fullname not in LOADING:
+        if fullname not in AFTER:
             return None
         # Only the finders behind this one: two finders that asked all others would never end.
         finders = sys.meta_path[sys.meta_path.index(self) + 1 :]
@@ -69,8 +66,7 @@ class _Finder:
             spec: ModuleSpec | None = find_spec(fullname, path, target) if find_spec else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    then = _register if fullname == TRIGGER else _load_safely
-                    spec.loader = _Loader(spec.loader, then)  # type: ignore[arg-type, assignment]
+                    spec.loader = _Loader(spec.loader, AFTER[fullname])  # type: ignore[arg-type, assignment]
                 return spec
         return None
 
@@ -96,12 +92,18 @@ class _Loader:
         self._loader.exec_module(module)
         try:
             self._then(module)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, `import onmt` goes on
-            _warn(fault)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the import goes on
+            _warn(fault, module.__name__)
 
 
-def _register(module: "ModuleType") -> None:  # noqa: ARG001 - as the other one
+def _register_onmt(module: "ModuleType") -> None:  # noqa: ARG001 - as the others
     from opennmt_sd.onmt import register
+
+    register()
+
+
+def _register_eole(module: "ModuleType") -> None:  # noqa: ARG001 - as the others
+    from opennmt_sd.eole import register
 
     register()
 
@@ -112,13 +114,26 @@ def _load_safely(module: "ModuleType") -> None:
     load_safely_as_command(module)
 
 
-def _warn(fault: Exception) -> None:
+# module: what is done after it has run
+AFTER = {
+    "onmt.model_builder": _register_onmt,
+    # These two load checkpoints by themselves, and are imported after it.
+    "onmt.bin.average_models": _load_safely,
+    "onmt.bin.release_model": _load_safely,
+    "eole.train_single": _register_eole,
+}
+
+
+def _warn(fault: Exception, name: str) -> None:
     other = getattr(sys.modules.get("opennmt_sd"), "__file__", None)
     shadowed = other and not other.endswith("__init__.py")
+    toolkit, missing = "OpenNMT-py", "sd_rnn and sd_brnn"
+    if name.startswith("eole."):
+        toolkit, missing = "Eole", "the sd_* options"
     message = (
-        "opennmt_sd could not load its plugin into OpenNMT-py "
-        f"({type(fault).__name__}: {fault}). OpenNMT-py goes on without it: "
-        f"sd_rnn and sd_brnn are not available. "
+        f"opennmt_sd could not load its plugin into {toolkit} "
+        f"({type(fault).__name__}: {fault}). {toolkit} goes on without it: "
+        f"{missing} are not available. "
         + (f"{other} hides the package: rename that file. " if shadowed else "")
         + f"{SWITCH}=0 turns the loading off."
     )
@@ -126,5 +141,5 @@ def _warn(fault: Exception) -> None:
 
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:  # warnings are errors here (python -W error); still no fault of onmt's
+    except RuntimeWarning:  # warnings are errors here (python -W error); still no fault of theirs
         print(message, file=sys.stderr)

@@ -20,7 +20,8 @@ from opennmt_sd import _autoload
 calls = []
 def register():
     calls.append("registered")
-sys.modules["opennmt_sd.onmt"] = types.SimpleNamespace(register=register)
+for toolkit in ("onmt", "eole"):
+    sys.modules[f"opennmt_sd.{toolkit}"] = types.SimpleNamespace(register=register)
 _autoload.install()
 """
 
@@ -32,6 +33,10 @@ def run_stub(tmp_path: Path, run_python):
     onmt.mkdir()
     (onmt / "__init__.py").write_text("")
     (onmt / "model_builder.py").write_text("print('executed')\nbuild = 'stock'\n")
+    eole = tmp_path / "eole"
+    eole.mkdir()
+    (eole / "__init__.py").write_text("")
+    (eole / "train_single.py").write_text("print('executed')\n")
 
     def run(
         code: str, *options: str, stub: str = STUB, **environment: str
@@ -52,6 +57,22 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 def test_registers_after_the_module_has_run(run_stub) -> None:
     code = "import onmt; print(calls)\nimport onmt.model_builder as m; print(m.build, calls)"
     assert lines(run_stub(code)) == ["[]", "executed", "stock ['registered']"]
+
+
+def test_registers_with_eole_too(run_stub) -> None:
+    code = "import eole; print(calls)\nimport eole.train_single; print(calls)"
+    assert lines(run_stub(code)) == ["[]", "executed", "['registered']"]
+    off = run_stub("import eole.train_single; print(calls)", OPENNMT_SD_AUTOLOAD="0")
+    assert lines(off) == ["executed", "[]"]
+
+
+def test_a_fault_of_ours_is_one_warning_with_eole_too(run_stub) -> None:
+    done = run_stub("import eole.train_single; print('on')", stub=BROKEN)
+    assert (done.returncode, done.stdout) == (0, "executed\non\n"), done.stderr
+    assert (
+        "opennmt_sd could not load its plugin into Eole (KeyError: 'no such encoder'). Eole goes "
+        "on without it: the sd_* options are not available. OPENNMT_SD_AUTOLOAD=0 turns"
+    ) in done.stderr
 
 
 def test_switch_turns_it_off(run_stub) -> None:

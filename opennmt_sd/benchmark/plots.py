@@ -18,7 +18,8 @@ COLOURS = {"FP": "tab:blue", "BP": "tab:orange", "WG": "tab:green", "REC-FP": "t
 
 def draw(suite: str, rows: Sequence[Row], ceilings: Ceilings, path: str) -> None:
     """Draw the picture of a suite, to a PNG, SVG or PDF."""
-    figure = {"ops": _rates, "growth": _growth, "onmt": _phases}.get(suite, _steps)(rows, ceilings)
+    kinds = {"ops": _rates, "growth": _growth, "onmt": _phases, "eole": _phases}
+    figure = kinds.get(suite, _steps)(rows, ceilings)
     facts = machine.describe()
     figure.text(
         0.005, 0.005, f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "

@@ -44,7 +44,12 @@ def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
             yield row
 
 
-UNITS = {"lm": "words", "tagger": "sentences", "onmt": "target tokens"}  # of units/s
+UNITS = {
+    "lm": "words",
+    "tagger": "sentences",
+    "onmt": "target tokens",
+    "eole": "target tokens",
+}  # of units/s
 
 
 def show_table(rows: list[Row], ceilings: Ceilings) -> None:

@@ -14,8 +14,13 @@ from omegaconf import MISSING, OmegaConf
 
 from opennmt_sd.cli.errors import guarded
 from opennmt_sd.config.checks import ConfigError
+from opennmt_sd.onmt import commands
 
-SUITES = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "growth")
+SUITES = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole", "growth")
+INSTALL = {
+    "onmt": commands.INSTALL,
+    "eole": "it wants a venv of its own: scripts/check_eole.sh VENV, from a checkout",
+}
 
 
 @dataclass
@@ -103,11 +108,11 @@ def _suite(name: str) -> Any:
         return importlib.import_module(f"opennmt_sd.benchmark.{name}")
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if name != "onmt" or missing == "opennmt_sd":
+        if name not in INSTALL or missing == "opennmt_sd":
             raise
-        from opennmt_sd.onmt.commands import INSTALL
-
-        raise ConfigError([f"suite=onmt: '{missing}' is not installed; {INSTALL}"]) from None
+        raise ConfigError(
+            [f"suite={name}: '{missing}' is not installed; {INSTALL[name]}"]
+        ) from None
 
 
 def validate(cfg: BenchmarkConfig) -> None:

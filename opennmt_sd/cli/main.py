@@ -113,7 +113,7 @@ def _facts() -> dict[str, str]:
     """List what a bug report should say."""
     facts = {"opennmt_sd": opennmt_sd.__version__, "python": platform.python_version()}
     facts["platform"] = platform.platform()
-    for package in ("torch", "OpenNMT-py", "numpy"):
+    for package in ("torch", "OpenNMT-py", "eole", "numpy"):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -33,13 +33,13 @@ class Source:
         padding: bool ``[B, S]``, True where there is no word; None where there is one everywhere.
         lengths: int64 ``[B]``, each at least 1, where padding is what lies past them; None where
             there is no padding, or some before or between words.
-        sparsemax: the toolkit's, for attention with it.
+        sparsemax: the toolkit's, where it has attention with it.
     """
 
     states: Tensor
     padding: Tensor | None
     lengths: Tensor | None
-    sparsemax: Callable[[Tensor, int], Tensor]
+    sparsemax: Callable[[Tensor, int], Tensor] | None = None
 
     def sorted(self, targets: SortedTargets) -> Source:
         """Return it with its samples in the order of the targets."""
@@ -78,7 +78,9 @@ class SourceAttention:
             self.memory = ops.prepare_memory(source.states, source.lengths)
             return
         self.source = source
-        self.normalise = torch.softmax if attn.attn_func == "softmax" else source.sparsemax
+        self.normalise = torch.softmax
+        if attn.attn_func == "sparsemax" and source.sparsemax is not None:
+            self.normalise = source.sparsemax
         if self.kind == "mlp":
             self.keys = attn.linear_context(source.states)  # [B, S, H]
             self.linear_query = _stepwise(attn.linear_query)

@@ -36,7 +36,7 @@ def test_all_faults_are_told_at_once(run_warm: RunPython) -> None:
     assert done.stdout == ""
     text = done.stderr.splitlines()
     assert text[0] == "benchmark: the configuration has 4 faults:"
-    assert text[1].strip() == "suite=osp: use one of ops, lstm, gru, lm, tagger, onmt, growth"
+    assert text[1].strip() == "suite=osp: use one of ops, lstm, gru, lm, tagger, onmt, eole, growth"
     assert text[2].strip() == "repeats=0: must be 1 or more"
     assert text[3].strip() == "json=rows.txt: the file's name must end in .json"
     assert text[4].strip().startswith("plot=no/such/x.png: there is no folder ")
@@ -47,7 +47,7 @@ def test_a_suite_is_asked_for(run_warm: RunPython) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "benchmark: the configuration has one fault:\n  suite is missing: write suite=lstm, say "
-        "(one of ops, lstm, gru, lm, tagger, onmt, growth)\n"
+        "(one of ops, lstm, gru, lm, tagger, onmt, eole, growth)\n"
     )
 
 
