@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from opennmt_sd.onmt.refusals import UnsupportedOptionsError
+from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 yaml = pytest.importorskip("yaml", reason="OpenNMT-py is not installed")
 
