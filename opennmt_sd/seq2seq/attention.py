@@ -78,7 +78,7 @@ class SourceAttention:
             self.memory = ops.prepare_memory(source.states, source.lengths)
             return
         self.source = source
-        self.normalise = torch.softmax
+        self.normalise: Callable[[Tensor, int], Tensor] = torch.softmax
         if attn.attn_func == "sparsemax" and source.sparsemax is not None:
             self.normalise = source.sparsemax
         if self.kind == "mlp":
