@@ -73,6 +73,48 @@ def gru(*given: Any) -> tuple[Tensor, Tensor]:
     return torch._VF.gru(*given)
 
 
+def lstm_cell(gates_x: Tensor, gates_h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the pointwise part of an LSTM step in one launch, as ``nn.LSTMCell`` does it on CUDA.
+
+    Args:
+        gates_x, gates_h: ``[B, 4H]``: both products, biases included.
+        c: ``[B, H]``.
+
+    Returns:
+        The new h and c, and the activated gates ``[B, 4H]``.
+    """
+    return torch.ops.aten._thnn_fused_lstm_cell(gates_x, gates_h, c)
+
+
+def lstm_cell_backward(
+    dh: Tensor, dc: Tensor, c_before: Tensor, c: Tensor, gates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the gates ``[B, 4H]`` and of c_before, of :func:`lstm_cell`."""
+    given = dh, dc, c_before, c, gates, False
+    d_gates, d_c, _ = torch.ops.aten._thnn_fused_lstm_cell_backward_impl(*given)
+    return d_gates, d_c
+
+
+def gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Do the pointwise part of a GRU step in one launch, as ``nn.GRUCell`` does it on CUDA.
+
+    Returns:
+        The new h, and what :func:`gru_cell_backward` needs, ``[B, 5H]``.
+    """
+    return torch.ops.aten._thnn_fused_gru_cell(gates_x, gates_h, h)
+
+
+def gru_cell_backward(dh: Tensor, workspace: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of both products ``[B, 3H]`` and of h, of :func:`gru_cell`."""
+    d_x, d_h, d_before, *_ = torch.ops.aten._thnn_fused_gru_cell_backward(dh, workspace, False)
+    return d_x, d_h, d_before
+
+
+def softmax_backward(dy: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of what a softmax along the last axis was taken of."""
+    return torch.ops.aten._softmax_backward_data(dy, y, -1, y.dtype)
+
+
 _EMPTY = torch.empty(0, device="cpu")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -88,6 +89,16 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
     _console.print(table)
 
 
+def show_columns(title: str, lines: list[dict[str, str]]) -> None:
+    """Print lines of cells by the names of their columns: what is counted, and not timed."""
+    table = Table(title=title, title_justify="left", box=None)
+    for name in lines[0] if lines else ():
+        table.add_column(name, justify="left" if name == "case" else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line.values())
+    _console.print(table)
+
+
 def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
@@ -97,6 +108,6 @@ def show_red(text: str) -> None:
     Console(stderr=True, highlight=False).print(f"[red]RED GATE[/]: {text}", soft_wrap=True)
 
 
-def write_json(rows: list[Row], path: str) -> None:
+def write_json(rows: Sequence[Any], path: str) -> None:
     """Write a list of rows."""
     Path(path).write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")

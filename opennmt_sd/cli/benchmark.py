@@ -16,7 +16,8 @@ from opennmt_sd.cli.errors import guarded
 from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.onmt import commands
 
-SUITES = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole", "growth")
+ON_PAPER = ("systolic", "launches")  # counted, not timed
+SUITES = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole", "growth", *ON_PAPER)
 INSTALL = {
     "onmt": commands.INSTALL,
     "eole": "it wants a venv of its own: scripts/check_eole.sh VENV, from a checkout",
@@ -61,6 +62,9 @@ def run(cfg: BenchmarkConfig) -> None:
         ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red.
     """
     validate(cfg)
+    if cfg.suite in ON_PAPER:
+        count(cfg)
+        return
     import torch
 
     from opennmt_sd.benchmark import report
@@ -75,14 +79,7 @@ def run(cfg: BenchmarkConfig) -> None:
         torch.set_num_threads(cfg.threads)
     logging.getLogger().setLevel(logging.WARNING)
     module = _suite(cfg.suite)
-    cases = [
-        case for case in module.CASES
-        if cfg.cases is None or any(part in case.name for part in cfg.cases)
-    ]  # fmt: skip
-    if not cases:
-        known = ", ".join(case.name for case in module.CASES)
-        raise ConfigError([f"cases={cfg.cases}: no case of suite={cfg.suite} is named so: {known}"])
-
+    cases = _chosen(cfg, module)
     ceilings = report.show_machine()
     rows = []
     try:
@@ -101,6 +98,41 @@ def run(cfg: BenchmarkConfig) -> None:
         more = module.more(cfg.repeats, cases) if hasattr(module, "more") else []
         plots.draw(cfg.suite, [*rows, *report.progress(more, f"{cfg.suite}, further rates")],
                    ceilings, cfg.plot)  # fmt: skip
+
+
+def count(cfg: BenchmarkConfig) -> None:
+    """Show a suite that is counted: no clock is asked, so there is nothing to repeat.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+    from opennmt_sd.benchmark import report
+
+    module = _suite(cfg.suite)
+    if cfg.plot and not hasattr(module, "draw"):
+        raise ConfigError([f"plot={cfg.plot}: suite={cfg.suite} has no picture; use json="])
+    rows = list(module.rows(_chosen(cfg, module)))
+    report.show_columns(f"suite={cfg.suite}: {module.TITLE}", module.table(rows))
+    if cfg.json:
+        report.write_json(rows, cfg.json)
+    if cfg.plot:
+        module.draw(rows, cfg.plot)
+
+
+def _chosen(cfg: BenchmarkConfig, module: Any) -> list[Any]:
+    """Return the cases of a suite that are asked for.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    cases = [
+        case for case in module.CASES
+        if cfg.cases is None or any(part in case.name for part in cfg.cases)
+    ]  # fmt: skip
+    if not cases:
+        known = ", ".join(case.name for case in module.CASES)
+        raise ConfigError([f"cases={cfg.cases}: no case of suite={cfg.suite} is named so: {known}"])
+    return cases
 
 
 def _suite(name: str) -> Any:

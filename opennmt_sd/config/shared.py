@@ -84,7 +84,9 @@ class TrainerConfig:
         "", "32-true", one_of("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
     )
     threads: int | None = key("null: torch's choice", None, COUNT)
-    engine: str = key("of the products", "auto", one_of("auto", "naive", "portable", "cpu"))
+    engine: str = key(
+        "of the products", "auto", one_of("auto", "naive", "portable", "cpu", "dense")
+    )
 
 
 @dataclass

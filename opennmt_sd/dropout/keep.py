@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from opennmt_sd.dropout import apply as applying
 from opennmt_sd.dropout.philox import compact
 
 if TYPE_CHECKING:
@@ -91,10 +92,35 @@ class Keep:
             x: ``[T, B, D]``, or packed rows ``[sum(batch_sizes), D]``.
             batch_sizes: int64 ``[T]`` on the CPU, as in a ``PackedSequence``; None if not packed.
         """
+        if applying.launches(x):
+            return self._launched(x, batch_sizes)
         mask = self.mask()
         if batch_sizes is not None:
             mask = self._of_rows(mask, batch_sizes, x.shape[0])
         return self._applied(mask, x)
+
+    def _launched(self, x: Tensor, batch_sizes: Tensor | None) -> Tensor:
+        """Drop and scale in one launch, as torch's dropout does: what is dropped times zero."""
+        if not x.numel():
+            return x
+        factors = self.factors(x)
+        if batch_sizes is None:
+            return x * factors
+        S, B, _ = factors.shape
+        T, R = len(batch_sizes), x.shape[0]
+        if T * int(batch_sizes[0]) == R:  # all of one length: the factors broadcast
+            return (x.reshape(T, R // T, -1) * factors).view(x.shape)
+        return x * (self._of_rows(factors, batch_sizes, R) if S * B > 1 else factors[0])
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Return what each unit is multiplied by, ``[S, 1 or B, D]``, of x's dtype and on its
+        device: what all samples share travels once."""
+        mask = applying.compact(self.mask())
+        return applying.sent((mask * self.scale).to(x.dtype), x.device)
+
+    def dropped(self, device: torch.device) -> Tensor:
+        """Return the opposite of the mask, ``[S, 1 or B, D]``, on a device, as compact."""
+        return applying.sent(~applying.compact(self.mask()), device)
 
     @staticmethod
     def _of_rows(mask: Tensor, batch_sizes: Tensor, R: int) -> Tensor:
@@ -106,7 +132,7 @@ class Keep:
         if B > 1:
             first = batch_sizes.cumsum(0) - batch_sizes  # [T], the first row of each step
             row = row + torch.arange(R, device="cpu") - first.index_select(0, steps)
-        return mask.flatten(0, 1).index_select(0, row.to(mask.device))
+        return mask.flatten(0, 1).index_select(0, applying.sent(row, mask.device))
 
     def apply_step(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
@@ -115,7 +141,7 @@ class Keep:
 
     def _applied(self, mask: Tensor, x: Tensor) -> Tensor:
         # `where`, not a product: a dropped NaN must not come back as 0 * NaN.
-        return torch.where(mask.to(x.device), x * self.scale, x.new_zeros(()))
+        return torch.where(applying.sent(mask, x.device), x * self.scale, x.new_zeros(()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,6 +95,11 @@ class DropoutPattern(float):
         return self.space == "structured"
 
     @property
+    def shared(self) -> bool:
+        """Return whether all steps and samples share one set (Case IV)."""
+        return self.structured and self.time == "fixed"
+
+    @property
     def exact(self) -> bool:
         return self.count == "exact"
 

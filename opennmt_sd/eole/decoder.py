@@ -8,6 +8,7 @@ import torch
 from eole.decoders.rnn_decoder import InputFeedRNNDecoder, StdRNNDecoder
 from torch import Tensor
 
+from opennmt_sd import ops
 from opennmt_sd.seq2seq.attention import Source
 from opennmt_sd.seq2seq.decoder import DecoderMixin, InputFeedDecoderMixin, StdDecoderMixin
 from opennmt_sd.seq2seq.sorted_targets import SortedTargets
@@ -24,9 +25,8 @@ class PaddedDecoderMixin(DecoderMixin):
 
     def targets(self, emb: Tensor, *, whole: bool = False) -> SortedTargets:
         """Return the order of targets with embeddings ``[B, T, E]``; whole: all words count."""
-        B, T, _ = emb.shape
         known = self._padding is not None and not whole
-        return SortedTargets(B, T, ~self._padding[:, 0] if known else None)  # type: ignore[index]
+        return self.order(emb, ~self._padding[:, 0] if known else None)  # type: ignore[index]
 
 
 class StructuredStdRNNDecoder(StdDecoderMixin, PaddedDecoderMixin, StdRNNDecoder):
@@ -58,6 +58,8 @@ class StructuredInputFeedRNNDecoder(InputFeedDecoderMixin, PaddedDecoderMixin, I
 
 def source_of(enc_out: Tensor, src_pad_mask: Tensor | None) -> Source:
     """Return what attention reads: ``[B, S, H]``, where a mask ``[B, 1, S]`` is not True."""
+    if src_pad_mask is not None and not ops.reads_back(enc_out):  # a GPU is not waited for
+        return Source(enc_out, src_pad_mask[:, 0], None)
     if src_pad_mask is None or not src_pad_mask.any():
         return Source(enc_out, None, None)
     padding = src_pad_mask[:, 0]

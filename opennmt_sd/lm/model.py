@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, check_rate
+from opennmt_sd.dropout.apply import sent
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
 from opennmt_sd.nn import MaskedLinear, by_name
 from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
@@ -176,10 +177,11 @@ class LanguageModel(Structured, nn.Module):
         """
         x, state = self._top(ids, state)  # [T, B, H]
         pattern = getattr(self.decoder, "dropout", NOTHING)  # reverted, it is an nn.Linear
-        keep = self._draw(pattern, *x.shape, dense=not ops.leaves_out(x))
         weight, bias = self.decoder.weight, self.decoder.bias
+        gathers = pattern.shared and ops.worth_gathering(x, len(weight))
+        keep = self._draw(pattern, *x.shape, dense=not (gathers or ops.leaves_out(x)))
         factor = scale / targets.numel()
-        nll, _ = ops.projected_nll(x, keep, weight, bias, targets, factor=factor)
+        nll, _ = ops.projected_nll(x, keep, weight, bias, targets, factor=factor, hits=False)
         nats = nll.detach() * (targets.numel() / scale)
         loss = nll
         if self.training and self.ar:
@@ -213,7 +215,7 @@ def drop_words(x: Tensor, ids: Tensor, keep: Keep) -> Tensor:
         x: ``[T, B, D]``, looked up for ``ids`` ``[T, B]``.
         keep: of width V: which words are kept.
     """
-    mask = keep.mask().to(x.device).expand(*ids.shape, -1)  # [T, B, V]: a view
+    mask = sent(keep.mask(), x.device).expand(*ids.shape, -1)  # [T, B, V]: a view
     kept = mask.gather(2, ids[..., None])  # [T, B, 1]
     return torch.where(kept, x * keep.scale, x.new_zeros(()))
 

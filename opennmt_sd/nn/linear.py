@@ -67,7 +67,8 @@ class MaskedLinear(Structured, nn.Linear):
             D = x.shape[-1]
             if not drops:
                 return F.linear(x, self.weight, self.bias)
-            if ops.leaves_out(x):
+            gathers = self.dropout.shared and ops.worth_gathering(x, self.out_features)
+            if ops.leaves_out(x) or (keep is None and gathers):
                 sets = self._draw(self.dropout, T, B, D) if keep is None else keep
                 return ops.masked_linear(x, sets, self.weight, self.bias, batch_sizes=batch_sizes)
             mask = self._draw(self.dropout, T, B, D, dense=True) if keep is None else keep

@@ -34,7 +34,7 @@ def computed_in(x: Tensor, dtype: torch.dtype) -> torch.dtype:
 
     Half precision has no kernels, and step by step is many times slower than float32's.
     """
-    if ops.forced() is None and dtype in LOWERED and ops.has_kernels(x, torch.float32):
+    if ops.left_to_torch() and dtype in LOWERED and ops.has_kernels(x, torch.float32):
         return torch.float32
     return dtype
 

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
+from opennmt_sd.nn import flat
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.nn.precision import (
     autocasts,
@@ -33,6 +34,7 @@ from opennmt_sd.ops.checks import check_keep
 
 State = tuple[Tensor, ...]
 Patterns = dict[str, DropoutPattern]
+Layers = list[list[list[Tensor]]]  # weights of each layer and direction
 PLACES = ("input_dropout", "dropout", "recurrent_dropout")
 
 
@@ -73,6 +75,15 @@ class Recurrent(Structured, nn.RNNBase):
         _warn_of_one_layer(patterns["dropout"], num_layers)
         for place, pattern in patterns.items():
             setattr(self, place, pattern)
+
+    def flatten_parameters(self) -> None:
+        """Lay the weights out for cuDNN, as they are called: all layers together, or one by one."""
+        flat.lay_out(self, self._apart())
+
+    def _apart(self) -> bool:
+        """Return whether each layer is a call of its own on a GPU, in evaluation too: there is a
+        pattern between them."""
+        return self.num_layers > 1 and self.dropout.active
 
     def _torch_layers(
         self, x: Tensor, state: State, weights: list[Tensor], layers: int, sizes: Tensor | None
@@ -146,23 +157,32 @@ class Recurrent(Structured, nn.RNNBase):
         weights = [self._weights(k) for k in range(self.num_layers)]
         input_keep = input_keep if self.training else None
         dtype = result_dtype(x, state[0], self.autocast_on_cpu and sizes is None)
-        if not (self._drops(input_keep) or ops.forced() or self._packed_kernels(x, sizes, dtype)):
+        launches = not ops.reads_back(x) and ops.left_to_torch()
+        if flat.wanted(x):
+            flat.keep_laid_out(self, self._apart())
+        drops = self._drops(input_keep) or (launches and self._apart())
+        if not (drops or not ops.left_to_torch() or self._packed_kernels(x, sizes, dtype)):
             return self._torch(x, state, weights, sizes, dtype)
 
         T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), state[0].shape[1])
         check_keep(input_keep, T, B, self.input_size)
+        recurrent = self.training and self.recurrent_dropout.active
+        alike = launches and not self._apart() and not recurrent
+        calls = [weights] if alike else [[directions] for directions in weights]
         finals: list[State] = []
-        for k, directions in enumerate(weights):
+        for k, layers in enumerate(calls):
             pattern = self.dropout if k else self.input_dropout
             given = None if k else input_keep
-            count = len(directions)
+            count = len(layers) * len(layers[0])
             first = tuple(s[k * count : (k + 1) * count] for s in state)
             if self._ours(x, pattern, given, sizes, dtype):
-                x, final = self._layer(x, pattern, given, first, directions, sizes, T, B, dtype)
-            else:  # nothing that a smaller product would serve: torch's own layer, one call
-                mask = given or self._draw(pattern, T, B, x.shape[-1], dense=True)
-                x = x if mask is None else mask.apply(x, sizes)
-                x, final = self._torch(x, first, [directions], sizes, dtype)
+                x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
+            else:  # nothing that a smaller product would serve: torch's own layers, one call
+                gathers = ops.worth_gathering(x, self.gates * self.hidden_size)
+                sets = gathers and pattern.shared
+                keep = given or self._draw(pattern, T, B, x.shape[-1], dense=not sets)
+                x, dropped = _dropped(x, keep, layers, sizes, gathers)
+                x, final = self._torch(x, first, dropped, sizes, dtype)
             finals.append(final)
         if len(finals) == 1:  # even of one tensor, cat would make a copy
             return x, finals[0]
@@ -181,7 +201,7 @@ class Recurrent(Structured, nn.RNNBase):
         """Return whether a layer on x runs on our ops, and not as torch's own on a masked input."""
         if x.is_meta:  # shapes alone
             return False
-        if (self.training and self.recurrent_dropout.active) or ops.forced() is not None:
+        if (self.training and self.recurrent_dropout.active) or not ops.left_to_torch():
             return True
         drawn = self.training and pattern.active and pattern.structured
         sets = isinstance(given, KeepSets) if given is not None else drawn
@@ -196,7 +216,7 @@ class Recurrent(Structured, nn.RNNBase):
         if x.device.type != "cpu":
             _tell_of_loop(x.device.type)
         computed = computed_in(x, dtype)
-        dense = ops.forced() is None and not ops.has_kernels(x, computed)
+        dense = ops.left_to_torch() and not ops.has_kernels(x, computed)
         keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)
         outputs: list[Tensor] = []
         finals: list[State] = []
@@ -216,7 +236,7 @@ class Recurrent(Structured, nn.RNNBase):
         return y, tuple(torch.stack(states) for states in zip(*finals))
 
     def _torch(
-        self, x: Tensor, state: State, weights: list[list[list[Tensor]]], sizes: Tensor | None,
+        self, x: Tensor, state: State, weights: Layers, sizes: Tensor | None,
         dtype: torch.dtype,
     ) -> tuple[Tensor, State]:  # fmt: skip
         """Run layers as torch's own."""
@@ -249,6 +269,22 @@ class Recurrent(Structured, nn.RNNBase):
         shape += ["bias=False"] if not self.bias else []
         patterns = {name: getattr(self, name) for name in PLACES}
         return ", ".join(shape + [f"{n}={p}" for n, p in patterns.items() if p.active])
+
+
+def _dropped(
+    x: Tensor, keep: Keep | None, layers: Layers, sizes: Tensor | None, gathers: bool
+) -> tuple[Tensor, Layers]:
+    """Return the input of torch's own layers, and their weights: x masked, or what all steps keep
+    of it and the first layer's columns for that."""
+    if keep is None:
+        return x, layers
+    if not (gathers and isinstance(keep, KeepSets) and keep.steps == 1 and keep.counts[0]):
+        return keep.apply(x, sizes), layers
+    of_inputs = [weight_ih for weight_ih, *_ in layers[0]]
+    x, columns = ops.gathered(x, keep, *of_inputs)
+    first = [[column, *rest] for column, (_, *rest) in zip(columns, layers[0])]
+    layers = [first, *layers[1:]]
+    return x, flat.joined(layers) if flat.wanted(x) else layers
 
 
 def _permuted(state: State | None, order: Tensor | None) -> Any:

@@ -16,7 +16,6 @@ from opennmt_sd.onmt.names import is_bidirectional
 from opennmt_sd.seq2seq.attention import Source
 from opennmt_sd.seq2seq.decoder import DecoderMixin, InputFeedDecoderMixin, StdDecoderMixin
 from opennmt_sd.seq2seq.input_feed_rnn import State
-from opennmt_sd.seq2seq.sorted_targets import SortedTargets
 
 
 class StructuredRNNDecoder(DecoderMixin, RNNDecoderBase):
@@ -53,7 +52,7 @@ class StructuredStdRNNDecoder(StdDecoderMixin, StructuredRNNDecoder, StdRNNDecod
     ) -> tuple[State, Tensor, dict[str, Tensor]]:
         emb = self.embeddings(tgt)  # [B, T, E], raw
         if self.training:
-            targets = _targets(tgt, self.embeddings.word_padding_idx)
+            targets = self.order(emb, _there(tgt, self.embeddings.word_padding_idx))
             return self.train_pass(
                 targets, emb, _source(enc_out, src_len),
                 lambda queries: self.attn(queries, enc_out, src_len=src_len),
@@ -80,18 +79,18 @@ class StructuredInputFeedRNNDecoder(
             return super()._run_forward_pass(tgt, enc_out, src_len=src_len)
         # Coverage is summed, and its loss taken, past the end of a target too.
         padding = None if self._coverage else self.embeddings.word_padding_idx
-        targets, source = _targets(tgt, padding), _source(enc_out, src_len)
-        state, out, attns = self.train_pass(targets, self.embeddings(tgt), source)
+        emb = self.embeddings(tgt)
+        targets, source = self.order(emb, _there(tgt, padding)), _source(enc_out, src_len)
+        state, out, attns = self.train_pass(targets, emb, source)
         attns = {name: weights.transpose(0, 1) for name, weights in attns.items()}  # as stock's
         if self._reuse_copy_attn:
             attns["copy"] = attns["std"]
         return state, out, attns
 
 
-def _targets(tgt: Tensor, padding: int | None) -> SortedTargets:
-    """Return the order of targets, words ``[B, T, features]``; padding None: all words count."""
-    B, T = tgt.shape[:2]
-    return SortedTargets(B, T, None if padding is None else tgt[:, :, 0] != padding)
+def _there(tgt: Tensor, padding: int | None) -> Tensor | None:
+    """Return which words ``[B, T, features]`` there are, bool ``[B, T]``; padding None: all."""
+    return None if padding is None else tgt[:, :, 0] != padding
 
 
 def _source(enc_out: Tensor, src_len: Tensor | None) -> Source:

@@ -13,13 +13,17 @@ Source: Sarma et al., "Structured in Space, Randomized in Time", NeurIPS 2021, s
 """
 
 from opennmt_sd.ops.attention import attend_step, prepare_memory
+from opennmt_sd.ops.dense.linear import gathered
 from opennmt_sd.ops.engines import (
     engine_for,
     forced,
     has_kernels,
     leaves_out,
+    left_to_torch,
+    reads_back,
     use,
     worth_compacting,
+    worth_gathering,
 )
 from opennmt_sd.ops.forked import calm_children
 from opennmt_sd.ops.gru import gru_gates, gru_layer
@@ -32,10 +36,12 @@ __all__ = [
     "attend_step",
     "engine_for",
     "forced",
+    "gathered",
     "gru_gates",
     "gru_layer",
     "has_kernels",
     "leaves_out",
+    "left_to_torch",
     "lstm",
     "lstm_gates",
     "lstm_layer",
@@ -44,8 +50,10 @@ __all__ = [
     "prepare",
     "prepare_memory",
     "projected_nll",
+    "reads_back",
     "use",
     "worth_compacting",
+    "worth_gathering",
 ]
 
 calm_children()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.compat import in_transform
+from opennmt_sd.dropout.apply import sent
 from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import check_alike, check_floating
 from opennmt_sd.ops.engine import StepwiseAttention
@@ -48,9 +49,10 @@ def prepare_memory(memory: Tensor, lengths: Tensor | None = None) -> PreparedMem
                 f"lengths must be int64 [{B}], one for each memory; got {lengths.dtype} "
                 f"{list(lengths.shape)}"
             )
-        if B and not in_transform() and int(lengths.min()) < 1:
+        known = lengths.device.type == "cpu" and not in_transform()  # a device would be waited for
+        if B and known and int(lengths.min()) < 1:
             raise ValueError(f"lengths must be at least 1, got {int(lengths.min())}")
-        lengths = lengths.clamp(max=S).to(memory.device)
+        lengths = sent(lengths.clamp(max=S), memory.device)
     _, (memory,) = lowered(memory)
     handle = engine(memory).prepare_memory(memory, lengths)
     return PreparedMemory(handle, memory.detach()[:, :0])

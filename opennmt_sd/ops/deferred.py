@@ -1,7 +1,8 @@
 """Gradients that the steps of a loop make once, together.
 
 A handle gives every step its token, so that the token's backward runs once theirs have; each step's
-backward leaves there what the one gradient needs.
+backward leaves there what the one gradient needs. A token has no gradient: autograd waits for the
+steps all the same, and nothing is added up for it.
 """
 
 from __future__ import annotations
@@ -55,13 +56,14 @@ class Steps(Generic[Left]):
 class _Token(Function):
     @staticmethod
     def forward(
-        ctx: Any, engine: str, gradients: Callable[[], tuple[Tensor, ...]], *sources: Tensor
+        ctx: Any, engine: str, gradients: Callable[[], tuple[Tensor | None, ...]], *sources: Tensor
     ) -> Tensor:
         ctx.engine, ctx.gradients = engine, gradients
+        ctx.set_materialize_grads(False)
         return sources[0].new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> Any:
+    def backward(ctx: Any, _: None) -> Any:
         refuse_second_derivatives(ctx.engine)
         needed = zip(ctx.gradients(), ctx.needs_input_grad[2:])
         return None, None, *[gradient if need else None for gradient, need in needed]
@@ -90,8 +92,9 @@ class LinearKernels(Protocol):
     def bp(self, dy: Tensor, keep: Keep | None, t: int) -> Tensor:
         """Return dx ``[n, D]``."""
 
-    def wg(self, steps: list[LinearStep]) -> tuple[Tensor, Tensor]:
-        """Return dw ``[N, D]`` and db ``[N]``, over all these steps."""
+    def wg(self, steps: list[LinearStep]) -> tuple[Tensor, Tensor | None]:
+        """Return dw ``[N, D]`` and db ``[N]`` (None where there is no bias), over all these
+        steps."""
 
 
 class DeferredLinear:
@@ -125,15 +128,14 @@ class _LinearStep(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         refuse_second_derivatives(ctx.kernels.engine, dy)
-        dx = token = None
+        dx = None
         if ctx.needs_input_grad[1]:
             (x,) = ctx.saved_tensors
             # x with its graph would be a cycle
             ctx.steps.leave(ctx.number, LinearStep(x.detach(), dy, ctx.keep, ctx.t))
-            token = dy.new_zeros(())
         if ctx.needs_input_grad[0]:
             dx = ctx.kernels.bp(dy, ctx.keep, ctx.t)
-        return dx, token, None, None, None, None
+        return dx, None, None, None, None, None
 
 
 # ---------------------------------------------------------------- attention over a memory
@@ -224,7 +226,6 @@ class _AttentionStep(Function):
     def backward(ctx: Any, d_context: Tensor | None, d_weights: Tensor | None) -> Any:
         refuse_second_derivatives(ctx.kernels.engine, d_context, d_weights)
         query, weights, memory = ctx.saved_tensors
-        token = None
         if d_context is None:
             d_context = torch.zeros_like(query)
         d_scores, d_query = ctx.kernels.bp(
@@ -233,5 +234,4 @@ class _AttentionStep(Function):
         if ctx.needs_input_grad[1]:
             left = AttentionStep(weights.detach(), d_scores, d_context, query.detach())
             ctx.steps.leave(ctx.number, left)
-            token = query.new_zeros(())
-        return d_query if ctx.needs_input_grad[0] else None, token, None, None, None, None
+        return d_query if ctx.needs_input_grad[0] else None, None, None, None, None, None

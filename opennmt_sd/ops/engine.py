@@ -73,6 +73,7 @@ class Loss(NamedTuple):
     targets: Tensor
     label_smoothing: float = 0.0
     factor: float = 1.0
+    hits: bool = True
 
 
 class StepwiseLinear(Protocol):
@@ -98,7 +99,9 @@ class Engine(Protocol):
     def lstm_layer(self, layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
         """See :func:`opennmt_sd.ops.lstm_layer`."""
 
-    def lstm_gates(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    def lstm_gates(
+        self, gates: Tensor, c: Tensor, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See :func:`opennmt_sd.ops.lstm_gates`."""
 
     def gru_layer(self, layer: GRULayer) -> tuple[Tensor, Tensor]:

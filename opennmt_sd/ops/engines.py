@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from opennmt_sd.compat import in_forward_mode, in_transform
-from opennmt_sd.ops import cpu, naive, portable
+from opennmt_sd.ops import cpu, dense, naive, portable
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
 from opennmt_sd.ops.cpu.binding import has_native, require_native, warn_if_missing
 from opennmt_sd.ops.cpu.kernels import DTYPES
@@ -15,7 +15,7 @@ from opennmt_sd.ops.engine import Engine
 from opennmt_sd.ops.naive.attention import Memory
 from opennmt_sd.ops.naive.stepwise import Weight
 
-ENGINES: dict[str, Engine] = {"naive": naive, "portable": portable, "cpu": cpu}
+ENGINES: dict[str, Engine] = {"naive": naive, "portable": portable, "cpu": cpu, "dense": dense}
 
 _forced: str | None = None
 
@@ -30,8 +30,9 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
 
     Args:
         name: ``"naive"`` (dense, readable, slow, double backward), ``"portable"`` (compacted),
-            ``"cpu"`` (native kernels; float32 and float64 on the CPU, anything else stays with
-            ``"portable"``) or ``"auto"`` (the default: by device and dtype).
+            ``"cpu"`` (native kernels; float32 and float64 on the CPU, anything else runs as it
+            would), ``"dense"`` (torch's own products on a masked input, what a GPU runs) or
+            ``"auto"`` (the default: by device and dtype).
 
     Raises:
         ValueError: no such engine. RuntimeError: ``"cpu"`` where the native module is missing.
@@ -72,8 +73,9 @@ def forced() -> str | None:
 def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
     """Return the name of the engine that runs on this device and dtype.
 
-    Under autocast this is the engine of the dtype that autocast asks for. ``"portable"``, chosen
-    and not forced, multiplies densely behind a mask, as torch's own modules do.
+    Under autocast this is the engine of the dtype that autocast asks for. On a CPU without kernels
+    for it that is ``"portable"``, chosen and not forced: modules then multiply densely behind a
+    mask, as torch's own do. On any other device it is ``"dense"``.
     """
     kind = torch.device(device).type
     lower = autocast_dtype(kind)
@@ -82,9 +84,10 @@ def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
 
 def _engine_for(kind: str, dtype: torch.dtype) -> str:
     runs = kind == "cpu" and dtype in DTYPES
+    without = "portable" if kind == "cpu" else "dense"
     if _forced == "cpu" and not runs:
-        return "portable"
-    return _forced or ("cpu" if runs and has_native() else "portable")
+        return without
+    return _forced or ("cpu" if runs and has_native() else without)
 
 
 # Below so many multiplications, what goes around the kernels takes longer than the units left out
@@ -104,6 +107,24 @@ def worth_compacting(x: torch.Tensor, N: int) -> bool:
     return x.numel() * N >= SMALL and has_kernels(x)
 
 
+# Without kernels of ours, the same of gathering what all steps keep: on a CPU as measured, on a GPU
+# on paper (some ten launches more, 5 us each, against half of three products at 50 TFLOP/s).
+GATHERED = {"cpu": 16_000_000, "other": 1_000_000_000}
+
+
+def worth_gathering(x: torch.Tensor, N: int) -> bool:
+    """Return whether torch's own products should be made of the kept columns alone where all steps
+    share one set, and no kernels of ours run.
+
+    Args:
+        x: the rows of a product, ``[.., D]``.
+        N: the outputs of its weight ``[N, D]``.
+    """
+    least = GATHERED["cpu" if x.device.type == "cpu" else "other"]
+    torchs = left_to_torch() and not has_kernels(x) and not in_transform()
+    return torchs and x.numel() * N >= least
+
+
 def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
     """Return whether an op on x runs on native kernels: float32 or float64 on the CPU.
 
@@ -115,6 +136,12 @@ def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
     return engine_for(x.device, x.dtype) == "cpu"
 
 
+def left_to_torch() -> bool:
+    """Return whether what torch's own layers can do on a masked input is left to them where there
+    are no kernels: no engine is forced, but for the dense one."""
+    return forced() in (None, "dense")
+
+
 def leaves_out(x: torch.Tensor) -> bool:
     """Return whether products on x leave the dropped units out.
 
@@ -123,7 +150,13 @@ def leaves_out(x: torch.Tensor) -> bool:
     """
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
-    return forced() is not None or has_kernels(x)
+    return not left_to_torch() or has_kernels(x)
+
+
+def reads_back(x: torch.Tensor) -> bool:
+    """Return whether work may depend on what tensors beside x hold, which a GPU would have to be
+    waited for: not on the dense engine."""
+    return engine_for(x.device, x.dtype) != "dense"
 
 
 def engine(x: torch.Tensor) -> Engine:

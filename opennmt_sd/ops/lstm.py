@@ -93,8 +93,14 @@ def lstm(
 
 
 @uncompiled
-def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Do the pointwise part of one LSTM step: ``gates [B, 4H]`` before activation, ``c [B, H]``.
+def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Do the pointwise part of one LSTM step.
+
+    Args:
+        gates: ``[B, 4H]``, before activation.
+        c: ``[B, H]``.
+        added: ``[B, 4H]``, to the gates, before anything else; default nothing. A GPU then needs
+            no launch for the sum.
 
     Returns:
         h and c, ``[B, H]`` each; of two dtypes, the wider one.
@@ -105,5 +111,10 @@ def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         )
     check_floating(gates, "gates")
     check_floating(c, "c")
-    check_one("device", gates=gates, c=c)
-    return engine(gates).lstm_gates(gates, c)
+    check_one("device", gates=gates, c=c, added=added)
+    if added is not None and (added.shape, added.dtype) != (gates.shape, gates.dtype):
+        raise ValueError(
+            f"added must be {gates.dtype} {list(gates.shape)}, as gates are; got {added.dtype} "
+            f"{list(added.shape)}"
+        )
+    return engine(gates).lstm_gates(gates, c, added)

@@ -24,6 +24,7 @@ def projected_nll(
     batch_sizes: Tensor | None = None,
     label_smoothing: float = 0.0,
     factor: float = 1.0,
+    hits: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Give the loss of a classifier on a dropped input: :func:`masked_linear`, cross entropy.
 
@@ -39,10 +40,12 @@ def projected_nll(
         batch_sizes: int64 ``[T]``, for packed rows; default none.
         label_smoothing: in [0, 1], as in ``F.cross_entropy``. Default 0.
         factor: what the sum over all rows is multiplied by. Default 1.
+        hits: whether anybody reads the second result; a GPU has less to do if not. Default True.
 
     Returns:
         ``factor`` times the sum of the losses, a scalar in nats, float32 where x is float32 or
-        lower; and of how many rows the target has the largest logit, a scalar int64.
+        lower; and of how many rows the target has the largest logit, a scalar int64 (with
+        ``hits=False`` it may be anything).
 
     Raises:
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
@@ -64,5 +67,6 @@ def projected_nll(
     check_alike(x=x, weight=weight, bias=bias)
     with context:
         return engine(x).projected_nll(
-            Projection(x, keep, weight, bias, batch_sizes), Loss(targets, label_smoothing, factor)
+            Projection(x, keep, weight, bias, batch_sizes),
+            Loss(targets, label_smoothing, factor, hits),
         )

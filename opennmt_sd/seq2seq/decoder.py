@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.apply import Steps
 from opennmt_sd.seq2seq.attention import Source, SourceAttention, attend_all
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.input_feed_gru import InputFeedGRU
@@ -45,6 +46,21 @@ class DecoderMixin(DropoutMixin):
         mark_kept(dec_outs, self.keep_output)
         return dec_outs, attns
 
+    def order(self, emb: Tensor, there: Tensor | None) -> SortedTargets:
+        """Return the targets without what lies past their end; but whole where a GPU would have to
+        be waited for to know where that is. Then their order matters to masks of each sample's own
+        alone.
+
+        Args:
+            emb: their embeddings ``[B, T, E]``.
+            there: which words there are, bool ``[B, T]``; None: all.
+        """
+        B, T, _ = emb.shape
+        if ops.reads_back(emb):
+            return SortedTargets(B, T, there)
+        shared = self.plan.pattern("output").structured
+        return SortedTargets(B, T, None if shared else there, whole=True)
+
     def draw_output(self, T: int, B: int) -> Keep | None:
         """Draw what is kept of the output ``[T, B, H]``."""
         self.keep_output = self.draw("output", T, B, self.hidden_size)
@@ -54,7 +70,7 @@ class DecoderMixin(DropoutMixin):
 class StdDecoderMixin(DecoderMixin):
     """Without input feed: one RNN over the whole target, attention over all its outputs.
 
-    Nothing is computed past the end of a target, and the output there is zero.
+    Nothing is computed past the end of a target, and the output there is zero; but on a GPU.
     """
 
     def apply_plan(self) -> None:
@@ -107,7 +123,7 @@ class InputFeedDecoderMixin(DecoderMixin):
     """With input feed: each step reads the attended output of the step before.
 
     A step computes only the sentences that go on; past the end of its target, a sentence's output
-    is zero.
+    is zero; but on a GPU.
     """
 
     _coverage: bool
@@ -132,7 +148,7 @@ class InputFeedDecoderMixin(DecoderMixin):
             None if attn is None else SourceAttention(attn, source)
             for attn in (self.attn, getattr(self, "copy_attn", None))
         )
-        drop = _Dropper(keep_out, T, emb.device)
+        drop = None if keep_out is None else Steps(keep_out, emb)
 
         feed = targets.sort(self.state["input_feed"].squeeze(0))
         coverage = self.state["coverage"]
@@ -149,7 +165,7 @@ class InputFeedDecoderMixin(DecoderMixin):
                 attns["std"].append(p_attn)
             if self.context_gate is not None:
                 out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
-            feed = drop(out, t)
+            feed = out if drop is None else drop(out, t)
             outs.append(feed)
             if attend_to_copy is not None:
                 attns["copy"].append(attend_to_copy.read(feed)[1])
@@ -172,7 +188,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         """
         B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
         # A step is fed what the step before put out, which is masked and scaled already.
-        keep_fed = None if keep_out is None else keep_out.shifted(T).rescaled(1.0)
+        fed = keep_out if ops.reads_back(emb) else None
+        keep_fed = None if fed is None else fed.shifted(T).rescaled(1.0)
         kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
         # As in the toolkits, the first ones count: an encoder with more layers hands over more
         # states, and `mean` hands an h and a c to any cell.
@@ -183,19 +200,6 @@ class InputFeedDecoderMixin(DecoderMixin):
             [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
             [self.draw("recurrent", T, B, H) for _ in layers], state,
         )  # fmt: skip
-
-
-class _Dropper:
-    """Applies keep sets a step at a time, from one mask for the sequence."""
-
-    def __init__(self, keep: Keep | None, T: int, device: torch.device) -> None:
-        self.keep = keep
-        self.mask = None if keep is None else keep.mask().expand(T, -1, -1).to(device)
-
-    def __call__(self, x: Tensor, t: int) -> Tensor:
-        if self.keep is None or self.mask is None:
-            return x
-        return torch.where(self.mask[t, : len(x)], x * self.keep.scale, x.new_zeros(()))
 
 
 def _apply(keep: Keep | None, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:

@@ -19,5 +19,6 @@ class InputFeedLSTM(InputFeedRNN):
 
     @staticmethod
     def advance(gates_x: Tensor, gates_h: Tensor, gates_emb: Tensor | None, state: State) -> State:
-        gates = gates_x + gates_h
-        return ops.lstm_gates(gates if gates_emb is None else gates + gates_emb, state[1])
+        if gates_emb is None:
+            return ops.lstm_gates(gates_x, state[1], gates_h)
+        return ops.lstm_gates(gates_x + gates_h, state[1], gates_emb)

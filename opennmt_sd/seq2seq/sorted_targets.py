@@ -14,20 +14,25 @@ class SortedTargets:
     Args:
         B, T: targets, and the steps of the longest.
         there: bool ``[B, T]``, False past the end of a target; None: every step counts for all.
+        whole: every step counts for all, in the same order: nothing is read back from a GPU.
 
     Attributes:
         sizes: int64 ``[T]`` on the CPU: how many targets go on at each step; R is their sum.
     """
 
-    def __init__(self, B: int, T: int, there: Tensor | None) -> None:
+    def __init__(self, B: int, T: int, there: Tensor | None, *, whole: bool = False) -> None:
         self.B, self.T = B, T
         self.sizes = torch.full((T,), B)
         self._order: Tensor | None = None
-        if there is None or there[:, -1].all():
+        if there is None or (not whole and there[:, -1].all()):
             return
         steps = torch.arange(T, device=there.device)
         lengths = (there * (steps + 1)).amax(1)  # [B]
         lengths, self._order = lengths.sort(descending=True, stable=True)
+        if whole:
+            self._back = self._order.argsort()
+            self._rows = (self._order * T + steps[:, None]).flatten()
+            return
         lengths[0] = T  # where all end earlier
         goes_on = (lengths > steps[:, None]) | (steps[:, None] == 0)  # [T, B], sorted
         self.sizes = goes_on.sum(1).cpu()

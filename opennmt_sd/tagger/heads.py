@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opennmt_sd.dropout.apply import sent
 from opennmt_sd.extras import extra
 from opennmt_sd.tagger.compat import log_partition
 
@@ -57,15 +58,17 @@ class CRFHead(torchcrf.CRF):
         super().__init__(tags)
 
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
-        alive = _alive(sizes).to(rows.device)
-        scores = _padded(_wide(rows), alive)  # [T, B, K]
-        given = self.score(scores, _padded(tags, alive), alive)
+        there = _alive(sizes)
+        places, alive = sent(_places(there), rows.device), sent(there, rows.device)
+        scores = _padded(_wide(rows), places, there.shape)  # [T, B, K]
+        given = self.score(scores, _padded(tags, places, there.shape), alive)
         return -(given - log_partition(self, scores, alive)).sum()
 
     def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
-        alive = _alive(sizes).to(rows.device)
-        scores = _padded(_wide(rows), alive)
-        return self.best(scores, alive)[alive]
+        there = _alive(sizes)
+        places, alive = sent(_places(there), rows.device), sent(there, rows.device)
+        scores = _padded(_wide(rows), places, there.shape)
+        return self.best(scores, alive).flatten().index_select(0, places)
 
     def score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
         """Return the score ``[B]`` of given tags ``[T, B]``."""
@@ -109,10 +112,14 @@ def _alive(sizes: Tensor) -> Tensor:
     return torch.arange(int(sizes[0])) < sizes.unsqueeze(1)
 
 
-def _padded(rows: Tensor, alive: Tensor) -> Tensor:
+def _places(alive: Tensor) -> Tensor:
+    """Return where each row is among the ``[T, B]``: int64 ``[R]``."""
+    return alive.flatten().nonzero().squeeze(1)
+
+
+def _padded(rows: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     """Fill gaps: ``[R, ..]`` to ``[T, B, ..]``, both ordered by step."""
-    if rows.shape[0] == alive.numel():
-        return rows.unflatten(0, alive.shape)
-    padded = rows.new_zeros(*alive.shape, *rows.shape[1:])
-    padded[alive] = rows
-    return padded
+    if rows.shape[0] == shape.numel():
+        return rows.unflatten(0, shape)
+    padded = rows.new_zeros(shape.numel(), *rows.shape[1:])
+    return padded.index_copy_(0, places, rows).unflatten(0, shape)

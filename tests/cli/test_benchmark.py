@@ -12,6 +12,7 @@ import pytest
 from opennmt_sd.ops.cpu import native
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "benchmark.py")
+SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, growth, systolic, launches"
 RunPython = Callable[..., "CompletedProcess[str]"]
 
 
@@ -36,7 +37,7 @@ def test_all_faults_are_told_at_once(run_warm: RunPython) -> None:
     assert done.stdout == ""
     text = done.stderr.splitlines()
     assert text[0] == "benchmark: the configuration has 4 faults:"
-    assert text[1].strip() == "suite=osp: use one of ops, lstm, gru, lm, tagger, onmt, eole, growth"
+    assert text[1].strip() == f"suite=osp: use one of {SUITES}"
     assert text[2].strip() == "repeats=0: must be 1 or more"
     assert text[3].strip() == "json=rows.txt: the file's name must end in .json"
     assert text[4].strip().startswith("plot=no/such/x.png: there is no folder ")
@@ -47,7 +48,7 @@ def test_a_suite_is_asked_for(run_warm: RunPython) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "benchmark: the configuration has one fault:\n  suite is missing: write suite=lstm, say "
-        "(one of ops, lstm, gru, lm, tagger, onmt, eole, growth)\n"
+        f"(one of {SUITES})\n"
     )
 
 
@@ -78,3 +79,24 @@ def test_a_red_gate_prints_no_speed(run_warm: RunPython, tmp_path: Path) -> None
     assert done.returncode == 1
     assert done.stderr.strip() == "RED GATE: 256 FP: results are wrong, so no speed is reported"
     assert not (tmp_path / "rows.json").exists()
+
+
+def test_a_suite_that_is_counted(run_warm: RunPython, tmp_path: Path) -> None:
+    """It needs no kernels and no clock."""
+    done = run_warm(SCRIPT, "suite=systolic", "cases=[tagger]", "json=rows.json", "plot=rows.png")
+    assert done.returncode == 0, done.stderr
+    assert "suite=systolic: cycles" in done.stdout
+    assert "ceilings" not in done.stdout
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["case"] for row in rows} == {"tagger 130 to 200"}
+    assert len(rows) == 3 * 3 * 6  # arrays, dataflows, phases
+    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_launches_have_no_picture(run_warm: RunPython) -> None:
+    done = run_warm(SCRIPT, "suite=launches", "plot=x.png")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "benchmark: the configuration has one fault:\n  plot=x.png: suite=launches has no picture; "
+        "use json=\n"
+    )

@@ -518,6 +518,9 @@ def test_a_step_multiplies_less(build: Build, option: str, engine: str) -> None:
         return counter.get_total_flops()
 
     rates = {"src_embedding": 0.75, "tgt_embedding": 0.75, "output": 0.75, "recurrent": 0.75}
+    if engine == "dense":  # it masks
+        assert flops(**rates) == flops()
+        return
     # With input feed the first fed step keeps all: T - 1 of T are dropped there.
     assert flops(**rates) / flops() == pytest.approx(0.25, abs=0.05)
 

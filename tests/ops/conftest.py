@@ -47,6 +47,12 @@ def engine(request: pytest.FixtureRequest) -> str:
     return there(request.param)
 
 
+@pytest.fixture(params=[name for name in OTHERS if name != "dense"])
+def compacting(request: pytest.FixtureRequest) -> str:
+    """Each engine that leaves dropped units out; the dense one does where torch's products do."""
+    return there(request.param)
+
+
 @pytest.fixture(params=sorted(ENGINES))
 def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each engine, naive too, forced for the whole test."""

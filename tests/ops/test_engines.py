@@ -97,13 +97,13 @@ def test_an_unknown_engine_changes_nothing() -> None:
     assert ops.forced() == "naive"
 
 
-def test_the_backward_pass_stays_with_its_engine(engine: str) -> None:
+def test_the_backward_pass_stays_with_its_engine(compacting: str) -> None:
     keep = DropoutPattern(0.5).draw(2, 2, 2)
     x = torch.ones(2, 2, 2, requires_grad=True)
-    with ops.use(engine):
+    with ops.use(compacting):
         y = ops.masked_linear(x, keep, torch.ones(3, 2, requires_grad=True))
     ops.use("naive")
-    with pytest.raises(RuntimeError, match=f"not supported by the {engine} engine"):
+    with pytest.raises(RuntimeError, match=f"not supported by the {compacting} engine"):
         torch.autograd.grad(y.sum(), x, create_graph=True)
 
 

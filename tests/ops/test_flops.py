@@ -42,14 +42,14 @@ def pattern(request: pytest.FixtureRequest) -> DropoutPattern:
 
 @pytest.mark.parametrize("sizes", [None, [4, 4, 3, 3, 2, 2, 1, 1]], ids=["padded", "packed"])
 @pytest.mark.parametrize("phase", ["FP", "BP", "WG"])
-def test_masked_linear(engine: str, phase: str, sizes, pattern: DropoutPattern) -> None:
+def test_masked_linear(compacting: str, phase: str, sizes, pattern: DropoutPattern) -> None:
     rows = sum(sizes) if sizes else T * B
     x = torch.randn((rows, D) if sizes else (T, B, D), requires_grad=phase == "BP")
     weight = torch.randn(N, D, requires_grad=phase == "WG")
     packed = None if sizes is None else torch.tensor(sizes)
     keep = pattern.draw(T, B, D, torch.Generator().manual_seed(1))
     leaf = {"FP": None, "BP": x, "WG": weight}[phase]
-    with ops.use(engine):
+    with ops.use(compacting):
         count = product(lambda: ops.masked_linear(x, keep, weight, batch_sizes=packed), leaf)
     kept = keep.mask().expand(T, 1, D).sum((1, 2)).tolist()  # units a step
     exact = sum(2 * n * k * N for n, k in zip(sizes or [B] * T, kept))
@@ -59,7 +59,7 @@ def test_masked_linear(engine: str, phase: str, sizes, pattern: DropoutPattern) 
 
 
 @pytest.mark.parametrize("leaf", [None, "x", "weight_ih", "weight_hh"])
-def test_a_layer(engine: str, cell, leaf: str | None, pattern: DropoutPattern) -> None:
+def test_a_layer(compacting: str, cell, leaf: str | None, pattern: DropoutPattern) -> None:
     """The input's products and the recurrence's, each as far as a gradient needs them."""
     H = N
     made = cell.make(T, B, D, H, dtype=torch.float32)
@@ -69,7 +69,7 @@ def test_a_layer(engine: str, cell, leaf: str | None, pattern: DropoutPattern) -
     def forward() -> Tensor:
         return cell(given, keeps)[0]
 
-    with ops.use(engine):
+    with ops.use(compacting):
         count = product(forward, given.get(leaf))
     inputs, states = (
         round(2 * T * B * n * cell.gates * H * share_kept(keep, T))
@@ -80,7 +80,7 @@ def test_a_layer(engine: str, cell, leaf: str | None, pattern: DropoutPattern) -
 
 
 @pytest.mark.parametrize("phase", ["FP", "BP", "WG"])
-def test_stepwise(engine: str, phase: str, pattern: DropoutPattern) -> None:
+def test_stepwise(compacting: str, phase: str, pattern: DropoutPattern) -> None:
     x = torch.randn(B, D, requires_grad=phase == "BP")
     weight = torch.randn(D, D, requires_grad=phase == "WG")
     keep = pattern.draw(T, B, D, torch.Generator().manual_seed(1))
@@ -90,7 +90,7 @@ def test_stepwise(engine: str, phase: str, pattern: DropoutPattern) -> None:
         handle = ops.prepare(weight)
         return torch.stack([ops.masked_linear_step(handle, x, keep, t) for t in range(T)])
 
-    with ops.use(engine):
+    with ops.use(compacting):
         count = product(forward, leaf)
     assert count / (2 * T * B * D * D) == pytest.approx(share_kept(keep, T), rel=1e-6)
 

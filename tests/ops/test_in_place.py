@@ -92,11 +92,11 @@ def test_a_module(any_engine: str, module, layout: str) -> None:
         torch.testing.assert_close(got, want)
 
 
-def test_no_change_costs_nothing(engine: str, cell) -> None:
+def test_no_change_costs_nothing(compacting: str, cell) -> None:
     """What is kept for backward is the output itself, not a copy."""
     kept: list[int] = []
     with (
-        ops.use(engine),
+        ops.use(compacting),
         torch.autograd.graph.saved_tensors_hooks(
             lambda x: (kept.append(x.data_ptr()), x)[1], lambda x: x
         ),

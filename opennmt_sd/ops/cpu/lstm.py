@@ -99,6 +99,7 @@ class _Gates(Function):
         return kernels.gates_bp(dh, dc, active, c, c_new)
 
 
-def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    gates = gates if added is None else gates + added
     wider = torch.promote_types(gates.dtype, c.dtype)
     return _Gates.apply(gates.to(wider), c.to(wider))

@@ -24,7 +24,7 @@ class _ProjectedNLL(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sets: Sets, sizes: list[int],
         loss: Loss, recorded: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        targets, smoothing, factor = loss
+        targets, smoothing, factor, _ = loss
         logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
         wants_grad = recorded and any(ctx.needs_input_grad)  # which ignores torch.no_grad
         losses, hits = kernels.nll_(

@@ -26,7 +26,8 @@ def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
     return outputs, h, c
 
 
-def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    gates = gates if added is None else gates + added
     i, f, g, o = gates.chunk(4, dim=-1)  # each [..., H]
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c

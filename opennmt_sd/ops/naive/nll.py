@@ -14,11 +14,17 @@ NO_TARGET = torch.iinfo(torch.int64).min
 
 
 def projected_nll(projection: Projection, loss: Loss) -> tuple[Tensor, Tensor]:
-    logits = masked_linear(projection).flatten(0, -2)  # [R, V]
+    return nll_of(masked_linear(projection), loss)
+
+
+def nll_of(logits: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Return the scaled sum of the losses, and the hits, of logits ``[.., V]``."""
+    logits = logits.flatten(0, -2)  # [R, V]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = loss.targets.flatten()
     nll = F.cross_entropy(
         logits, targets, reduction="sum", label_smoothing=loss.label_smoothing,
         ignore_index=NO_TARGET,
     )  # fmt: skip
-    return nll * loss.factor, (logits.argmax(1) == targets).sum()
+    hits = (logits.argmax(1) == targets).sum() if loss.hits else targets.new_empty(())
+    return nll * loss.factor, hits

@@ -44,7 +44,7 @@ class _GRU(Function):
             if bias_hn is not None:
                 gates_h[:, 2 * H :] += bias_hn
             q[rows] = gates_h[:, 2 * H :]
-            gates[rows], h[:n] = _gates_forward(gates_x[rows].to(acc), gates_h.to(acc), h[:n])
+            gates[rows], h[:n] = gates_forward(gates_x[rows].to(acc), gates_h.to(acc), h[:n])
             states[rows] = h[:n]
         ours, ctx.changes = shared(states)
         ctx.save_for_backward(gates, q, ours, weight_hh, h0)
@@ -66,7 +66,7 @@ class _GRU(Function):
         step = Step(weight_hh, keep)
         for t, rows in in_order(sizes, not reverse):
             n = sizes[t]
-            d_gates_x[rows], d_gates_h[rows], dh_t = _gates_backward(
+            d_gates_x[rows], d_gates_h[rows], dh_t = gates_backward(
                 gates[rows], q[rows], before[rows], dh[:n] + d_hidden[rows]
             )
             dh[:n] = dh_t + step.bp(d_gates_h[rows], t)
@@ -90,7 +90,7 @@ def _mixed(z: Tensor, n: Tensor, h: Tensor) -> Tensor:
     return torch.addcmul((1 - z) * n, z, h)
 
 
-def _gates_forward(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def gates_forward(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Return the activated gates ``[n, 3H]`` and the new h ``[n, H]``."""
     H = h.shape[1]
     rz = torch.sigmoid(gates_x[:, : 2 * H] + gates_h[:, : 2 * H])
@@ -99,7 +99,7 @@ def _gates_forward(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> tuple[Tensor,
     return torch.cat([rz, n], 1), _mixed(z, n, h)
 
 
-def _gates_backward(
+def gates_backward(
     gates: Tensor, q: Tensor, h: Tensor, dh: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of what either product adds to the gates, ``[n, 3H]`` each, and of the
@@ -120,7 +120,7 @@ def _gates_backward(
 class _Gates(Function):
     @staticmethod
     def forward(ctx: Any, gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
-        gates, new = _gates_forward(gates_x, gates_h, h)
+        gates, new = gates_forward(gates_x, gates_h, h)
         ctx.save_for_backward(gates, gates_h, h)
         return new
 
@@ -128,7 +128,7 @@ class _Gates(Function):
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         refuse_second_derivatives("portable", dh)
         gates, gates_h, h = ctx.saved_tensors
-        return _gates_backward(gates, gates_h[:, -h.shape[1] :], h, dh)
+        return gates_backward(gates, gates_h[:, -h.shape[1] :], h, dh)
 
 
 def gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:

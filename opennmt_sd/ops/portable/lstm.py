@@ -42,7 +42,7 @@ class _LSTM(Function):
         for t, rows in in_order(sizes, reverse):
             n = sizes[t]  # the sequences alive at t come first
             gates[rows] = gates_x[rows] + step.fp(h[:n], t)
-            h_t, c_t = _gates_forward(gates[rows], c[:n])
+            h_t, c_t = gates_forward(gates[rows], c[:n])
             hidden[rows] = h[:n] = h_t.to(h.dtype)
             cells[rows] = c[:n] = c_t
         ours, ctx.changes = shared(hidden)
@@ -63,7 +63,7 @@ class _LSTM(Function):
         for t, rows in in_order(sizes, not reverse):
             n = sizes[t]
             dh_t = dh[:n] + d_hidden[rows]
-            d_gates[rows], dc[:n] = _gates_backward(
+            d_gates[rows], dc[:n] = gates_backward(
                 gates[rows], c_before[rows], cells[rows], dh_t, dc[:n]
             )
             dh[:n] = step.bp(d_gates[rows].to(weight_hh.dtype), t)
@@ -76,7 +76,7 @@ class _LSTM(Function):
         return d_gates, dw, dh.to(h0.dtype), dc.to(c0.dtype), None, None, None
 
 
-def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+def gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Activate the gates ``[n, 4H]`` in place; return h and c ``[n, H]``."""
     H = c.shape[1]
     gates[:, : 2 * H].sigmoid_()
@@ -87,7 +87,7 @@ def _gates_forward(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return o * torch.tanh(c), c
 
 
-def _gates_backward(
+def gates_backward(
     gates: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of the gates before their activation, and the one of c_before."""
@@ -110,7 +110,7 @@ class _Gates(Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         gates = gates.clone()
-        h, c_new = _gates_forward(gates, c)
+        h, c_new = gates_forward(gates, c)
         ours, ctx.changes = shared(c_new)
         ctx.save_for_backward(gates, c, ours)
         return h, c_new
@@ -122,8 +122,8 @@ class _Gates(Function):
         if ctx.changes:
             i, f, g, _ = gates.chunk(4, 1)
             c_new = torch.addcmul(f * c, i, g)
-        return _gates_backward(gates, c, c_new, dh, dc)
+        return gates_backward(gates, c, c_new, dh, dc)
 
 
-def lstm_gates(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    return _Gates.apply(gates, c)
+def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return _Gates.apply(gates if added is None else gates + added, c)

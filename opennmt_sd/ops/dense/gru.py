@@ -1,0 +1,30 @@
+"""The GRU: one layer in one direction, and the gates of one step."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from opennmt_sd import compat
+from opennmt_sd._compile import uncompiled
+from opennmt_sd.ops import naive
+from opennmt_sd.ops.dense.cells import GRU, fused
+from opennmt_sd.ops.dense.linear import masked_linear
+from opennmt_sd.ops.dense.recurrence import recurrence
+from opennmt_sd.ops.engine import GRULayer, Projection
+
+
+@uncompiled  # loops over steps whose sizes only the data know
+def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
+    x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse = layer
+    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
+    # r and z have theirs in bias
+    bias_h = None if bias_hn is None else F.pad(bias_hn, (2 * h.shape[1], 0))
+    y, (h,) = recurrence(GRU(), gates_x, weight_hh, bias_h, (h,), state_keep, batch_sizes, reverse)
+    return y, h
+
+
+def gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    if not fused(gates_x):
+        return naive.gru_gates(gates_x, gates_h, h)
+    return compat.gru_cell(gates_x, gates_h, h)[0]

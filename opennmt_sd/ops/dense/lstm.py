@@ -1,0 +1,30 @@
+"""The LSTM: one layer in one direction, and the gates of one step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from opennmt_sd import compat
+from opennmt_sd._compile import uncompiled
+from opennmt_sd.ops import naive
+from opennmt_sd.ops.dense.cells import LSTM, fused
+from opennmt_sd.ops.dense.linear import masked_linear
+from opennmt_sd.ops.dense.recurrence import recurrence
+from opennmt_sd.ops.engine import LSTMLayer, Projection
+
+
+@uncompiled  # loops over steps whose sizes only the data know
+def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
+    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
+    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
+    y, (h, c) = recurrence(
+        LSTM(), gates_x, weight_hh, None, (h, c), state_keep, batch_sizes, reverse
+    )
+    return y, h, c
+
+
+def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    if not fused(gates) or added is None or c.dtype != gates.dtype:
+        return naive.lstm_gates(gates, c, added)
+    h, c, _ = compat.lstm_cell(gates, added, c)
+    return h, c
