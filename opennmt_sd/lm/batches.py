@@ -66,7 +66,7 @@ def streams(
 
 
 def segments(length: int, unroll: int) -> list[tuple[int, int]]:
-    """Where each segment begins and how long it is: ``unroll`` steps, the last one what is left.
+    """Say where each segment begins and how long it is: ``unroll`` steps, the last what is left.
 
     Args:
         length: of a stream, in words; its first word is no target.
@@ -77,7 +77,7 @@ def segments(length: int, unroll: int) -> list[tuple[int, int]]:
 
 
 def random_segments(length: int, unroll: int, seed: int, epoch: int) -> list[tuple[int, int]]:
-    """Segments of random length, so that they are cut elsewhere in every epoch.
+    """Cut segments of random length, elsewhere in every epoch.
 
     The length is normal with mean ``unroll`` (in 1 of 20 segments half of it) and standard
     deviation 5, and at least 5. One (seed, epoch) gives one plan, on every rank.

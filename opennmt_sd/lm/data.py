@@ -228,7 +228,7 @@ def read(path: Path, vocabulary: Vocabulary, encoding: str = "utf-8") -> Text:
 
 
 def _counts(pieces: Sequence[Ids], table: Numbers) -> dict[str, int]:
-    """How often a text holds each word."""
+    """Count how often a text holds each word."""
     totals = np.zeros(len(table), np.int64)
     for piece in pieces:
         found = np.bincount(piece)
@@ -247,7 +247,7 @@ def _vocabulary(counts: Mapping[str, int], reading: Reading, min_count: int) -> 
 
 
 def _lacks(path: Path, vocabulary: Vocabulary, encoding: str) -> bool:
-    """Whether a text holds a word that a vocabulary lacks."""
+    """Tell whether a text holds a word that a vocabulary lacks."""
     found = numbers(path, vocabulary.level, encoding, Known(vocabulary.ids))
     return any((piece < 0).any() for piece in found)
 
@@ -255,7 +255,7 @@ def _lacks(path: Path, vocabulary: Vocabulary, encoding: str) -> bool:
 def _renumbered(
     pieces: list[Ids], table: Numbers, vocabulary: Vocabulary, counts: Mapping[str, int]
 ) -> Text:
-    """The training text, from the numbers in which it was read to the vocabulary's ids.
+    """Turn the training text from the numbers in which it was read to the vocabulary's ids.
 
     Each piece is let go of when it is done: memory holds the text once, not twice.
     """
@@ -269,7 +269,7 @@ def _renumbered(
 
 
 def _joined(pieces: list[Ids]) -> Tensor:
-    """One int64 tensor."""
+    """Join pieces to one int64 tensor."""
     joined = torch.empty(sum(map(len, pieces)), dtype=torch.int64)
     begin = 0
     for piece in pieces:

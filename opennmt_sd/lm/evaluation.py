@@ -63,7 +63,7 @@ class Evaluation:
         return scores
 
     def _nats(self, model: nn.Module, device: torch.device) -> tuple[float, int]:
-        """The NLL of all words that are scored, and their number."""
+        """Sum the NLL of all words that are scored, and count them."""
         nats, words, state = 0.0, 0, None
         for part in (self.batches, self.rest):
             if part is self.rest and state is not None:

@@ -48,7 +48,7 @@ class Output(NamedTuple):
 
 
 def widths_of(embedding: int, hidden: int | Sequence[int], layers: int | None) -> list[int]:
-    """Widths from the embedding through every layer.
+    """List the widths from the embedding through every layer.
 
     Raises:
         ValueError: a width or a number of layers below 1, or one that contradicts the list.
@@ -64,7 +64,7 @@ def widths_of(embedding: int, hidden: int | Sequence[int], layers: int | None) -
 
 
 def stacks_of(widths: list[int]) -> list[tuple[int, int, int]]:
-    """(input width, width, layers) of each stack: neighbouring layers of one width are one."""
+    """List (input width, width, layers) of stacks: neighbouring layers of one width are one."""
     found = []
     before = widths[0]
     for width, group in groupby(widths[1:]):
@@ -168,7 +168,7 @@ class LanguageModel(Structured, nn.Module):
     def forward(
         self, ids: Tensor, targets: Tensor, state: State | None = None, *, scale: float = 1.0
     ) -> Output:
-        """The loss of a segment.
+        """Return the loss of a segment.
 
         Args:
             ids, targets: int64 ``[T, B]``.
@@ -192,12 +192,12 @@ class LanguageModel(Structured, nn.Module):
         return Output(loss, nats, tuple(tuple(s.detach() for s in of) for of in state))
 
     def logits(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """``[T, B, V]`` and the state: for sampling, and for whoever wants the distribution."""
+        """Return ``[T, B, V]`` and the state: for sampling, and for who wants the distribution."""
         x, state = self._top(ids, state)
         return self.decoder(x), state
 
     def _top(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The last layer's output ``[T, B, H]``, not dropped yet, and the state."""
+        """Return the last layer's output ``[T, B, H]``, not dropped yet, and the state."""
         x = self.embedding(ids)  # [T, B, D]
         if self.training and self.words.active:
             x = drop_words(x, ids, self.words.draw(*ids.shape, self.embedding.num_embeddings))

@@ -41,16 +41,7 @@ def sample(
         ValueError: an unknown word in the prompt, a number out of range, or a vocabulary of
             another size than the model's.
     """
-    size = model.embedding.num_embeddings
-    if len(vocabulary) != size:
-        raise ValueError(f"the model knows {size:,} words, the vocabulary has {len(vocabulary):,}: "
-                         "use the corpus it was trained on")  # fmt: skip
-    if words < 0:
-        raise ValueError(f"words must be 0 or more, got {words}")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be 0 or more, got {temperature}")
-    if top_k < 0:
-        raise ValueError(f"top_k must be 0 (all words) or more, got {top_k}")
+    _check(model, vocabulary, words, temperature, top_k)
     given = prompt_ids(prompt, vocabulary)
     device = model.embedding.weight.device
     generator = torch.Generator().manual_seed(seed)
@@ -74,8 +65,24 @@ def sample(
     return vocabulary.text(written)
 
 
+def _check(
+    model: LanguageModel, vocabulary: Vocabulary, words: int, temperature: float, top_k: int
+) -> None:
+    """Refuse what :func:`sample` cannot do; see there."""
+    size = model.embedding.num_embeddings
+    if len(vocabulary) != size:
+        raise ValueError(f"the model knows {size:,} words, the vocabulary has {len(vocabulary):,}: "
+                         "use the corpus it was trained on")  # fmt: skip
+    if words < 0:
+        raise ValueError(f"words must be 0 or more, got {words}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be 0 or more, got {temperature}")
+    if top_k < 0:
+        raise ValueError(f"top_k must be 0 (all words) or more, got {top_k}")
+
+
 def prompt_ids(prompt: str, vocabulary: Vocabulary) -> list[int]:
-    """The ids of a prompt's words.
+    """Return the ids of a prompt's words.
 
     Raises:
         ValueError: a word is not in the vocabulary.
@@ -96,7 +103,7 @@ def prompt_ids(prompt: str, vocabulary: Vocabulary) -> list[int]:
 
 
 def choose(scores: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """One word by its logits ``[V]``."""
+    """Draw a word by its logits ``[V]``."""
     if temperature == 0:
         return int(scores.argmax())
     if 0 < top_k < len(scores):

@@ -78,7 +78,7 @@ class LMTask:
         self._state: State | None = None
 
     def batches(self, epoch: int) -> Batches:
-        """All batches of an epoch for this rank."""
+        """Return all batches of an epoch for this rank."""
         length = len(self._train)
         if self.random_unroll:
             plan = random_segments(length, self.unroll, self.seed, epoch)
@@ -87,7 +87,7 @@ class LMTask:
         return Batches(self._train, plan)
 
     def start_epoch(self, epoch: int) -> None:  # noqa: ARG002 - every epoch starts alike
-        """The state becomes zero."""
+        """Begin with a state of zeros."""
         self._state = None
 
     def step(self, model: nn.Module, batch: Batch) -> Step:
@@ -111,7 +111,7 @@ class LMTask:
         return self._splits[split].run(model, next(self.model.parameters()).device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The carried state, ``hidden``: h, and an LSTM's c, of each stack; None at an epoch's
+        """Return the carried state, ``hidden``: h, and an LSTM's c, of a stack; None at an epoch's
         start."""
         return {"hidden": None if self._state is None else [list(of) for of in self._state]}
 

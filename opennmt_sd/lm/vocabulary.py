@@ -125,5 +125,5 @@ class Vocabulary:
 
 
 def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """The most frequent word first, equally frequent ones in code point order."""
+    """Put the most frequent word first, equally frequent ones in code point order."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

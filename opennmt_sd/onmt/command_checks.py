@@ -37,7 +37,7 @@ def register_checks() -> None:
 
 
 def _with_checks(parse: _Function) -> _Function:
-    """`ArgumentParser.parse_known_args`: `onmt_train` drops what it does not know in silence."""
+    """Wrap `parse_known_args`: `onmt_train` drops what it does not know in silence."""
 
     @functools.wraps(parse)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> tuple[Namespace, list[str]]:
@@ -69,7 +69,7 @@ def _with_checks(parse: _Function) -> _Function:
 
 
 def _key_faults(opt: Namespace, unknown: list[str]) -> list[str]:
-    """Unknown keys: a fault where another model of ours would be trained than was asked for, else
+    """Judge unknown keys: a fault where a model other than the one asked for would be trained, else
     a warning of one line."""
     faults = unknown_faults(unknown)
     for key in dropped_keys(unknown):
@@ -81,7 +81,7 @@ def _key_faults(opt: Namespace, unknown: list[str]) -> list[str]:
 
 
 def _with_files_looked_at(validate: _Function) -> _Function:
-    """`validate_prepare_opts`, the first that reads files calls: whether they can be read.
+    """Wrap `validate_prepare_opts`, which comes before files are read: whether they can be.
 
     Not `validate_train_opts`: programs that build a model without any files call that one too.
     """
@@ -103,7 +103,7 @@ def _with_files_looked_at(validate: _Function) -> _Function:
 
 
 def _with_places_looked_at(validate: _Function) -> _Function:
-    """`validate_translate_opts_dynamic`, which `onmt_translate` alone calls: what it reads and
+    """Wrap `validate_translate_opts_dynamic`, which `onmt_translate` alone calls: what it reads and
     writes. (A server and a program of one's own translate lists, and name files for show.)"""
 
     @functools.wraps(validate)
@@ -116,7 +116,7 @@ def _with_places_looked_at(validate: _Function) -> _Function:
 
 
 def _said_plainly(validate: _Function) -> _Function:
-    """Any `validate_*`: stock's own complaint is a text, not a traceback."""
+    """Wrap any `validate_*`: stock's own complaint is a text, not a traceback."""
 
     @functools.wraps(validate)
     def wrapped(cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -37,30 +37,30 @@ def _run(command: str) -> None:
 
 
 def train() -> None:
-    """``onmt_train``"""
+    """Run ``onmt_train``"""
     _run("train")
 
 
 def translate() -> None:
-    """``onmt_translate``"""
+    """Run ``onmt_translate``"""
     _run("translate")
 
 
 def server() -> None:
-    """``onmt_server``"""
+    """Run ``onmt_server``"""
     _run("server")
 
 
 def average_models() -> None:
-    """``onmt_average_models``"""
+    """Run ``onmt_average_models``"""
     _run("average_models")
 
 
 def release_model() -> None:
-    """``onmt_release_model``"""
+    """Run ``onmt_release_model``"""
     _run("release_model")
 
 
 def build_vocab() -> None:
-    """``onmt_build_vocab``"""
+    """Run ``onmt_build_vocab``"""
     _run("build_vocab")

@@ -38,12 +38,12 @@ def register_corpora() -> None:
 
 
 def _in_our_way(read: Callable[..., Any]) -> Callable[..., Any]:
-    """`_read_vocab_file`: whatever the words hold."""
+    """Wrap `_read_vocab_file`: whatever the words hold."""
     return functools.wraps(read)(read_vocabulary)
 
 
 def _with_usable_pairs(build: Callable[..., Any]) -> Callable[..., Any]:
-    """`build_dynamic_dataset_iter`, of training and validation: there is something to train on."""
+    """Wrap `build_dynamic_dataset_iter`, of training and validation: there is data to use."""
 
     @functools.wraps(build)
     def wrapped(opt: Namespace, transforms_cls: Any, vocabs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -148,7 +148,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 def _with_named_lines(load: Callable[..., Any]) -> Callable[..., Any]:
-    """`ParallelCorpus.load`: a line that cannot be read is named."""
+    """Wrap `ParallelCorpus.load`: a line that cannot be read is named."""
 
     @functools.wraps(load)
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

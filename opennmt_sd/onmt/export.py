@@ -80,7 +80,7 @@ def export(
 
 
 def stock_options(opt: Namespace) -> Namespace:
-    """A copy of a model's options, said in stock's words."""
+    """Copy a model's options, said in stock's words."""
     options = {key: value for key, value in vars(opt).items() if not key.startswith("sd_")}
     for key, names in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
         if key in options:

@@ -133,7 +133,7 @@ def _least_count(opt: Namespace, key: str) -> int:
 
 
 def _vector_faults(opt: Namespace) -> Iterator[str]:
-    """Files of word vectors, as text, or as a tensor that this package reads when it is needed."""
+    """Check files of word vectors, as text, or as a tensor that is read when it is needed."""
     texts = [key for key in ("both_embeddings", "src_embeddings", "tgt_embeddings")
              if getattr(opt, key, None)]  # fmt: skip
     for key in (*texts, "pre_word_vecs_enc", "pre_word_vecs_dec"):
@@ -150,7 +150,7 @@ def _vector_faults(opt: Namespace) -> Iterator[str]:
 
 
 def vector_size_faults(opt: Namespace, vocabs: Mapping[str, Any]) -> Iterator[str]:
-    """Word vectors that do not fit a vocabulary: stock would end in a traceback, or cut them."""
+    """Name word vectors that do not fit a vocabulary: stock would fail, or cut them."""
     for key, side in (("pre_word_vecs_enc", "src"), ("pre_word_vecs_dec", "tgt")):
         path = getattr(opt, key, None)
         if not path:

@@ -51,7 +51,7 @@ def load_safely(module: ModuleType) -> None:
 
 
 def load_safely_as_command(module: ModuleType) -> None:
-    """The same of the module of a command that makes a checkpoint of others: it says in one line
+    """Do so for the module of a command that makes a checkpoint of others: it says in one line
     what is wrong with a file, and writes a whole file or none, never over one that it has read."""
     from opennmt_sd.onmt.plain_errors import show_plainly
 
@@ -80,7 +80,7 @@ def load_safely_as_command(module: ModuleType) -> None:
 
 
 def _with_some_words(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """`convert_to_torch_tensor`: a file without a word of the vocabulary is no file of its own."""
+    """Wrap `convert_to_torch_tensor`: a file without a known word is none of its own."""
 
     @functools.wraps(convert)
     def wrapped(vectors: dict[str, list[float]], vocab: Any) -> Any:

@@ -64,7 +64,7 @@ def accept_override_opts(parser: Any) -> None:
 
 
 def unknown_faults(unknown: list[str]) -> list[str]:
-    """What the parser did not know, where it looks like one of ours.
+    """Name what the parser did not know, where it looks like one of ours.
 
     Args:
         unknown: the arguments that ``parse_known_args`` left over. A YAML file's unknown keys
@@ -75,7 +75,7 @@ def unknown_faults(unknown: list[str]) -> list[str]:
 
 
 def option_faults(opt: Namespace) -> list[str]:
-    """What is wrong with the values of the options a model is built from, one text each."""
+    """Say what is wrong with the values of a model's options, one text each."""
     faults = []
     for key, known in (("encoder_type", ENCODERS), ("decoder_type", DECODERS)):
         name = getattr(opt, key, None) or ""
@@ -87,7 +87,7 @@ def option_faults(opt: Namespace) -> list[str]:
 
 
 def ignored_faults(opt: Namespace) -> list[str]:
-    """Options of ours that were set, where the model has no part that reads them."""
+    """Name options of ours that were set, where the model has no part that reads them."""
     sides = {
         side
         for side, there in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))

@@ -87,7 +87,7 @@ RNN_DECODER_REFUSALS = (
 
 
 def _combinations(opt: Namespace) -> list[str]:
-    """Faults of several model options together. Stock fails on all of these, without a text."""
+    """Find what goes wrong together. Stock fails on all of these, without a text."""
     faults = []
     encoder, hidden = opt.encoder_type, either(opt, "hidden_size", "enc_hid_size")
     layers = [either(opt, "layers", f"{side}_layers") for side in ("enc", "dec")]
@@ -117,7 +117,7 @@ def _combinations(opt: Namespace) -> list[str]:
 
 
 def _copy_faults(opt: Namespace) -> list[str]:
-    """What `copy_attn` cannot go with. Stock fails on all of these but the last, without a text."""
+    """Find what `copy_attn` cannot go with. Stock fails on all but the last, without a text."""
     faults = []
     if not opt.input_feed:
         faults.append("copy_attn needs input_feed: 1 (it is 0)")
@@ -140,7 +140,7 @@ def _copy_faults(opt: Namespace) -> list[str]:
 
 
 def _schedule_faults(opt: Namespace) -> list[str]:
-    """Stock asserts these too, but speaks of `accum_steps`, and asks RNNs for what they ignore."""
+    """Check schedules. Stock asserts these too, but of `accum_steps`, and of what RNNs ignore."""
     steps = len(opt.dropout_steps)
     faults = []
     if len(opt.dropout) != steps:
@@ -158,7 +158,7 @@ def _schedule_faults(opt: Namespace) -> list[str]:
 
 
 def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
-    """Why a training run cannot work, one text each; empty when it can.
+    """Say why a training run cannot work, one text each; empty when it can.
 
     Args:
         model_opt: the options the model is built from. On a resume without ``--override_opts``
@@ -190,7 +190,7 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
 
 
 def _unknown_types(opt: Namespace) -> list[str]:
-    """Types that stock does not know, or cannot join to an RNN of ours."""
+    """Name types that stock does not know, or cannot join to an RNN of ours."""
     from onmt.decoders import str2dec
     from onmt.encoders import str2enc
 
@@ -208,7 +208,7 @@ def _unknown_types(opt: Namespace) -> list[str]:
 
 
 def _unmet_types(model_opt: Namespace, opt: Namespace) -> list[str]:
-    """Types of ours that were asked for, where the checkpoint's win: else silently ignored."""
+    """Name types of ours that were asked for, where the checkpoint's win, in silence."""
     wanted = [
         (key, getattr(opt, key), getattr(model_opt, key, None))
         for key, ours in (("encoder_type", has_our_encoder), ("decoder_type", has_our_decoder))
@@ -222,7 +222,7 @@ def _unmet_types(model_opt: Namespace, opt: Namespace) -> list[str]:
 
 
 def command_line_faults(opt: Namespace) -> list[str]:
-    """:func:`training_faults` of parsed options, with a look into the checkpoint to resume."""
+    """Find :func:`training_faults` of parsed options and of the checkpoint to resume."""
     if not getattr(opt, "train_from", ""):
         return training_faults(opt, opt)
     try:

@@ -41,7 +41,7 @@ _Function = Callable[..., Any]
 
 
 def register_plugin() -> None:
-    """See :func:`opennmt_sd.onmt.register`."""
+    """Register all of it; see :func:`opennmt_sd.onmt.register`."""
     hush()
     import_module("onmt.model_builder")  # with autoload on, this may come back here: no harm
     allow_namespace()
@@ -87,7 +87,7 @@ def _register_types() -> None:
 
 
 def _with_options(model_opts: _Function) -> _Function:
-    """`onmt.opts.model_opts`: the options of a model, for --help, YAML and checkpoints."""
+    """Wrap `onmt.opts.model_opts`: the options of a model, for --help, YAML and checkpoints."""
 
     @functools.wraps(model_opts)
     def wrapped(parser: Any) -> None:
@@ -98,7 +98,7 @@ def _with_options(model_opts: _Function) -> _Function:
 
 
 def _with_plan(build_model: _Function) -> _Function:
-    """`build_model`, of training alone: checks, the schedule of a resumed run, and the log line."""
+    """Wrap `build_model`, of training alone: checks, a resumed run's schedule, the log line."""
 
     @functools.wraps(build_model)
     def wrapped(
@@ -147,7 +147,7 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
 
 
 def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
-    """The one line at the start of training."""
+    """Write the one line at the start of training."""
     from opennmt_sd.nn.precision import engine_of
 
     plan = DropoutPlan.from_opt(model_opt)
@@ -159,7 +159,7 @@ def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
 
 
 def _with_our_loss(from_opts: _Function) -> _Function:
-    """`LossCompute.from_opts`: the generator of one of our decoders leaves out what is dropped."""
+    """Wrap `LossCompute.from_opts`: behind our decoder the generator leaves out what is dropped."""
 
     @functools.wraps(from_opts)
     def wrapped(cls: Any, opt: Namespace, model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -181,7 +181,7 @@ def _with_our_loss(from_opts: _Function) -> _Function:
 
 
 def _with_our_optimizer(build: _Function) -> _Function:
-    """`build_torch_optimizer`, for a model with a part of ours: Adam in fewer passes, and an
+    """Wrap `build_torch_optimizer`, for a model with a part of ours: Adam in fewer passes, an
     Adafactor that stays finite where units are dropped.
 
     Stock's Adafactor estimates a squared gradient by a row's sum times a column's, each at least

@@ -14,7 +14,7 @@ class UnsupportedOptionsError(ValueError, RuntimeError):
 
 
 def explain(faults: list[str]) -> str:
-    """All faults as one text."""
+    """Join all faults to one text."""
     if len(faults) == 1:
         return faults[0]
     return "\n  ".join([f"{len(faults)} faults in the options:", *faults])

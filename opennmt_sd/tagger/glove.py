@@ -52,7 +52,7 @@ def read(path: Path | str, dim: int, only: Collection[str] | None = None) -> Vec
 
 
 def _is_header(line: str) -> bool:
-    """Whether a first line is word2vec's: how many vectors, how long."""
+    """Tell whether a first line is word2vec's: how many vectors, how long."""
     return line.count(" ") == 1 and line.replace(" ", "").isdigit()
 
 
