@@ -24,7 +24,7 @@ KNOWS: dict[str, set[str]] = {
     "eole": {"seq2seq", "nn", "ops", "dropout"},
     "lm": {"atomic", "nn", "ops", "dropout", "training", "data"},
     "tagger": {"atomic", "extras", "nn", "ops", "dropout", "training", "data"},
-    "training": {"archive", "atomic", "compat", "nn", "ops", "dropout"},
+    "training": {"archive", "atomic", "compat", "extras", "nn", "ops", "dropout"},
     "config": {"conf", "training", "ops"},  # the last two: checks.py alone
     "recipes": {"config", "nn", "lm", "tagger", "training", "atomic", "dropout", "ops", "data"},
     "data": set(),

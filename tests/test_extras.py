@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 CODE = """
@@ -15,21 +12,23 @@ try:
 except ModuleNotFoundError as error:
     print(error)
 """
+CURVES = "plot_curves(None, None, measure='', score='', mode='')"
 
 
 @pytest.mark.parametrize(
-    ("package", "use"),
+    ("extra", "package", "use"),
     [
-        ("torchcrf", "import opennmt_sd.tagger.trained"),
-        ("torchcrf", "from opennmt_sd.tagger.model import Tagger"),
-        ("seqeval", "from opennmt_sd.tagger.schemes import entities; entities(['O'])"),
-        ("spacy", "import opennmt_sd.tagger.spacy"),
+        ("tagger", "torchcrf", "import opennmt_sd.tagger.trained"),
+        ("tagger", "torchcrf", "from opennmt_sd.tagger.model import Tagger"),
+        ("tagger", "seqeval", "from opennmt_sd.tagger.schemes import entities; entities(['O'])"),
+        ("tagger", "spacy", "import opennmt_sd.tagger.spacy"),
+        ("train", "lightning_fabric", "from opennmt_sd.training.loop import Trainer"),
+        ("train", "matplotlib", f"from opennmt_sd.training.plots import plot_curves; {CURVES}"),
     ],
 )
-def test_a_missing_package_is_named(package: str, use: str) -> None:
-    code = CODE.format(package=package, use=use)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_a_missing_package_is_named(run_warm, extra: str, package: str, use: str) -> None:
+    done = run_warm("-c", CODE.format(package=package, use=use))
     assert (done.stdout, done.stderr) == (
-        f"the package {package} is missing: pip install 'opennmt_sd[tagger]'\n",
+        f"the package {package} is missing: pip install 'opennmt_sd[{extra}]'\n",
         "",
     )

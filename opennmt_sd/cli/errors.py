@@ -31,6 +31,7 @@ from omegaconf import DictConfig
 from opennmt_sd.cli.plain import Formatter
 from opennmt_sd.cli.ranks import say
 from opennmt_sd.config.checks import ConfigError
+from opennmt_sd.recipes.record import FOLDER
 from opennmt_sd.training.checkpoint import CheckpointError, SaveError
 from opennmt_sd.training.loggers import LoggerError
 from opennmt_sd.training.meter import DivergedError
@@ -110,11 +111,15 @@ def check_name(cfg: DictConfig) -> None:
     """Refuse a run's name that is no place below the folder of runs.
 
     Raises:
-        ConfigError: it is empty or absolute, or leads up.
+        ConfigError: it is empty or absolute, or leads up, or into a run's record.
     """
     name = str(cfg.name)
-    if not name.strip("/. ") or name.startswith("/") or ".." in PurePath(name).parts:
+    parts = PurePath(name).parts
+    if not name.strip("/. ") or name.startswith("/") or ".." in parts:
         raise ConfigError([f"name={name}: must be a path below the folder of runs, such as a/b"])
+    if FOLDER in parts:
+        rule = f"{FOLDER} is where a run keeps what it was configured with; leave that part out"
+        raise ConfigError([f"name={name}: {rule}"])
 
 
 def _fail(command: str, error: Exception, code: int) -> NoReturn:

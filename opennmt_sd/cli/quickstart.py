@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import re
 import signal
 import sys
 import time
@@ -18,25 +17,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import opennmt_sd
 from opennmt_sd import _autoload as autoload
-from opennmt_sd import atomic
+from opennmt_sd.cli.quickstart_folder import (
+    CONF,
+    TRAIN_CONFIG,
+    TRANSLATE_CONFIG,
+    QuickstartError,
+    UnusableError,
+    make_folder,
+    newest_checkpoint,
+    read,
+    write_configs,
+)
 from opennmt_sd.cli.stock import CommandError, Progress, clock, run
 from opennmt_sd.data import TATOEBA
 
-CONF = Path(opennmt_sd.__file__).parent / "conf" / "onmt"
-TRAIN_CONFIG, TRANSLATE_CONFIG = "quickstart.yaml", "quickstart_translate.yaml"
 SHOWN = 5  # translations
-# Settings that say where, not what: they may differ between two runs of one training.
-PLACES = {"data", "src_vocab", "tgt_vocab", "save_data", "save_model"}
-
-
-class QuickstartError(Exception):
-    """The quickstart cannot go on; the text says why and what to do."""
-
-
-class UnusableError(QuickstartError):
-    """It cannot begin: no time was spent."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +120,7 @@ def settings_for(folder: Path) -> dict[str, Any]:
                     return str(home / value[len(shipped) + 1 :])
         return value
 
-    settings: dict[str, Any] = placed(yaml.safe_load(_read(CONF / TRAIN_CONFIG)))
+    settings: dict[str, Any] = placed(yaml.safe_load(read(CONF / TRAIN_CONFIG)))
     # The vocabulary that ships would do; building it is part of what this shows.
     for key in ("src_vocab", "tgt_vocab"):
         settings[key] = str(folder / Path(settings[key]).name)
@@ -206,62 +202,6 @@ def _train(
     return trained
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder, where it is missing.
-
-    Raises:
-        UnusableError: it cannot be made, or may not be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnusableError(
-            f"{folder} cannot be made ({error.strerror}): name another --dir"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UnusableError(f"you may not write into {folder}: name another --dir")
-
-
-def write_configs(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the two YAML files that the commands read, complete or not at all.
-
-    Raises:
-        QuickstartError: `folder` holds a training that was begun with other settings.
-    """
-    import yaml
-
-    config = folder / TRAIN_CONFIG
-    if config.exists() and _checkpoints(folder):
-        try:
-            before = yaml.safe_load(_read(config))
-            changed = _changed(before, settings)
-        except (yaml.YAMLError, AttributeError):
-            changed = [f"{config.name} cannot be read"]
-        if changed:
-            raise UnusableError(
-                f"{folder} holds a training that was begun with other settings "
-                f"({'; '.join(changed)}): name another --dir, or remove that folder"
-            )
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=1000)
-    head = "# conf/onmt/quickstart.yaml with its paths filled in; the comments are there.\n"
-    atomic.write_text(config, head + text)
-    atomic.write_text(folder / TRANSLATE_CONFIG, _read(CONF / TRANSLATE_CONFIG))
-
-
-def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
-    """Step and path of the newest checkpoint in `folder` that is whole; says what it passes over.
-
-    OpenNMT-py writes a checkpoint in place, so a run that is stopped can leave half a file.
-    """
-    from opennmt_sd.archive import is_whole  # late: it imports torch
-
-    for step, path in sorted(_checkpoints(folder), reverse=True):
-        if is_whole(path):
-            return step, path
-        print(f"  {path} is incomplete or damaged: passed over")
-    return None
-
-
 def show_scores(source: Path, reference: Path, output: Path) -> None:
     """Print a few translations, and BLEU with the signature that says how it was counted."""
     from sacrebleu.metrics import BLEU
@@ -277,26 +217,8 @@ def show_scores(source: Path, reference: Path, output: Path) -> None:
     print(f"BLEU {score.score:.1f} on {len(rows)} held-out sentences ({bleu.get_signature()})")
 
 
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    named = ((re.fullmatch(r"model_step_(\d+)\.pt", p.name), p) for p in folder.iterdir())
-    return [(int(match[1]), path) for match, path in named if match]
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    keys = sorted((before.keys() | now.keys()) - PLACES)
-    return [
-        f"{key}: {before.get(key)} there, {now.get(key)} here"
-        for key in keys
-        if before.get(key) != now.get(key)
-    ]
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
 def _lines(path: Path) -> list[str]:
-    return _read(path).split("\n")[:-1]  # as `wc -l` counts them
+    return read(path).split("\n")[:-1]  # as `wc -l` counts them
 
 
 def _nothing(line: str) -> None:

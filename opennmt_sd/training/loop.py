@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
+from opennmt_sd.extras import extra
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.loggers import Logger
@@ -28,6 +27,9 @@ from opennmt_sd.training.reports import Reports
 from opennmt_sd.training.resuming import BEST, LAST, best_with, check_same, take_along
 from opennmt_sd.training.stopping import EvaluationInterrupted, Stopped, StopSignal
 from opennmt_sd.training.task import Task, without_trace
+
+with extra("train"):
+    from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from opennmt_sd.training.task import Step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 MEASURES = ("loss", "perplexity")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opennmt_sd import atomic
+from opennmt_sd.extras import extra
 from opennmt_sd.training.loggers import read_csv
 
 
@@ -19,8 +20,9 @@ def plot_curves(metrics: Path, picture: Path, *, measure: str, score: str, mode:
         score: the score that tells the best checkpoint.
         mode: ``"min"`` or ``"max"``: which way it is better; the best one is marked.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    with extra("train"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     rows = read_csv(metrics)
 

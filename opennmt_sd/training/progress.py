@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from opennmt_sd.extras import extra
+
 LINE_SECONDS = 15
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,8 @@ class Progress:
         """Begin an epoch of ``total`` batches, ``done`` of which lie behind."""
         self.name, self.done, self.total = name, done, total
         if self.live:
-            from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
+            with extra("train"):
+                from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
             self.close()
             self.bar = tqdm(

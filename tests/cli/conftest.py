@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,19 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli") / "work"
+
+
+@pytest.fixture
+def tmp_path(_place: Path) -> Path:
+    """An empty folder, of one path for all tests: what ``once`` keeps holds that path."""
+    shutil.rmtree(_place, ignore_errors=True)
+    _place.mkdir()
+    return _place
 
 
 @pytest.fixture
@@ -49,31 +62,29 @@ def call(tmp_path: Path, monkeypatch, capsys, request) -> Callable[..., Done]:
     return run
 
 
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    """A corpus of 12 different words: 120 words to train on, so 12 batches an epoch."""
-    folder = tmp_path / "text"
-    folder.mkdir()
-    for name, lines in (("train", 20), ("valid", 4), ("test", 4)):
-        words = [f"w{i}" for i in random.Random(lines).choices(range(11), k=5 * lines)]
-        rows = (" ".join(words[5 * k : 5 * k + 5]) for k in range(lines))
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
-    return folder
+@pytest.fixture(scope="session")
+def _kept() -> dict[object, tuple[Done, Path]]:
+    return {}
 
 
 @pytest.fixture
-def lm(call, text) -> Callable[..., Done]:
-    """``lm(*overrides)``: the language model's command beside the corpus ``text``."""
-    from opennmt_sd.cli.train_lm import main
+def once(call, tmp_path: Path, tmp_path_factory, _kept) -> Callable[..., Done]:
+    """``once(main, *overrides)``: as ``call``, of what a test begins with and must end well.
 
-    return lambda *overrides: call(main, *overrides)
+    Where another test has done the same in a folder with the same files, it is not done again: the
+    folder is brought to the state that it had afterwards.
+    """
 
+    def run(main: Callable[[], None], *overrides: str) -> Done:
+        files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        key = main.__module__, overrides, frozenset(files.items())
+        if key in _kept:
+            shutil.copytree(_kept[key][1], tmp_path, dirs_exist_ok=True)
+        else:
+            done = call(main, *overrides)
+            assert done.code == 0, done.err
+            copy = tmp_path_factory.mktemp("kept")
+            _kept[key] = done, shutil.copytree(tmp_path, copy, dirs_exist_ok=True)
+        return _kept[key][0]
 
-@pytest.fixture
-def tiny() -> tuple[str, ...]:
-    """Overrides of a training of two updates on that corpus, in the folder ``runs/lm/run``."""
-    return (
-        "data.path=text", "data.batch_size=2", "data.unroll=5", "data.eval_batch_size=2",
-        "model.embedding=8", "model.hidden=8", "sample.words=3", "trainer.accelerator=cpu",
-        "trainer.max_updates=2", "name=run",
-    )  # fmt: skip
+    return run

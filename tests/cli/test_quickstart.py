@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,56 +286,3 @@ def test_main_refuses_a_file_as_folder(
     assert quickstart.main(["--dir", str(tmp_path / "file")]) == 2
     assert "File exists" in capsys.readouterr().err
     assert calls() == []
-
-
-# ---- the real commands ----
-
-
-@pytest.fixture
-def warm_commands(
-    warm_python: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Path]:
-    """The real commands, run by a Python that is warm."""
-    find = stock.find
-
-    def found(name: str) -> Path:
-        path = tmp_path / name
-        path.write_text(f'#!/bin/sh\nexec {shlex.join([*warm_python, str(find(name))])} "$@"\n')
-        path.chmod(0o755)
-        return path
-
-    monkeypatch.setattr(stock, "find", found)
-    return found
-
-
-@pytest.mark.slow
-def test_the_real_commands_train_resume_and_translate(
-    warm_commands,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    try:
-        quickstart.check_environment()
-        warm_commands("onmt_train")
-    except (quickstart.QuickstartError, stock.CommandError) as error:
-        pytest.skip(str(error))
-    sample = folder.with_name("sample")
-    sample.mkdir()
-    for path in quickstart.TATOEBA.glob("*.??"):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        (sample / path.name).write_text("".join(lines[:16]), encoding="utf-8")
-    monkeypatch.setattr(quickstart, "TATOEBA", sample)
-    tiny = {"train_steps": 4, "save_checkpoint_steps": 2, "report_every": 1, "layers": 1,
-            "hidden_size": 8, "word_vec_size": 8, "batch_size": 4}  # fmt: skip
-    go(folder, **tiny)
-    out = capsys.readouterr().out
-    assert "opennmt_sd: dropout" in out
-    assert "4/4  perplexity" in out
-    assert "BLEU" in out
-    damage_end(folder / "model_step_4.pt")
-    go(folder, **tiny)
-    out = capsys.readouterr().out
-    assert f"-train_from {stock.shlex.quote(str(folder / 'model_step_2.pt'))}" in out
-    assert "     3/4  perplexity" in out
-    assert "     2/4  perplexity" not in out

@@ -4,6 +4,7 @@ commands on a tiny corpus, within this process."""
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import random
 from argparse import Namespace
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -61,10 +62,7 @@ def refused(
     return refused
 
 
-# ---------------------------------------------------------------- the commands, in this process
-
 OURS = {"encoder_type": "sd_brnn", "decoder_type": "sd_rnn"}
-STOCK = {"encoder_type": "brnn", "decoder_type": "rnn"}
 TINY = {
     "layers": 2, "hidden_size": 12, "word_vec_size": 10, "batch_size": 6, "valid_batch_size": 4,
     "bucket_size": 6, "num_workers": 0, "optim": "adam", "learning_rate": 0.01, "seed": 1,
@@ -105,10 +103,8 @@ class Training:
 
     Args:
         path: ``-save_model``.
-        updates, validations: their statistics.
-        parts: the modules that the classes of encoder, decoder and loss come from.
-        optimizer: the class of the optimizer.
-        log: onmt's log.
+        updates, validations: their statistics; ``log``: onmt's log.
+        parts: the modules that encoder, decoder and loss come from; ``optimizer``: its class.
         unknown: what the parser left over.
     """
 
@@ -121,12 +117,11 @@ class Training:
     unknown: list[str] = field(default_factory=list)
 
     def checkpoint(self, step: int | None = None) -> Path:
-        step = self.updates[-1].step if step is None else step
+        step = step or self.updates[-1].step
         return self.path.with_name(f"{self.path.name}_step_{step}.pt")
 
 
-@dataclass
-class Translation:
+class Translation(NamedTuple):
     """What one run of ``onmt_translate`` wrote: the file and the log."""
 
     lines: list[str]
@@ -135,10 +130,9 @@ class Translation:
 
 def arguments(options: dict[str, Any]) -> list[str]:
     """``{"layers": 2, "bridge": True, "dropout": [0.3, 0.1]}`` as a command line."""
+    given = {name: value for name, value in options.items() if value is not False}
     args: list[str] = []
-    for name, value in options.items():
-        if value is False:
-            continue
+    for name, value in given.items():
         values = [] if value is True else value if isinstance(value, list) else [value]
         args += [f"-{name}", *map(str, values)]
     return args
@@ -160,13 +154,13 @@ class Commands:
         for name, text in files.items():
             paths[name] = self.folder / name
             paths[name].write_text(text)
-        data = ", ".join(
-            f"{corpus}: {{path_src: {paths[split + '_src']}, path_tgt: {paths[split + '_tgt']}, "
-            "weight: 1}"
+        corpora = {
+            corpus: {"path_src": str(paths[f"{split}_src"]), "path_tgt": str(paths[f"{split}_tgt"]),
+                     "weight": 1}
             for corpus, split in (("corpus_1", "train"), ("valid", "valid"))
-        )
-        return {"data": f"{{{data}}}", "src_vocab": self.corpus / "vocab.src",
-                "tgt_vocab": self.corpus / "vocab.tgt"}  # fmt: skip
+        }  # fmt: skip
+        vocabularies = {f"{side}_vocab": self.corpus / f"vocab.{side}" for side in ("src", "tgt")}
+        return {"data": json.dumps(corpora), **vocabularies}
 
     def with_features(self) -> Commands:
         """The same corpus, with a feature at every word of the sources."""

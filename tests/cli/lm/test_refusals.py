@@ -16,11 +16,6 @@ from opennmt_sd import archive
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "runs" / "lm" / "run"
-
-
-@pytest.fixture
 def tagger(call, tmp_path: Path):
     from opennmt_sd.cli.train_tagger import main
 
@@ -64,6 +59,11 @@ def tagger(call, tmp_path: Path):
         ("name=../../up", "name=../../up: must be a path below the folder of runs, such as a/b"),
         ("name=", "name=: must be a path below the folder of runs, such as a/b"),
         ("name=/up", "name=/up: must be a path below the folder of runs, such as a/b"),
+        (
+            "name=r1/.hydra",
+            "name=r1/.hydra: .hydra is where a run keeps what it was configured with; leave that "
+            "part out",
+        ),
         (
             "hparams_search=ray",
             "hydra/launcher=ray: its package is missing: pip install hydra-ray-",
@@ -133,8 +133,7 @@ def record(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_record_is_that_of_hydra(lm, tiny, run) -> None:
-    assert lm(*tiny).code == 0
+def test_the_record_is_that_of_hydra(trained, run) -> None:
     assert {path.name for path in (run / ".hydra").iterdir()} == {
         "config.yaml", "hydra.yaml", "overrides.yaml",
     }  # fmt: skip
@@ -142,8 +141,7 @@ def test_the_record_is_that_of_hydra(lm, tiny, run) -> None:
     assert "- model.hidden=8\n" in (run / ".hydra/overrides.yaml").read_text()
 
 
-def test_a_refused_command_leaves_a_folder_as_it_was(lm, tiny, run) -> None:
-    assert lm(*tiny).code == 0
+def test_a_refused_command_leaves_a_folder_as_it_was(lm, trained, tiny, run) -> None:
     before = record(run)
     for refused in (
         ("optim.lr=1",),  # holds a training already
@@ -158,15 +156,16 @@ def test_a_refused_command_leaves_a_folder_as_it_was(lm, tiny, run) -> None:
     assert record(run) == before
 
 
-def test_going_on_with_a_finished_training_changes_no_figures(lm, tiny, run) -> None:
-    assert lm(*tiny).code == 0  # cut off between two evaluations
+def test_going_on_with_a_finished_training_changes_no_figures(lm, lm_once, tiny, run) -> None:
+    lm_once(*tiny)  # cut off between two evaluations
     before = {name: (run / name).read_bytes() for name in ("metrics.csv", "result.json")}
     assert lm(*tiny, "resume=auto").code == 0
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_gone_on_from(lm, tiny, run) -> None:
-    assert lm(*tiny).code == 0
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_gone_on_from(
+    lm, trained, tiny, run
+) -> None:
     (run / "last.pt").write_bytes((run / "last.pt").read_bytes()[:-500])
     assert "beside it there is best.pt" in lm(*tiny, "resume=auto").err
     done = lm(*tiny, f"resume={run}/best.pt")
@@ -174,8 +173,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_gone_on_from(lm, tiny, r
     assert archive.is_whole(run / "last.pt")
 
 
-def test_a_folder_does_for_a_checkpoint(lm, tiny, run) -> None:
-    assert lm(*tiny).code == 0
+def test_a_folder_does_for_a_checkpoint(lm, trained, tiny, run) -> None:
     result = json.loads((run / "result.json").read_text())
     done = lm("mode=evaluate", "checkpoint=runs/lm/run", "name=e")
     assert f"perplexity {result['test/perplexity']:.5g}" in done.out, done.err
@@ -193,8 +191,7 @@ def test_a_checkpoint_that_is_no_ordinary_file_does_not_hang(lm, tiny, tmp_path)
 @pytest.mark.parametrize(
     "missing", ["model", "optimizer", "config", "constants", "position", "ranks", "averaging"]
 )
-def test_a_checkpoint_made_by_hand(lm, tiny, run, missing: str) -> None:
-    assert lm(*tiny).code == 0
+def test_a_checkpoint_made_by_hand(lm, trained, tiny, run, missing: str) -> None:
     state = torch.load(run / "last.pt", weights_only=True)
     del state[missing]
     torch.save(state, run.parent / "mine.pt")

@@ -18,7 +18,7 @@ import torch
 pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -55,13 +55,15 @@ def test_a_sweep_over_experiments_is_one_folder_with_a_table(lm, tiny, tmp_path)
 
 
 def test_a_run_that_fails_stands_in_the_table_without_a_score(lm, tiny, folder) -> None:
-    done = lm("-m", *tiny, "model.dropout.fc.p=0.1,1.0")
+    done = lm("-m", *tiny, "model.dropout.fc.p=0.1,1.0,0.3")
     assert done.code == 1
+    assert "model.dropout.fc.p=1.0: must lie in [0, 1)" in done.err
+    assert "Traceback" not in done.err
     assert done.err.endswith("train_lm: a run of the sweep has failed; what it said stands above\n")
     assert [(row["model.dropout.fc.p"], row["valid/perplexity"] != "") for row in rows(folder)] == [
-        ("0.1", True), ("1.0", False),
+        ("0.1", True), ("1.0", False), ("0.3", True),
     ]  # fmt: skip
-    assert "Best of 2 runs, 1 of them without a score: valid/perplexity " in done.out
+    assert "Best of 3 runs, 1 of them without a score: valid/perplexity " in done.out
 
 
 def trials(folder: Path) -> list[list[str]]:
