@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -40,10 +41,21 @@ def drawn_curves() -> None:
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch, capsys, request) -> Callable[..., Done]:
     """``call(main, *overrides)``: as from a shell whose folder is ``tmp_path``."""
+    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
     from opennmt_sd.recipes import training
 
+    get_mode = Hydra.get_mode
+
+    def mode(self: Hydra, config_name: str | None, overrides: list[str]) -> object:
+        """Compose the configuration for its ``hydra.mode``, as Hydra does before it composes it
+        again, where that may be other than None: the groups of searches alone set it."""
+        may_be_set = any(word.startswith(("hparams_search", "hydra")) for word in overrides)
+        return get_mode(self, config_name, overrides) if may_be_set else None
+
+    monkeypatch.setattr(Hydra, "get_mode", mode)  # which takes half of a test's time
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no test pulls the plug
     monkeypatch.chdir(tmp_path)
     if "drawn_curves" not in request.fixturenames:
         monkeypatch.setattr(training, "plot_curves", lambda metrics, picture, **_: picture.touch())

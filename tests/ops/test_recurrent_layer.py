@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Any
 
@@ -21,8 +22,8 @@ SOME_PAIRS = [
     ("mask", "fixed"),
     ("fixed mask", "fixed mask"),
     (None, None),
-]  # each kind on each side, and none
-some_pairs = pytest.mark.parametrize("kinds", SOME_PAIRS, ids=str)  # of the input, of the state
+]  # of the input and of the state: each kind on each side, and none
+some_pairs = pytest.mark.parametrize("kinds", SOME_PAIRS, ids=str)
 backwards = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 # name: T, B, D, H
@@ -45,12 +46,27 @@ PACKED = {
     "a single row": [1],
 }
 
+
+def alternating(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return every combination of these, two or more, each with a direction: is it reversed?
+
+    Directions alternate, so that each value of every choice is met in both.
+    """
+    numbered = product(*(enumerate(values) for values in choices))
+    return [
+        (*(value for _, value in row), sum(number for number, _ in row) % 2 > 0)
+        for row in numbered
+    ]  # fmt: skip
+
+
 # How sets meet the products is one code for all cells.
-PAIRS = [*product(["LSTM"], product(KINDS, KINDS)), *product(["GRU"], SOME_PAIRS)]
+PAIRS = [
+    *(("LSTM", (x, h), reverse) for x, h, reverse in alternating(KINDS, KINDS)),
+    *(("GRU", kinds, i % 2 > 0) for i, kinds in enumerate(SOME_PAIRS)),
+]
 
 
-@backwards
-@pytest.mark.parametrize(("cell", "kinds"), PAIRS, ids=str, indirect=["cell"])
+@pytest.mark.parametrize(("cell", "kinds", "reverse"), PAIRS, ids=str, indirect=["cell"])
 def test_every_pair_of_kinds(engine: str, cell, kinds, reverse: bool, draw_both, compare) -> None:
     sizes = [5, 3, 3, 1]
     given = cell.make(4, 5, 9, 17, sizes, torch.float32)
@@ -59,10 +75,11 @@ def test_every_pair_of_kinds(engine: str, cell, kinds, reverse: bool, draw_both,
     compare(cell.run(engine, keeps, given, sizes, reverse), want)
 
 
-@backwards
-@pytest.mark.parametrize("p", RATES.values(), ids=RATES.keys())
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_equals_naive(engine: str, cell, p: Any, size, reverse: bool, draw_both, compare) -> None:
+@pytest.mark.parametrize(("size", "rate", "reverse"), alternating(SIZES, RATES))
+def test_equals_naive(
+    engine: str, cell, size: str, rate: str, reverse: bool, draw_both, compare
+) -> None:
+    size, p = SIZES[size], RATES[rate]
     # At .95 a kept unit is 20 times as large, step after step, and so is float32's rounding.
     given = cell.make(*size, dtype=torch.float64 if p == 0.95 else torch.float32)
     keeps = draw_both(("structured", "structured"), p, *size)
@@ -70,17 +87,20 @@ def test_equals_naive(engine: str, cell, p: Any, size, reverse: bool, draw_both,
     compare(cell.run(engine, keeps, given, reverse=reverse), want)
 
 
-@backwards
+PACKED_CHOICES = [
+    (cell, *row)
+    for cell, kinds in (("LSTM", SOME_PAIRS), ("GRU", SOME_PAIRS[:2]))
+    for row in alternating(kinds, [0.5, "all"], PACKED)
+]
+
+
 @pytest.mark.parametrize(
-    ("cell", "kinds"),
-    [*product(["LSTM"], SOME_PAIRS), *product(["GRU"], SOME_PAIRS[:2])],
-    ids=str, indirect=["cell"],
-)  # fmt: skip
-@pytest.mark.parametrize("p", [0.5, "all"], ids=["p=.5", "all dropped"])
-@pytest.mark.parametrize("sizes", PACKED.values(), ids=PACKED.keys())
+    ("cell", "kinds", "p", "lengths", "reverse"), PACKED_CHOICES, ids=str, indirect=["cell"]
+)
 def test_packed_equals_naive(
-    engine: str, cell, kinds, p: Any, sizes: list[int], reverse: bool, draw_both, compare
+    engine: str, cell, kinds, p: Any, lengths: str, reverse: bool, draw_both, compare
 ) -> None:
+    sizes = PACKED[lengths]
     size = len(sizes), sizes[0], 9, 63
     given, keeps = cell.make(*size, sizes, torch.float32), draw_both(kinds, p, *size)
     want = cell.run("naive", keeps, given, sizes, reverse)
@@ -122,9 +142,9 @@ def test_is_a_layer_of_torch(any_engine: str, cell, sizes, reverse: bool, compar
     compare(cell.run(any_engine, (None, None), given, sizes, reverse), want)
 
 
-@backwards
-@some_pairs
-@pytest.mark.parametrize("sizes", [None, [2, 2, 1]], ids=["padded", "packed"])
+@pytest.mark.parametrize(
+    ("kinds", "sizes", "reverse"), alternating(SOME_PAIRS, [None, [2, 2, 1]]), ids=str
+)
 def test_gradcheck(engine: str, cell, kinds, sizes, reverse: bool, draw_both) -> None:
     given = cell.make(3, 2, 3, 2, sizes, torch.float64)
     keeps = draw_both(kinds, 0.5, 3, 2, 3, 2)
@@ -154,9 +174,9 @@ def gru_step(x: Tensor, h: Tensor, read: Tensor, w: dict[str, Tensor]) -> tuple[
     return ((1 - z) * n + z * h,)
 
 
-@backwards
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("sizes", [None, [3, 2, 2, 1]], ids=["padded", "packed"])
+@pytest.mark.parametrize(
+    ("kind", "sizes", "reverse"), alternating(KINDS, [None, [3, 2, 2, 1]]), ids=str
+)
 def test_is_a_loop_of_cells(
     any_engine: str, cell, kind: str | None, sizes: list[int] | None, reverse: bool, draw_both,
     compare,
