@@ -6,7 +6,8 @@ import pytest
 
 CODE = """
 import sys
-sys.modules["{package}"] = None  # as if it were not installed
+for name in {{"{package}", *(n for n in sys.modules if n.startswith("{package}."))}}:
+    sys.modules[name] = None  # as if it were not installed
 try:
     {use}
 except ModuleNotFoundError as error:
