@@ -46,7 +46,7 @@ def write_configs(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         QuickstartError: `folder` holds a training that was begun with other settings.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]  # it ships no types
 
     config = folder / TRAIN_CONFIG
     if config.exists() and _checkpoints(folder):
