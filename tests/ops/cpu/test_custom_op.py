@@ -131,8 +131,7 @@ def results(model: nn.Module, x: Tensor, parameters: list[Tensor]) -> list[Tenso
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", ["structured", "random"])
-@pytest.mark.parametrize("whole", [True, False], ids=["one graph", "as torch does"])
+@pytest.mark.parametrize(("space", "whole"), [("structured", True), ("random", False)])
 def test_a_compiled_model_computes_the_same(space: str, whole: bool) -> None:
     """In one graph, draws included, where torch is told to take nn.LSTM's kin (allow_rnn), with
     the sets that the same seed gives without the compiler; and with torch's own settings, which
