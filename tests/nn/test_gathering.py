@@ -27,7 +27,8 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.fixture(autouse=True)
 def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engines.GATHERED, "cpu", 0)
+    for kind in engines.GATHERED:
+        monkeypatch.setitem(engines.GATHERED, kind, 0)
 
 
 def results(module: nn.Module, x: Any, engine: str) -> list[torch.Tensor]:

@@ -66,3 +66,17 @@ def test_where_nothing_is_said_all_steps_count() -> None:
     assert targets.sizes.tolist() == [2] * 5
     x = torch.randn(2, 5, 3)
     assert torch.equal(targets.unpack(targets.pack(x)), x)
+
+
+@pytest.mark.parametrize("lengths", [[2, 5, 4, 5, 1], [5, 5], [2, 3]], ids=str)
+def test_whole_targets_have_the_same_order(lengths: list[int]) -> None:
+    """As a GPU takes them: nothing is left out, and nothing is read back."""
+    B = len(lengths)
+    x = torch.arange(1.0, B * T * 2 + 1).view(B, T, 2)
+    short, whole = (SortedTargets(B, T, ends(*lengths), whole=w) for w in (False, True))
+    assert whole.sizes.tolist() == [B] * T
+    assert torch.equal(whole.sort(x), short.sort(x))
+    assert torch.equal(whole.pack(x), whole.sort(x).transpose(0, 1).flatten(0, 1))
+    assert torch.equal(whole.unpack(whole.pack(x)), x)
+    assert torch.equal(whole.unsort(whole.sort(x)), x)
+    SortedTargets(B, T, ends(*lengths).to("meta"), whole=True)  # whose data nobody knows
