@@ -36,6 +36,7 @@ def convert(
     dropout: Rates = None,
     input_dropout: Rates = None,
     recurrent_dropout: Rates = None,
+    exact: bool = True,
     only: Only | None = None,
     if_unsupported: Literal["refuse", "leave"] = "refuse",
 ) -> Module:
@@ -49,6 +50,8 @@ def convert(
         model: any module; it may be an ``nn.LSTM`` itself.
         dropout: between layers; default: the rate each ``nn.LSTM`` or ``nn.GRU`` has, as Case III.
         input_dropout, recurrent_dropout: as in :class:`StructuredLSTM`; default none.
+        exact: as in :class:`StructuredLSTM`. False: packed sequences of which nothing is dropped
+            run on the CPU's kernels as well, quicker and equal within rounding.
         only: which of them: names of modules, a class, or a function of a name and a module that
             returns whether to. Default all.
         if_unsupported: what to do about an ``nn.LSTM`` with ``proj_size`` and a module with
@@ -97,6 +100,8 @@ def convert(
             setattr(module, place, of.get(module))
     for layer, pattern in between.items():
         layer.dropout = pattern  # type: ignore[assignment]
+        if not exact:
+            layer.exact = False  # type: ignore[assignment]
     return model
 
 

@@ -99,7 +99,8 @@ def _dropped(module: nn.Module) -> str:
     if "dropout" in active and getattr(module, "num_layers", 0) == 1:
         texts.append("dropout is between layers, and there is one: it drops nothing")
     elif not active:
-        texts.append("nothing is dropped: it runs as torch's own")
+        packed = "" if getattr(module, "exact", True) else ", and packed on the CPU's kernels"
+        texts.append(f"nothing is dropped: it runs as torch's own{packed}")
     return "; ".join([*texts, *_computed(module)])
 
 

@@ -88,6 +88,21 @@ def test_rates_by_name() -> None:
     assert convert(Model(), dropout={"decoder.rnn": 0.1}).encoder["word"].dropout == 0.3
 
 
+def test_packed_sequences_on_the_kernels() -> None:
+    """As ``layer.exact = False``, of every layer that is chosen; ``revert`` takes it away."""
+    model = convert(Model(), exact=False, only=["encoder", "decoder.cell"])
+    assert not model.encoder["word"].exact
+    assert not model.encoder["char"].exact
+    assert not hasattr(model.decoder["cell"], "exact")
+    assert conversion_report(model).modules[1].why == (
+        "nothing is dropped: it runs as torch's own, and packed on the CPU's kernels"
+    )
+    revert(model)
+    assert "exact" not in vars(model.encoder["word"])
+    convert(model)
+    assert model.encoder["word"].exact
+
+
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a name misspelt": (
         {"only": ["encoder", "decoder.rn"]}, ValueError,

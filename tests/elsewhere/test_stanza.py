@@ -1,0 +1,40 @@
+"""stanza's highway LSTM, of its tagger and parser: a packed nn.LSTM for each layer, converted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from opennmt_sd import conversion_report, convert
+
+hlstm: Any = pytest.importorskip(
+    "stanza.models.common.hlstm",
+    reason="stanza is not installed; scripts/check_elsewhere.sh tries it",
+)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def network(**options: Any) -> Any:
+    torch.manual_seed(1)
+    return hlstm.HighwayLSTM(12, 64, num_layers=2, batch_first=True, bidirectional=True, pad=True,
+                             highway_func=torch.tanh, **options)  # fmt: skip
+
+
+def test_its_layers_train_as_before() -> None:
+    theirs, ours = network(), convert(network(), exact=False)
+    assert conversion_report(ours).converted == ["lstm.0.lstm", "lstm.1.lstm"]
+    x, lengths = torch.randn(3, 7, 12), [7, 5, 2]
+    for model in (theirs, ours):
+        model.train()(x, lengths)[0].square().sum().backward()
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+    outputs = [model.eval()(x, lengths)[0] for model in (ours, theirs)]
+    torch.testing.assert_close(*outputs)
+
+
+def test_its_recurrent_dropout_is_a_loop_over_cells() -> None:
+    model = convert(network(rec_dropout=0.5))
+    kinds = {found.kind for found in conversion_report(model).modules}
+    assert kinds == {"StructuredLSTMCell"}
