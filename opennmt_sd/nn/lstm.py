@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import compat, ops
 from opennmt_sd.dropout import DropoutPattern, Keep
-from opennmt_sd.nn.recurrent import Recurrent, State
+from opennmt_sd.nn.recurrent import Recurrent
+from opennmt_sd.nn.states import State
 from opennmt_sd.nn.tools import leaf
 
 

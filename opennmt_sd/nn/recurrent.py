@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
 from opennmt_sd.nn import flat
 from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.nn.dropped_input import Layers, dropped_input
 from opennmt_sd.nn.precision import (
     autocasts,
     cast,
@@ -30,11 +31,10 @@ from opennmt_sd.nn.precision import (
     result_dtype,
     without_autocast,
 )
+from opennmt_sd.nn.states import State, batched, permuted
 from opennmt_sd.ops.checks import check_keep
 
-State = tuple[Tensor, ...]
 Patterns = dict[str, DropoutPattern]
-Layers = list[list[list[Tensor]]]  # weights of each layer and direction
 PLACES = ("input_dropout", "dropout", "recurrent_dropout")
 
 
@@ -113,9 +113,9 @@ class Recurrent(Structured, nn.RNNBase):
         if isinstance(input, PackedSequence):
             x, sizes, order, back = input
             self.check_input(x, sizes)
-            state = self._checked(int(sizes[0]), _permuted(state, order), x)
+            state = self._checked(int(sizes[0]), permuted(state, order), x)
             x, final = self._run(x, state, sizes, input_keep)
-            return PackedSequence(x, sizes, order, back), _permuted(final, back)
+            return PackedSequence(x, sizes, order, back), permuted(final, back)
 
         if input.dim() not in (2, 3):
             raise ValueError(
@@ -125,7 +125,7 @@ class Recurrent(Structured, nn.RNNBase):
         batch_first = self.batch_first and not unbatched
         x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if batch_first else input
         if state is not None:
-            state = _batched(state, unbatched)
+            state = batched(state, unbatched)
         self.check_input(x, None)
         if not x.shape[0]:
             raise RuntimeError(f"{self.name} needs at least one step, got a sequence of length 0")
@@ -181,7 +181,7 @@ class Recurrent(Structured, nn.RNNBase):
                 gathers = ops.worth_gathering(x, self.gates * self.hidden_size)
                 sets = gathers and pattern.shared
                 keep = given or self._draw(pattern, T, B, x.shape[-1], dense=not sets)
-                x, dropped = _dropped(x, keep, layers, sizes, gathers)
+                x, dropped = dropped_input(x, keep, layers, sizes, gathers)
                 x, final = self._torch(x, first, dropped, sizes, dtype)
             finals.append(final)
         if len(finals) == 1:  # even of one tensor, cat would make a copy
@@ -269,43 +269,6 @@ class Recurrent(Structured, nn.RNNBase):
         shape += ["bias=False"] if not self.bias else []
         patterns = {name: getattr(self, name) for name in PLACES}
         return ", ".join(shape + [f"{n}={p}" for n, p in patterns.items() if p.active])
-
-
-def _dropped(
-    x: Tensor, keep: Keep | None, layers: Layers, sizes: Tensor | None, gathers: bool
-) -> tuple[Tensor, Layers]:
-    """Return the input of torch's own layers, and their weights: x masked, or what all steps keep
-    of it and the first layer's columns for that."""
-    if keep is None:
-        return x, layers
-    if not (gathers and isinstance(keep, KeepSets) and keep.steps == 1 and keep.counts[0]):
-        return keep.apply(x, sizes), layers
-    of_inputs = [weight_ih for weight_ih, *_ in layers[0]]
-    x, columns = ops.gathered(x, keep, *of_inputs)
-    first = [[column, *rest] for column, (_, *rest) in zip(columns, layers[0])]
-    layers = [first, *layers[1:]]
-    return x, flat.joined(layers) if flat.wanted(x) else layers
-
-
-def _permuted(state: State | None, order: Tensor | None) -> Any:
-    """Return the state with the batch in another order."""
-    if state is None or order is None:
-        return state
-    return tuple(s.index_select(1, order) for s in state)
-
-
-def _batched(state: State, unbatched: bool) -> State:
-    """Return a given state as ``[layers * directions, B, H]`` each.
-
-    Raises:
-        RuntimeError: the state has another number of axes than the input asks for.
-    """
-    wanted = 2 if unbatched else 3
-    if any(s.dim() != wanted for s in state):
-        given = ", ".join(f"{s.dim()}-D" for s in state)
-        layout = "an unbatched 2-D input" if unbatched else "a batched 3-D input"
-        raise RuntimeError(f"{layout} needs a {wanted}-D hx, got ({given})")
-    return tuple(s.unsqueeze(1) for s in state) if unbatched else tuple(state)
 
 
 def _warn_of_one_layer(dropout: DropoutPattern, num_layers: int) -> None:
