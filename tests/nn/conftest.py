@@ -47,6 +47,12 @@ def engine(request: pytest.FixtureRequest) -> str:
     return there(request.param)
 
 
+@pytest.fixture(params=sorted(set(OTHERS) - {"dense"}))
+def compacting(request: pytest.FixtureRequest) -> str:
+    """Each engine that multiplies what is kept and no more; dense masks, and multiplies all."""
+    return there(request.param)
+
+
 @pytest.fixture(params=["auto", *sorted(ENGINES)])
 def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The automatic choice, and each engine forced."""

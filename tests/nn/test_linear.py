@@ -177,10 +177,10 @@ def test_a_generator_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("time", ["random", "fixed"])
-def test_multiplies_less(engine: str, time: str, drawn) -> None:
+def test_multiplies_less(compacting: str, time: str, drawn) -> None:
     """FP, BP and WG together take the share that is kept."""
     linear = MaskedLinear(200, 120, dropout=DropoutPattern(0.65, time=time))
-    with ops.use(engine), FlopCounterMode(display=False) as counter:
+    with ops.use(compacting), FlopCounterMode(display=False) as counter:
         linear(torch.randn(8, 4, 200, requires_grad=True)).sum().backward()
     kept = drawn[0.65][0].mask().expand(8, -1, -1).double().mean()
     assert counter.get_total_flops() / (3 * 2 * 8 * 4 * 200 * 120) == pytest.approx(kept.item())

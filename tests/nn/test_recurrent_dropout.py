@@ -162,7 +162,9 @@ def test_a_rate_keeps_space_and_time() -> None:
 
 
 @pytest.mark.parametrize("rates", PLACES.values(), ids=PLACES.keys())
-def test_structured_training_multiplies_less(engine: str, kind, rates: dict[str, float]) -> None:
+def test_structured_training_multiplies_less(
+    compacting: str, kind, rates: dict[str, float]
+) -> None:
     """Each place shrinks its own products, forward and backward."""
     wide = 64
 
@@ -174,7 +176,7 @@ def test_structured_training_multiplies_less(engine: str, kind, rates: dict[str,
             y.sum().backward()
         return counter.get_total_flops()
 
-    with ops.use(engine):
+    with ops.use(compacting):
         dense, ours = flops(), flops(**rates)
     # Of the four products (input and state, two layers), a place serves one or two.
     parts = {"input_dropout": 1, "dropout": 1, "recurrent_dropout": 2}

@@ -119,7 +119,7 @@ def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
-    said = re.findall(r"stopped by SIG\w+ at update ([\d,]+); .*/(\d)/last.pt is written", err)
+    said = re.findall(r"stopped by SIG\w+ at update ([\d,]+); .*?/(\d)/last.pt is written", err)
     assert {run for _, run in said} == {"0", "1"}
     for updates, run in said:
         state = torch.load(folder / run / "last.pt", weights_only=True)
