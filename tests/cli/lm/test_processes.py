@@ -125,3 +125,5 @@ def test_the_installed_command_works_from_a_foreign_folder(
     done = shell(tmp_path, *warm_python, installed, *small, "trainer.max_updates=2")
     assert done.returncode == 0, done.stderr
     assert (run / "best.pt").exists()
+    shown = shell(tmp_path, *warm_python, installed, "--help")
+    assert "experiment: awd_lstm, awd_lstm_rh, gal_large" in shown.stdout

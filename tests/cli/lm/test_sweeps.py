@@ -19,6 +19,10 @@ pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
 ROOT = Path(__file__).parents[3]
+SIZES = (
+    "data.path=text", "data.batch_size=2", "data.unroll=5", "model.embedding=8", "model.hidden=8",
+    "trainer.accelerator=cpu", "name=run",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -94,6 +98,21 @@ def test_a_study_that_is_kept_goes_on(lm, tiny, tmp_path, folder) -> None:
 
 
 @pytest.mark.slow
+def test_joblib_runs_two_at_a_time(text, folder, tmp_path, warm_python) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="no joblib launcher here")
+    done = subprocess.run(
+        [
+            *warm_python, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
+            *SIZES, "trainer.max_updates=2", "model.dropout.nr.p=0.1,0.2", "model.dropout.rh.p=0.1",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.glob("*/result.json"))) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["group", "parent"])
 def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(
     text, folder, tmp_path, warm_python, to
@@ -103,8 +122,7 @@ def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(
     process = subprocess.Popen(
         [
             *python, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
-            "data.path=text", "data.batch_size=2", "data.unroll=5", "model.embedding=8",
-            "model.hidden=8", "trainer.epochs=4000", "trainer.accelerator=cpu", "name=run",
+            *SIZES, "trainer.epochs=4000",
             "model.dropout.nr.p=0.1,0.2,0.3,0.4", "model.dropout.rh.p=0",
         ],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
