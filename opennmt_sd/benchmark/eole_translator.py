@@ -6,12 +6,10 @@ is no part of an update.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from functools import cache
 from typing import Any
 
-import torch
 from eole.config.run import TrainConfig
 from eole.constants import CorpusTask, DefaultTokens
 from eole.inputters.inputter import dict_to_vocabs
@@ -20,10 +18,10 @@ from eole.models.model import get_model_class
 from eole.trainer import build_trainer
 from eole.utils.optimizers import Optimizer
 from eole.utils.statistics import Statistics
-from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.benchmark.translation import LAYERS, Case, texts
+from opennmt_sd.benchmark.translator_work import TranslatorWork
 from opennmt_sd.eole import register
 
 SPECIALS = {
@@ -78,24 +76,14 @@ def configuration(case: Case, *, ours: bool, p: float) -> TrainConfig:
     return TrainConfig(model=model, training=training, data={}, src_vocab="none", seed=1)
 
 
-class Work:
-    """A translator in training, with its batches.
+class Work(TranslatorWork):
+    """A translator of Eole's, with our dropout or its own."""
 
-    Args:
-        case: what is trained.
-        ours: with our dropout; else with Eole's.
-        p: rate; RH's too, where the case has it.
-        engine: runs the ops; ``"cpu"`` also where ours would leave the work to torch.
-        weights: of another one, to start from.
-    """
-
-    def __init__(
-        self, case: Case, *, ours: bool, p: float, engine: str = "auto", weights: Work | None = None
-    ) -> None:
+    def build(self, weights: TranslatorWork | None) -> None:
         register()
         logging.getLogger("eole").setLevel(logging.WARNING)
-        self.case, self.ours, self.p, self.engine = case, ours, p, engine
-        config, vocabs = configuration(case, ours=ours, p=p), vocabularies(case.vocabulary)
+        config = configuration(self.case, ours=self.ours, p=self.p)
+        vocabs = vocabularies(self.case.vocabulary)
         self.model = get_model_class(config.model).for_training(
             config.model, vocabs, config.training, device_id=-1
         )
@@ -103,33 +91,10 @@ class Work:
             self.model.load_state_dict(weights.model.state_dict())
         self.optim = Optimizer.from_config(self.model, config)
         self.trainer = build_trainer(config, -1, self.model, vocabs, self.optim)
-        self.batches = batches(case)
-        updates = list(self.trainer._accum_batches((batch, 0) for batch in self.batches))
-        self.updates = itertools.cycle(updates)
+        self.batches = batches(self.case)
         self.statistics = Statistics()
 
     def step(self) -> None:
         """Make an update: forward, loss, statistics, backward, clip, Adam."""
         with ops.use(self.engine):
             self.trainer._train_step(*next(self.updates), self.statistics, self.statistics)
-
-    def results(self, seed: int) -> list[Tensor]:
-        """Of one batch the loss and every gradient; in evaluation the loss, the decoder's output
-        and the attention."""
-        batch, training = self.batches[0], self.model.training
-        loss_of = self.trainer.train_loss if training else self.trainer.valid_loss
-        torch.manual_seed(seed)
-        with ops.use(self.engine), torch.set_grad_enabled(training):
-            output, attns, _ = self.model(batch["src"], batch["tgt"], batch["srclen"])
-            loss, _, _ = loss_of(batch, output, attns)
-            if not training:
-                return [loss, output, attns["std"]]
-            weights = [weight for _, weight in sorted(self.model.named_parameters())]
-            return [loss.detach(), *torch.autograd.grad(loss, weights)]
-
-    def truth(self, seed: int, p: float | None = None) -> list[Tensor]:
-        """Give the results of the same weights in float64, where our ops are the naive engine's."""
-        twin = Work(self.case, ours=self.ours, p=self.p if p is None else p, engine="naive",
-                    weights=self)  # fmt: skip
-        twin.model.double().train(self.model.training)
-        return twin.results(seed)

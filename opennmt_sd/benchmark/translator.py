@@ -13,11 +13,11 @@ from argparse import Namespace
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from opennmt_sd import ops
 from opennmt_sd.benchmark.translation import LAYERS, Case, texts
+from opennmt_sd.benchmark.translator_work import TranslatorWork
 from opennmt_sd.onmt import register
 
 with warnings.catch_warnings():  # torch's, on decorators of a torch.cuda.amp of old
@@ -83,32 +83,20 @@ def options(case: Case, *, ours: bool, p: float) -> Namespace:
     return opt
 
 
-class Work:
-    """A translator in training, with its batches.
+class Work(TranslatorWork):
+    """A translator of OpenNMT-py's, with our types or its own."""
 
-    Args:
-        case: what is trained.
-        ours: with our types; else with OpenNMT-py's.
-        p: rate; RH's too, where the case has it.
-        engine: runs the ops; ``"cpu"`` also where ours would leave the work to torch.
-        weights: of another one, to start from.
-    """
-
-    def __init__(
-        self, case: Case, *, ours: bool, p: float, engine: str = "auto", weights: Work | None = None
-    ) -> None:
+    def build(self, weights: TranslatorWork | None) -> None:
         register()
         logging.getLogger("onmt").setLevel(logging.WARNING)
-        self.case, self.ours, self.p, self.engine = case, ours, p, engine
-        opt, vocabs = options(case, ours=ours, p=p), vocabularies(case.vocabulary)
+        opt = options(self.case, ours=self.ours, p=self.p)
+        vocabs = vocabularies(self.case.vocabulary)
         self.model = onmt.model_builder.build_model(opt, opt, vocabs, None, -1)
         if weights is not None:  # OpenNMT-py's own load_state_dict empties what it is given
             nn.Module.load_state_dict(self.model, weights.model.state_dict())
         self.optim = Optimizer.from_opt(self.model, opt)
         self.trainer = onmt.trainer.build_trainer(opt, -1, self.model, vocabs, self.optim)
-        self.batches = batches(case)
-        updates = list(self.trainer._accum_batches((batch, 0) for batch in self.batches))
-        self.updates = itertools.cycle(updates)
+        self.batches = batches(self.case)
         self.statistics = Statistics()
 
     def step(self) -> None:
@@ -119,24 +107,3 @@ class Work:
             self.trainer._gradient_accumulation(
                 *next(self.updates), self.statistics, self.statistics
             )
-
-    def results(self, seed: int) -> list[Tensor]:
-        """Of one batch the loss and every gradient; in evaluation the loss, the decoder's output
-        and the attention."""
-        batch, training = self.batches[0], self.model.training
-        loss_of = self.trainer.train_loss if training else self.trainer.valid_loss
-        torch.manual_seed(seed)
-        with ops.use(self.engine), torch.set_grad_enabled(training):
-            output, attns = self.model(batch["src"], batch["tgt"], batch["srclen"])
-            loss, _ = loss_of(batch, output, attns)
-            if not training:
-                return [loss, output, attns["std"]]
-            weights = [weight for _, weight in sorted(self.model.named_parameters())]
-            return [loss.detach(), *torch.autograd.grad(loss, weights)]
-
-    def truth(self, seed: int, p: float | None = None) -> list[Tensor]:
-        """Give the results of the same weights in float64, where our ops are the naive engine's."""
-        twin = Work(self.case, ours=self.ours, p=self.p if p is None else p, engine="naive",
-                    weights=self)  # fmt: skip
-        twin.model.double().train(self.model.training)
-        return twin.results(seed)

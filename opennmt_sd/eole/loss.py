@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from eole.utils.loss import LossCompute
-from torch import Tensor, nn
+from torch import Tensor
 
-from opennmt_sd.seq2seq.loss import projected_loss
+from opennmt_sd.seq2seq.loss import can_take_over, projected_loss
 
 
 class StructuredLossCompute(LossCompute):
@@ -25,13 +25,7 @@ class StructuredLossCompute(LossCompute):
     @classmethod
     def take_over(cls, loss: LossCompute) -> LossCompute:
         """Make a loss of stock's one of ours, where it is one that ours can compute."""
-        fits = (
-            type(loss) is LossCompute
-            and type(loss.criterion) is nn.CrossEntropyLoss
-            and loss.lm_generator is None
-            and loss.lm_prior_model is None
-        )
-        if fits:
+        if can_take_over(loss, LossCompute):
             loss.__class__ = cls
         return loss
 

@@ -19,6 +19,17 @@ class ProjectedLoss(NamedTuple):
     correct: int
 
 
+def can_take_over(loss: nn.Module, stock: type[nn.Module]) -> bool:
+    """Return whether a toolkit's loss, of its class ``stock``, is one that ours can compute: of a
+    softmax generator, without a language model beside."""
+    return (
+        type(loss) is stock
+        and type(loss.criterion) is nn.CrossEntropyLoss
+        and loss.lm_generator is None
+        and loss.lm_prior_model is None
+    )
+
+
 def mark_kept(output: Tensor, keep: Keep | None) -> None:
     """Note on a decoder's output ``[B, T, H]`` which units it keeps; it is scaled already."""
     output.kept = keep  # type: ignore[attr-defined]
