@@ -129,3 +129,17 @@ def version_counter(x: Tensor) -> Tensor:
     with suppress(RuntimeError):  # torch's checks of op schemas know no assignment to .data
         counter.data = _EMPTY if x.device.type == "cpu" else x.new_empty(0)  # the count stays x's
     return counter
+
+
+def in_dispatch_mode() -> bool:
+    """Return whether something looks at each op that torch dispatches: it counts, fakes, traces."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def tf32() -> tuple[str, str]:
+    """Return in which precision CUDA multiplies float32, in products and in recurrent layers."""
+    if TORCH >= (2, 9):  # from there on the older flags cannot always be read
+        of = torch._C._get_fp32_precision_getter
+        return of("cuda", "matmul"), of("cuda", "rnn")
+    allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return ("tf32" if allowed[0] else "ieee"), ("tf32" if allowed[1] else "ieee")

@@ -11,7 +11,8 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,60 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[float, list[Keep]]:
     for name in ("draw", "draw_mask"):
         monkeypatch.setattr(DropoutPattern, name, recorded(getattr(DropoutPattern, name)))
     return drawn
+
+
+class FakeCard:
+    """The CPU as a device on which two ways are timed: its clock says what a test wants.
+
+    Attributes:
+        dense, ours: milliseconds that each way takes.
+        captured: whether a graph is being captured.
+        marks: how often the clock was looked at.
+        cleaned: how often memory was given back.
+    """
+
+    def __init__(self) -> None:
+        self.dense, self.ours, self.captured, self.cleaned = 2.0, 1.0, False, 0
+        self._numbers = count()
+        self.marks = 0
+
+    def name(self, device: object) -> str:
+        return "a card"
+
+    def mark(self) -> int:
+        self.marks += 1
+        return next(self._numbers)
+
+    def between(self, start: int, end: int) -> float:
+        assert end == start + 1
+        return self.ours if start // 2 % 2 else self.dense
+
+    def captures(self) -> bool:
+        return self.captured
+
+    def waiting_allowed(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def clean_up(self) -> None:
+        self.cleaned += 1
+
+
+@pytest.fixture
+def fake_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeCard]:
+    """A fake card, on which nothing has been measured; its engine is the dense one."""
+    import torch
+
+    from opennmt_sd.ops import engines
+    from opennmt_sd.ops.calibration import cache_file, choices, devices
+
+    card = FakeCard()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(devices.DEVICES, "cpu", card)
+    monkeypatch.setattr(engines, "_engine_for", lambda *_: engines.forced() or "dense")
+    choices.forget()
+    cache_file._warn.cache_clear()
+    yield card
+    choices.forget()
+    torch.use_deterministic_algorithms(deterministic)

@@ -17,7 +17,7 @@ KNOWS: dict[str, set[str]] = {
     "compat": set(),  # what is private of torch
     "_compile": {"compat"},  # decorators around torch.compiler.disable
     "dropout": {"_compile", "compat"},
-    "ops": {"_compile", "compat", "dropout"},
+    "ops": {"_compile", "atomic", "compat", "dropout"},
     "nn": {"_compile", "compat", "ops", "dropout"},
     "seq2seq": {"compat", "nn", "ops", "dropout"},
     "onmt": {"_autoload", "archive", "atomic", "compat", "seq2seq", "nn", "ops", "dropout"},

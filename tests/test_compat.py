@@ -26,6 +26,7 @@ def test_the_version_is_read() -> None:
         (torch.Tensor, "_version"),
         (torch._VF, "lstm"),
         (torch._VF, "gru"),
+        (torch._C, "_len_torch_dispatch_stack"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -95,3 +96,23 @@ def test_a_counter_of_changes_keeps_no_memory(dtype: torch.dtype) -> None:
     assert compat.version(counter) == compat.version(x) == 1
     assert counter.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
     assert x.tolist() == [1, 1, 1]
+
+
+def test_a_dispatch_mode_is_seen() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    assert not compat.in_dispatch_mode()
+    with FlopCounterMode(display=False):
+        assert compat.in_dispatch_mode()
+
+
+def test_tf32_is_told_by_both_flags() -> None:
+    """Also where the flags were set by torch's older names, and by its newer ones."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        for flags in ((True, False), (False, True)):
+            matmul.allow_tf32, cudnn.allow_tf32 = flags
+            assert tuple(name == "tf32" for name in compat.tf32()) == flags
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

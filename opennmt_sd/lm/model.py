@@ -28,6 +28,7 @@ from opennmt_sd.dropout.apply import sent
 from opennmt_sd.lm.weight_drop import drop_recurrent_weights
 from opennmt_sd.nn import MaskedLinear, by_name
 from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
+from opennmt_sd.nn.linear import Operands
 
 Pattern = DropoutPattern | float | None
 State = tuple[tuple[Tensor, ...], ...]  # of each stack (h, c), of a GRU (h,): [layers, B, H]
@@ -178,10 +179,21 @@ class LanguageModel(Structured, nn.Module):
         x, state = self._top(ids, state)  # [T, B, H]
         pattern = getattr(self.decoder, "dropout", NOTHING)  # reverted, it is an nn.Linear
         weight, bias = self.decoder.weight, self.decoder.bias
-        gathers = pattern.shared and ops.worth_gathering(x, len(weight))
-        keep = self._draw(pattern, *x.shape, dense=not (gathers or ops.leaves_out(x)))
         factor = scale / targets.numel()
-        nll, _ = ops.projected_nll(x, keep, weight, bias, targets, factor=factor, hits=False)
+
+        def score(operands: Operands, keep: Keep | None, _: bool = False) -> Tensor:
+            x, weight, bias = operands
+            given = x, keep, weight, bias, targets
+            return ops.projected_nll(*given, factor=factor, hits=False)[0]
+
+        operands = x, weight, bias
+        T, B, _ = x.shape
+        gathers = self.training and pattern.shared and ops.gathers(
+            x, weight,
+            lambda: ops.Shared("vocabulary", pattern, T, B, weight.shape, operands, score),
+        )  # fmt: skip
+        keep = self._draw(pattern, *x.shape, dense=not (gathers or ops.leaves_out(x)))
+        nll = score(operands, keep)
         nats = nll.detach() * (targets.numel() / scale)
         loss = nll
         if self.training and self.ar:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from opennmt_sd import ops
-from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
 from opennmt_sd.nn import flat
+from opennmt_sd.nn.states import State
 
 Layers = list[list[list[Tensor]]]  # weights of each layer and direction
+Operands = tuple[Tensor, State, Layers]  # what layers are called with
 
 
 def dropped_input(
@@ -25,3 +30,27 @@ def dropped_input(
     first = [[column, *rest] for column, (_, *rest) in zip(columns, layers[0])]
     layers = [first, *layers[1:]]
     return x, flat.joined(layers) if flat.wanted(x) else layers
+
+
+def gathers_input(
+    mode: str, operands: Operands, drops: DropoutPattern | Keep, sizes: Tensor | None,
+    T: int, B: int, run: Callable[..., Any],
+) -> bool:  # fmt: skip
+    """Return whether torch's own layers run on what all steps keep of their input.
+
+    Args:
+        mode: the cell, as ``nn.RNNBase`` names it.
+        drops: what is dropped of the input.
+        run: runs them; see :class:`opennmt_sd.ops.Shared`.
+    """
+    x, _, layers = operands
+    weight_ih, weight_hh, *_ = layers[0][0]
+
+    def shared() -> ops.Shared:
+        words = [mode, "packed"] if sizes is not None else [mode]
+        words += ["both directions"] if len(layers[0]) > 1 else []
+        words += [f"{len(layers)} layers"] if len(layers) > 1 else []
+        widths = x.shape[-1], weight_hh.shape[1]
+        return ops.Shared(" ".join(words), drops, T, B, widths, operands, run)
+
+    return ops.gathers(x, weight_ih, shared)

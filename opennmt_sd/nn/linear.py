@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.nn.layout import time_first
 from opennmt_sd.nn.tools import leaf
 from opennmt_sd.ops.checks import check_keep
+
+Operands = tuple[Tensor, Tensor, "Tensor | None"]  # x, weight, bias
 
 
 class MaskedLinear(Structured, nn.Linear):
@@ -67,18 +72,36 @@ class MaskedLinear(Structured, nn.Linear):
             D = x.shape[-1]
             if not drops:
                 return F.linear(x, self.weight, self.bias)
-            gathers = self.dropout.shared and ops.worth_gathering(x, self.out_features)
-            if ops.leaves_out(x) or (keep is None and gathers):
+            operands = x, self.weight, self.bias
+            run = partial(_project, batch_sizes=batch_sizes)
+            if ops.leaves_out(x) or (keep is None and self._gathers(operands, T, B, run)):
                 sets = self._draw(self.dropout, T, B, D) if keep is None else keep
-                return ops.masked_linear(x, sets, self.weight, self.bias, batch_sizes=batch_sizes)
+                return run(operands, sets, leaves_out=True)
             mask = self._draw(self.dropout, T, B, D, dense=True) if keep is None else keep
             check_keep(mask, T, B, D)
-            x = x if mask is None else mask.apply(x, batch_sizes)
-            return F.linear(x, self.weight, self.bias)
+            return run(operands, mask, leaves_out=False)
 
         if not drops and not isinstance(input, PackedSequence):
             return F.linear(input, self.weight, self.bias)
         return time_first(input, self.batch_first, project)
 
+    def _gathers(self, operands: Operands, T: int, B: int, run: Callable[..., Tensor]) -> bool:
+        """Return whether the product is made of what all steps keep."""
+        x, weight, _ = operands
+        if not self.dropout.shared:
+            return False
+        return ops.gathers(
+            x, weight, lambda: ops.Shared("linear", self.dropout, T, B, weight.shape, operands, run)
+        )
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, dropout={self.dropout}"
+
+
+def _project(
+    operands: Operands, keep: Keep | None, leaves_out: bool, batch_sizes: Tensor | None
+) -> Tensor:
+    x, weight, bias = operands
+    if leaves_out:
+        return ops.masked_linear(x, keep, weight, bias, batch_sizes=batch_sizes)
+    return F.linear(x if keep is None else keep.apply(x, batch_sizes), weight, bias)

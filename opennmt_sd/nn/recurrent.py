@@ -22,8 +22,8 @@ from torch.nn.utils.rnn import PackedSequence
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
 from opennmt_sd.nn import flat
-from opennmt_sd.nn.base import PatternAttribute, Structured
-from opennmt_sd.nn.dropped_input import Layers, dropped_input
+from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
+from opennmt_sd.nn.dropped_input import Layers, Operands, dropped_input, gathers_input
 from opennmt_sd.nn.precision import (
     autocasts,
     cast,
@@ -178,11 +178,12 @@ class Recurrent(Structured, nn.RNNBase):
             if self._ours(x, pattern, given, sizes, dtype):
                 x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
             else:  # nothing that a smaller product would serve: torch's own layers, one call
-                gathers = ops.worth_gathering(x, self.gates * self.hidden_size)
-                sets = gathers and pattern.shared
-                keep = given or self._draw(pattern, T, B, x.shape[-1], dense=not sets)
-                x, dropped = dropped_input(x, keep, layers, sizes, gathers)
-                x, final = self._torch(x, first, dropped, sizes, dtype)
+                run = functools.partial(self._dropped, sizes=sizes, dtype=dtype)
+                operands, rule = (x, first, layers), pattern if self.training else NOTHING
+                gathers = gathers_input(self.mode, operands, given or rule, sizes, T, B, run)
+                dense = not (gathers and pattern.shared)
+                keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)
+                x, final = run(operands, keep, gathers)
             finals.append(final)
         if len(finals) == 1:  # even of one tensor, cat would make a copy
             return x, finals[0]
@@ -213,8 +214,6 @@ class Recurrent(Structured, nn.RNNBase):
         directions: list[list[Tensor]], sizes: Tensor | None, T: int, B: int, dtype: torch.dtype,
     ) -> tuple[Tensor, State]:  # fmt: skip
         """Run one layer on our ops."""
-        if x.device.type != "cpu":
-            _tell_of_loop(x.device.type)
         computed = computed_in(x, dtype)
         dense = ops.left_to_torch() and not ops.has_kernels(x, computed)
         keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)
@@ -246,6 +245,14 @@ class Recurrent(Structured, nn.RNNBase):
             state = tuple(rest)
         flat = [w for layer in weights for direction in layer for w in direction]
         return self._torch_layers(x, state, flat, len(weights), sizes)
+
+    def _dropped(
+        self, operands: Operands, keep: Keep | None, gathers: bool, sizes: Tensor | None,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, State]:  # fmt: skip
+        """Run layers as torch's own, on an input that is dropped from."""
+        x, weights = dropped_input(operands[0], keep, operands[2], sizes, gathers)
+        return self._torch(x, operands[1], weights, sizes, dtype)
 
     def _packed_kernels(self, x: Tensor, sizes: Tensor | None, dtype: torch.dtype) -> bool:
         """Return whether packed rows that drop nothing go to the native kernels all the same:
@@ -280,13 +287,3 @@ def _warn_of_one_layer(dropout: DropoutPattern, num_layers: int) -> None:
             "StructuredDropout or MaskedLinear behind the layer",
             stacklevel=4,
         )
-
-
-@functools.cache
-def _tell_of_loop(device: str) -> None:
-    warnings.warn(
-        f"recurrent dropout runs step by step on {device}: there are no kernels for it yet. "
-        "Without it (recurrent_dropout=None) each layer is one fused call",
-        RuntimeWarning,
-        stacklevel=2,
-    )

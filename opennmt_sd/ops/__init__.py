@@ -13,6 +13,7 @@ Source: Sarma et al., "Structured in Space, Randomized in Time", NeurIPS 2021, s
 """
 
 from opennmt_sd.ops.attention import attend_step, prepare_memory
+from opennmt_sd.ops.calibration import calibrate
 from opennmt_sd.ops.dense.linear import gathered
 from opennmt_sd.ops.engines import (
     engine_for,
@@ -26,6 +27,7 @@ from opennmt_sd.ops.engines import (
     worth_gathering,
 )
 from opennmt_sd.ops.forked import calm_children
+from opennmt_sd.ops.gathering import Shared, gathers
 from opennmt_sd.ops.gru import gru_gates, gru_layer
 from opennmt_sd.ops.linear import masked_linear
 from opennmt_sd.ops.lstm import lstm, lstm_gates, lstm_layer
@@ -33,10 +35,13 @@ from opennmt_sd.ops.nll import projected_nll
 from opennmt_sd.ops.stepwise import masked_linear_step, prepare
 
 __all__ = [
+    "Shared",
     "attend_step",
+    "calibrate",
     "engine_for",
     "forced",
     "gathered",
+    "gathers",
     "gru_gates",
     "gru_layer",
     "has_kernels",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from opennmt_sd.compat import in_forward_mode, in_transform
-from opennmt_sd.ops import cpu, dense, naive, portable
+from opennmt_sd.ops import cpu, dense, measured, naive, portable
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
 from opennmt_sd.ops.cpu.binding import has_native, require_native, warn_if_missing
 from opennmt_sd.ops.cpu.kernels import DTYPES
@@ -169,7 +169,8 @@ def engine(x: torch.Tensor) -> Engine:
         return naive
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
-    return ENGINES[engine_for(x.device, x.dtype)]
+    name = engine_for(x.device, x.dtype)
+    return measured if name == "dense" != _forced else ENGINES[name]
 
 
 def refuse_transforms(handle: object, made_by: str) -> None:

@@ -10,12 +10,17 @@ from opennmt_sd._compile import uncompiled
 from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import GRU, fused
 from opennmt_sd.ops.dense.linear import masked_linear
-from opennmt_sd.ops.dense.recurrence import recurrence
+from opennmt_sd.ops.dense.recurrence import Recurrence, recurrence
 from opennmt_sd.ops.engine import GRULayer, Projection
 
 
-@uncompiled  # loops over steps whose sizes only the data know
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
+    return layer_by(recurrence, layer)
+
+
+@uncompiled  # loops over steps whose sizes only the data know
+def layer_by(recurrence: Recurrence, layer: GRULayer) -> tuple[Tensor, Tensor]:
+    """Run one layer in one direction by this recurrence."""
     x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse = layer
     gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
     # r and z have theirs in bias

@@ -8,7 +8,7 @@ States are float32 at least, whatever the products are computed in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.dense.cells import Cell, State
 from opennmt_sd.ops.portable.linear import sum_dtype
+
+# of a cell, gates_x, weight_hh, bias_h, state, keep, batch_sizes and reverse: see below
+Recurrence = Callable[..., tuple[Tensor, State]]
 
 
 def recurrence(

@@ -1,0 +1,170 @@
+"""The choices of this process: made at first use, remembered, handed to checkpoints and back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.compat import in_dispatch_mode, in_transform, is_compiling
+from opennmt_sd.ops.calibration import cache_file
+from opennmt_sd.ops.calibration.devices import DEVICES, Device
+from opennmt_sd.ops.calibration.key import Key
+from opennmt_sd.ops.calibration.trial import TF32, TOLERANCE, Times, Ways, check, timed
+
+log = logging.getLogger(__name__)
+
+SWITCH = "OPENNMT_SD_CALIBRATE"
+
+_on = os.environ.get(SWITCH) != "0"
+_chosen: dict[bool, dict[Key, bool]] = {True: {}, False: {}}  # while it is on, and while it is off
+_given: dict[str, bool] = {}  # by a checkpoint
+_one_at_a_time = threading.RLock()
+
+
+class calibrate:  # noqa: N801 - it reads as a verb: calibrate(False)
+    """Say whether two ways are timed at first use, for all that follows or the body of a ``with``.
+
+    Process-wide. With ``OPENNMT_SD_CALIBRATE=0`` in the environment a process starts with it off:
+    then built-in rules decide.
+
+    Example::
+
+        with opennmt_sd.ops.calibrate(False):
+            out, _ = lstm(x)
+    """
+
+    def __init__(self, on: bool) -> None:
+        self._before = _on
+        _switch(on)
+
+    def __enter__(self) -> calibrate:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _switch(self._before)
+
+
+def calibrates() -> bool:
+    """Return whether two ways are timed at first use, where there is a device with a clock."""
+    return _on
+
+
+def measurable(x: Tensor) -> bool:
+    """Return whether x is on a device where ways are timed, and is data: no fake, no trace."""
+    return x.device.type in DEVICES and type(x) in (Tensor, torch.nn.Parameter)
+
+
+def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool:
+    """Return whether to compute something our way, and not the dense one.
+
+    At first use both are run and compared; then the faster one is taken, or what the rule says
+    where nothing may be timed: with the switch off, and in training by several processes, which
+    must choose alike. Dense where the two do not agree or one fails, under deterministic
+    algorithms, and while a graph is captured or traced. Later it is a look into a dict.
+
+    Args:
+        key: what the choice holds for.
+        x: an operand, for which :func:`measurable` is true.
+        rule: whether ours is taken where nothing is timed.
+        ways: gives both; asked at first use alone.
+    """
+    device = DEVICES[x.device.type]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if deterministic or is_compiling() or in_transform() or device.captures():
+        return False
+    choices = _chosen[_on]
+    found = choices.get(key)
+    if found is not None:
+        return found
+    if in_dispatch_mode():  # somebody counts: what is run, and not what is tried
+        return rule
+    with _one_at_a_time:
+        if key not in choices:
+            choices[key] = _decided(key, device, rule, ways)
+        return choices[key]
+
+
+def in_force() -> dict[str, bool]:
+    """Return what was chosen, and what a checkpoint had: plain values, for a checkpoint."""
+    return {**_given, **{key.text(): ours for key, ours in _chosen[_on].items()}}
+
+
+def take(choices: Mapping[str, bool]) -> None:
+    """Take the choices of a checkpoint: from here on they hold, whatever would be faster.
+
+    Raises:
+        TypeError: these are no choices.
+    """
+    if not isinstance(choices, Mapping) or not all(
+        isinstance(text, str) and isinstance(ours, bool) for text, ours in choices.items()
+    ):
+        raise TypeError("choices by measurement must be true or false, by what they are for")
+    forget()
+    _given.update(choices)
+
+
+def forget() -> None:
+    """Forget what this process has chosen, and what a checkpoint gave."""
+    _chosen[True].clear()
+    _chosen[False].clear()
+    _given.clear()
+
+
+def _switch(on: bool) -> None:
+    global _on  # noqa: PLW0603 - one switch for the process, as documented
+    _on = on
+
+
+def _decided(key: Key, device: Device, rule: bool, ways: Callable[[], Ways]) -> bool:
+    """Decide; whatever goes wrong, the dense way is left."""
+    text = key.text()
+    try:
+        return _weighed(key, text, device, rule, ways)
+    except Exception as error:  # noqa: BLE001 - a compiler, a driver, memory: of any kind
+        why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    device.clean_up()  # what the trial held is gone with the error
+    log.warning("opennmt_sd: dense, since the other way fails (%s): %s", why, text)
+    return False
+
+
+def _weighed(key: Key, text: str, device: Device, rule: bool, ways: Callable[[], Ways]) -> bool:
+    known: bool | None = rule
+    if _on and text in _given:
+        known = _given[text]
+    elif _on and not _several():
+        before = cache_file.read().get(text)
+        known = None if before is None else before.better
+    if known is False:
+        return False
+    both = ways()
+    check(both, device, _tolerance(key))
+    if known is not None:
+        return known
+    times = timed(both, device)
+    cache_file.add(text, times)
+    log.info("opennmt_sd: %s: %s", described(times), text)
+    return times.better
+
+
+def described(times: Times) -> str:
+    """Return a choice in words."""
+    taken = "ours" if times.better else "dense"
+    return f"{taken} (ours {times.ours:.4g} ms, dense {times.dense:.4g} ms)"
+
+
+def _several() -> bool:
+    """Return whether this is one of several processes that train together."""
+    world = torch.distributed
+    return world.is_available() and world.is_initialized() and world.get_world_size() > 1
+
+
+def _tolerance(key: Key) -> float:
+    least = TF32 if "tf32" in key.precision else 0.0
+    dtypes = [key.dtype] if key.autocast is None else [key.dtype, key.autocast]
+    return max(least, *(TOLERANCE[dtype] for dtype in dtypes))
