@@ -24,6 +24,12 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 WARM = Path(__file__).with_name("warm")
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Know ``timeout`` where pytest-timeout is not installed: nothing is cut off there."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds a test may take; read by pytest-timeout")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that have slow tests: at the end one would keep a worker, alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

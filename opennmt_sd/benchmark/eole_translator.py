@@ -60,7 +60,7 @@ def _batches(size: int, sentences: int, count: int) -> list[dict[str, Any]]:
     return [batch(pairs) for pairs in texts(Case("", 0, size, sentences=sentences, batches=count))]
 
 
-def configuration(case: Case, *, ours: bool, p: float) -> TrainConfig:
+def configuration(case: Case, *, ours: bool, p: float, gpu: bool = False) -> TrainConfig:
     """``eole train``'s configuration, as it reads and completes it."""
     sizes = {"layers": LAYERS, "hidden_size": case.hidden, "rnn_type": case.rnn}
     model: dict[str, Any] = {
@@ -73,6 +73,8 @@ def configuration(case: Case, *, ours: bool, p: float) -> TrainConfig:
         if case.recurrent:
             model["sd_recurrent_dropout"] = p
     training = {"dropout": [p], "optim": "adam", "learning_rate": 0.001, "max_grad_norm": 5}
+    if gpu:
+        training |= {"gpu_ranks": [0], "world_size": 1}
     return TrainConfig(model=model, training=training, data={}, src_vocab="none", seed=1)
 
 
@@ -82,16 +84,17 @@ class Work(TranslatorWork):
     def build(self, weights: TranslatorWork | None) -> None:
         register()
         logging.getLogger("eole").setLevel(logging.WARNING)
-        config = configuration(self.case, ours=self.ours, p=self.p)
-        vocabs = vocabularies(self.case.vocabulary)
+        gpu = self.target.gpu
+        config = configuration(self.case, ours=self.ours, p=self.p, gpu=gpu)
+        vocabs, device_id = vocabularies(self.case.vocabulary), 0 if gpu else -1
         self.model = get_model_class(config.model).for_training(
-            config.model, vocabs, config.training, device_id=-1
+            config.model, vocabs, config.training, device_id=device_id
         )
         if weights is not None:
             self.model.load_state_dict(weights.model.state_dict())
         self.optim = Optimizer.from_config(self.model, config)
-        self.trainer = build_trainer(config, -1, self.model, vocabs, self.optim)
-        self.batches = batches(self.case)
+        self.trainer = build_trainer(config, device_id, self.model, vocabs, self.optim)
+        self.batches = self.moved(batches(self.case))
         self.statistics = Statistics()
 
     def step(self) -> None:

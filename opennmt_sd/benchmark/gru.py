@@ -10,20 +10,23 @@ from torch import nn
 
 from opennmt_sd.benchmark import recurrent
 from opennmt_sd.benchmark.row import Row
+from opennmt_sd.benchmark.target import CPU, Target
 from opennmt_sd.nn import StructuredGRU
 
 CELL = recurrent.Cell("gru", nn.GRU, StructuredGRU)
 CASES = recurrent.cases(CELL, " GRU")
 
 
-def workload(name: str, variant: str) -> Callable[[], Any]:
+def workload(name: str, variant: str, target: Target = CPU) -> Callable[[], Any]:
     """Give a training step of a case: ``"torch"`` or ``"ours"``."""
-    return recurrent.workload(CASES, name, variant)
+    return recurrent.workload(CASES, name, variant, target)
 
 
-def run(repeats: int = 15, cases: Sequence[recurrent.Case] = CASES) -> Iterator[Row]:
+def run(
+    repeats: int = 15, cases: Sequence[recurrent.Case] = CASES, target: Target = CPU
+) -> Iterator[Row]:
     """Row after row: see :func:`opennmt_sd.benchmark.recurrent.run`."""
-    return recurrent.run(repeats, cases)
+    return recurrent.run(repeats, cases, target)
 
 
 def warm_up() -> None:

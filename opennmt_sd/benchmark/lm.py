@@ -19,6 +19,7 @@ from opennmt_sd import ops
 from opennmt_sd.benchmark.measure import alternate
 from opennmt_sd.benchmark.memory import peak_mb
 from opennmt_sd.benchmark.row import Row, gate, relative_error
+from opennmt_sd.benchmark.target import CPU, Target, on_engine
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.model import LanguageModel, State
 from opennmt_sd.lm.reference import ReferenceLanguageModel
@@ -98,14 +99,18 @@ class Work:
 
     Args:
         engine: runs the ops; ``"cpu"`` also where ours would leave the work to torch.
+        target: the device, and the precision: float32, or mixed as the trainer has it.
     """
 
-    def __init__(self, case: Case, model: nn.Module, engine: str = "auto") -> None:
-        self.case, self.model, self.engine = case, model, engine
+    def __init__(
+        self, case: Case, model: nn.Module, engine: str = "auto", target: Target = CPU
+    ) -> None:
+        self.case, self.engine, self.target = case, engine, target
+        self.model = model.to(target.device)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         generator = torch.Generator().manual_seed(1)
         shape = (SEGMENTS, case.T + 1, case.B)
-        words = torch.randint(case.vocabulary, shape, generator=generator)
+        words = torch.randint(case.vocabulary, shape, generator=generator).to(target.device)
         self.segments = itertools.cycle([(text[:-1], text[1:]) for text in words])
         self.state: State | None = None  # carried from segment to segment
 
@@ -113,7 +118,8 @@ class Work:
         """Make an update, as the trainer does; the loss is summed over time."""
         ids, targets = next(self.segments)
         with ops.use(self.engine):
-            loss, _, self.state = self.model(ids, targets, self.state, scale=float(self.case.T))
+            with self.target.autocast():
+                loss, _, self.state = self.model(ids, targets, self.state, scale=float(self.case.T))
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.case.clip)
             self.optimizer.step()
@@ -125,12 +131,13 @@ class Work:
         ids, targets = torch.randint(
             self.case.vocabulary, (2, self.case.T, self.case.B),
             generator=torch.Generator().manual_seed(seed),
-        )  # fmt: skip
+        ).to(self.target.device)  # fmt: skip
         parts = len(STRUCTURED[self.case.cell].state_names)  # h and c, or h alone
         state = torch.linspace(-0.5, 0.5, parts * LAYERS * self.case.B * self.case.hidden)
-        state = state.to(parameters[0].dtype).view(parts, LAYERS, self.case.B, -1)
+        state = state.to(parameters[0]).view(parts, LAYERS, self.case.B, -1)
         torch.manual_seed(seed)
-        loss, _, final = self.model(ids, targets, (tuple(state),))
+        with self.target.autocast():
+            loss, _, final = self.model(ids, targets, (tuple(state),))
         found = [loss.detach(), *itertools.chain(*final)]
         if self.model.training:
             found += torch.autograd.grad(loss, parameters)
@@ -139,18 +146,22 @@ class Work:
 
 def truth(case: Case, model: nn.Module, seed: int) -> list[Tensor]:
     """Give what a model gives in float64, with the naive engine where it asks for one."""
+    on = Target(next(model.parameters()).device)
     with ops.use("naive"):
-        return Work(case, copy.deepcopy(model).double()).results(seed)
+        return Work(case, copy.deepcopy(model).double(), target=on).results(seed)
 
 
-def workload(name: str, variant: str) -> Callable[[], Any]:
+def workload(name: str, variant: str, target: Target = CPU) -> Callable[[], Any]:
     """Give an update of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in CASES if case.name == name)
     torch.manual_seed(0)
-    return Work(case, plain(case) if variant == "torch" else structured(case, case.p)).step
+    model = plain(case) if variant == "torch" else structured(case, case.p)
+    return Work(case, model, target=target).step
 
 
-def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]:
+def run(
+    repeats: int = 15, cases: Sequence[Case] | None = None, target: Target = CPU
+) -> Iterator[Row]:
     """Measure: a row a case.
 
     Raises:
@@ -159,20 +170,21 @@ def run(repeats: int = 15, cases: Sequence[Case] | None = None) -> Iterator[Row]
     for case in CASES if cases is None else cases:
         torch.manual_seed(0)
         works = {
-            "torch": Work(case, plain(case)),
-            "dense": Work(case, structured(case, 0.0), "cpu"),
-            "ours": Work(case, structured(case, case.p)),
+            "torch": Work(case, plain(case), target=target),
+            "dense": Work(case, structured(case, 0.0), target.own, target),
+            "ours": Work(case, structured(case, case.p), target=target),
         }
         for name in ("dense", "ours"):
             works[name].model.load_state_dict(works["torch"].model.state_dict())
         error = check(case, works["torch"], works["ours"])
-        memory = {v: peak_mb("lm", case.name, v, torch.get_num_threads())
-                  for v in ("torch", "ours")}  # fmt: skip
-        ms = alternate({name: work.step for name, work in works.items()}, repeats)
+        memory = {v: peak_mb("lm", case.name, v, target) for v in ("torch", "ours")}
+        if target.loops(case.recurrent):
+            works["loop"] = on_engine(works["ours"], "dense")
+        ms = target.alternate({name: work.step for name, work in works.items()}, repeats)
         yield Row(
             suite="lm", case=case.name, phase="step", p=case.p, torch_ms=ms["torch"],
-            dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=case.ideal, max_rel_err=error,
-            draw_ms=draw_ms(case) if case.p else None,
+            dense_ms=ms["dense"], ours_ms=ms["ours"], loop_ms=ms.get("loop"), ideal=case.ideal,
+            max_rel_err=error, draw_ms=draw_ms(case) if case.p else None,
             units_per_s=case.words / ms["ours"] * 1e3,
             torch_units_per_s=case.words / ms["torch"] * 1e3,
             peak_mb=memory["ours"], torch_peak_mb=memory["torch"],
@@ -186,15 +198,16 @@ def check(case: Case, reference: Work, ours: Work) -> float:
     Raises:
         RedGateError: it is too large.
     """
+    tolerance = ours.target.tolerance(TOLERANCE)
     training = relative_error(ours.results(2), truth(case, ours.model, 2))
-    gate(case.name, training, TOLERANCE)
+    gate(case.name, training, tolerance)
     for work in (reference, ours):
         work.model.eval()
     with torch.no_grad():
         evaluation = relative_error(ours.results(3), truth(case, reference.model, 3))
     for work in (reference, ours):
         work.model.train()
-    return max(training, gate(f"{case.name} eval", evaluation, TOLERANCE))
+    return max(training, gate(f"{case.name} eval", evaluation, tolerance))
 
 
 def draw_ms(case: Case) -> float:

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import opennmt_sd
+from opennmt_sd.benchmark import gpu
+from opennmt_sd.benchmark.target import CPU, Target
 from opennmt_sd.ops import engine_for
 from opennmt_sd.ops.cpu import native
 
 
-def describe() -> dict[str, str]:
-    """Processor, threads, versions, engine."""
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine can do at most: 1e9 FLOPs a second; 1e9 bytes read a second, from memory."""
+
+    gflops: float
+    gbs: float
+    where: str = "in registers (float32)"
+
+    @classmethod
+    def of(cls, target: Target) -> Ceilings:
+        """Measure them."""
+        if target.gpu:
+            product = f"in a product of 4096 x 4096 ({target.precision})"
+            return cls(gpu.peak_gflops(target), gpu.bandwidth_gbs(target), product)
+        return cls(peak_gflops(), bandwidth_gbs())
+
+    def __str__(self) -> str:
+        return f"{self.gflops:.0f} GFLOP/s {self.where}, {self.gbs:.0f} GB/s from memory"
+
+
+def describe(target: Target = CPU) -> dict[str, str]:
+    """Processor, threads, versions, engine; of a GPU the card before them."""
+    if target.gpu:
+        host = {"processor": _processor(), "threads": str(torch.get_num_threads())}
+        return {**gpu.describe(target), **host}
     module = native()
     return {
         "processor": _processor(),

@@ -9,22 +9,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
 from opennmt_sd.benchmark import growth, machine
-from opennmt_sd.benchmark.report import Ceilings
+from opennmt_sd.benchmark.machine import Ceilings
 from opennmt_sd.benchmark.row import Row
+from opennmt_sd.benchmark.target import CPU, Target
 
 COLOURS = {"FP": "tab:blue", "BP": "tab:orange", "WG": "tab:green", "REC-FP": "tab:purple",
-           "REC-BP": "tab:red", "REC-WG": "tab:brown"}  # fmt: skip
+           "REC-BP": "tab:red", "REC-WG": "tab:brown", "BP+WG": "tab:orange"}  # fmt: skip
 
 
-def draw(suite: str, rows: Sequence[Row], ceilings: Ceilings, path: str) -> None:
+def draw(
+    suite: str, rows: Sequence[Row], ceilings: Ceilings, path: str, target: Target = CPU
+) -> None:
     """Draw the picture of a suite, to a PNG, SVG or PDF."""
     kinds = {"ops": _rates, "growth": _growth, "onmt": _phases, "eole": _phases}
     figure = kinds.get(suite, _steps)(rows, ceilings)
-    facts = machine.describe()
-    figure.text(
-        0.005, 0.005, f"{facts['processor']}, {facts['threads']} threads, torch {facts['torch']}, "
-        f"engine {facts['engine']}", fontsize=7, color="gray",
-    )  # fmt: skip
+    facts = machine.describe(target)
+    on = facts.get("device") or f"{facts['processor']}, {facts['threads']} threads"
+    words = f"{on}, torch {facts['torch']}, engine {facts['engine']}"
+    figure.text(0.005, 0.005, words, fontsize=7, color="gray")
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=130)
 

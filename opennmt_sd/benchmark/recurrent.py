@@ -4,7 +4,7 @@ with nothing dropped, and in evaluation. The suites ``lstm`` and ``gru`` say of 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from opennmt_sd import ops
 from opennmt_sd.benchmark.measure import alternate
 from opennmt_sd.benchmark.memory import peak_mb
 from opennmt_sd.benchmark.row import Row, gate, relative_error
+from opennmt_sd.benchmark.target import CPU, Target, forced
 from opennmt_sd.dropout import DropoutPattern
 
 TOLERANCE = 1e-4  # float32 along up to 40 dependent steps
@@ -96,15 +97,15 @@ def structured(case: Case, p: float) -> nn.Module:
 class Work:
     """A model with its input and the gradient that comes back."""
 
-    def __init__(self, case: Case, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, case: Case, model: nn.Module, target: Target = CPU) -> None:
+        self.model = target.put(model)
         T, D = case.lengths[1], case.inputs
         generator = torch.Generator().manual_seed(1)
-        self.x = torch.randn(T, case.batch, D, generator=generator, requires_grad=True)
+        self.x = target.put(torch.randn(T, case.batch, D, generator=generator)).requires_grad_()
         self.lengths = case.batch_lengths() if case.packed else None
         rows = sum(case.batch_lengths())
         width = case.hidden * (2 if case.bidirectional else 1)
-        self.dy = torch.randn(rows, width, generator=generator)
+        self.dy = target.put(torch.randn(rows, width, generator=generator))
 
     def forward(self) -> Tensor:
         """Give all h, rows ``[R, H]`` or ``[R, 2H]``."""
@@ -139,25 +140,17 @@ class Work:
         return twin
 
 
-def _forced(work: Callable[[], Any]) -> Callable[[], Any]:
-    """On our engine, also where it would leave the work to torch."""
-
-    def run() -> Any:
-        with ops.use("cpu"):
-            return work()
-
-    return run
-
-
-def workload(cases: Sequence[Case], name: str, variant: str) -> Callable[[], Any]:
+def workload(
+    cases: Sequence[Case], name: str, variant: str, target: Target = CPU
+) -> Callable[[], Any]:
     """Give a training step of a case: ``"torch"`` or ``"ours"``."""
     case = next(case for case in cases if case.name == name)
     torch.manual_seed(0)
     model = Plain(case, case.p) if variant == "torch" else structured(case, case.p)
-    return Work(case, model).step
+    return Work(case, model, target).step
 
 
-def run(repeats: int, cases: Sequence[Case]) -> Iterator[Row]:
+def run(repeats: int, cases: Sequence[Case], target: Target = CPU) -> Iterator[Row]:
     """Row after row: ``step`` at p, ``step`` at 0, ``eval``.
 
     Raises:
@@ -166,39 +159,51 @@ def run(repeats: int, cases: Sequence[Case]) -> Iterator[Row]:
     for case in cases:
         torch.manual_seed(0)
         suite = case.cell.suite
-        memory = {v: peak_mb(suite, case.name, v, torch.get_num_threads())
-                  for v in ("torch", "ours")}  # fmt: skip
+        memory = {v: peak_mb(suite, case.name, v, target) for v in ("torch", "ours")}
         for p in (case.p, 0.0):
-            plain, ours = Work(case, Plain(case, p)), Work(case, structured(case, p))
-            nothing = Work(case, structured(case, 0.0))
-            for work in (ours, nothing):
-                work.model.load_state_dict(plain.model.rnn.state_dict())  # type: ignore[union-attr]
+            turns = works(case, p, target)
+            ours, nothing = turns["ours"], turns["dense"]
             with ops.use("naive"):
                 truth = ours.doubled().results(seed=2)
-            error = gate(case.name, relative_error(ours.results(seed=2), truth), TOLERANCE)
-            ms = alternate(
-                {"torch": plain.step, "dense": _forced(nothing.step), "ours": ours.step}, repeats
-            )
+            error = relative_error(ours.results(seed=2), truth)
+            gate(case.name, error, target.tolerance(TOLERANCE))
             more = {"peak_mb": memory["ours"], "torch_peak_mb": memory["torch"]} if p else {}
-            yield Row(
-                suite=suite, case=case.name, phase="step", p=p, torch_ms=ms["torch"],
-                dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=case.ideal if p else 1.0,
-                max_rel_err=error, draw_ms=_draw_ms(case) if p else None, **more,
+            steps = {"torch": turns["torch"].step, "dense": forced(nothing.step, target.own),
+                     "ours": ours.step}  # fmt: skip
+            if target.loops(case.recurrent and p > 0):
+                steps["loop"] = forced(ours.step, "dense")
+            yield _row(
+                case, "step", p, target.alternate(steps, repeats),
+                ideal=case.ideal if p else 1.0, max_rel_err=error,
+                draw_ms=_draw_ms(case) if p else None, **more,
             )  # fmt: skip
 
-        for work in (plain, ours, nothing):
+        for work in turns.values():
             work.model.eval()
         with torch.no_grad():
-            error = relative_error([ours.forward()], [plain.doubled().forward()])
-        gate(f"{case.name} eval", error, TOLERANCE)
-        ms = alternate(
-            {"torch": plain.evaluate, "dense": _forced(nothing.evaluate), "ours": ours.evaluate},
-            repeats,
-        )
-        yield Row(
-            suite=suite, case=case.name, phase="eval", p=case.p, torch_ms=ms["torch"],
-            dense_ms=ms["dense"], ours_ms=ms["ours"], ideal=1.0, max_rel_err=error,
+            error = relative_error([ours.forward()], [turns["torch"].doubled().forward()])
+        gate(f"{case.name} eval", error, target.tolerance(TOLERANCE))
+        evaluations = {"torch": turns["torch"].evaluate, "ours": ours.evaluate,
+                       "dense": forced(nothing.evaluate, target.own)}  # fmt: skip
+        yield _row(
+            case, "eval", case.p, target.alternate(evaluations, repeats), ideal=1.0,
+            max_rel_err=error,
         )  # fmt: skip
+
+
+def works(case: Case, p: float, target: Target = CPU) -> dict[str, Work]:
+    """Build what takes turns, all with the same weights."""
+    models = {"torch": Plain(case, p), "ours": structured(case, p), "dense": structured(case, 0.0)}
+    for name in ("ours", "dense"):
+        models[name].load_state_dict(models["torch"].rnn.state_dict())  # type: ignore[union-attr]
+    return {name: Work(case, model, target) for name, model in models.items()}
+
+
+def _row(case: Case, phase: str, p: float, ms: Mapping[str, float], **more: Any) -> Row:
+    return Row(
+        suite=case.cell.suite, case=case.name, phase=phase, p=p, torch_ms=ms["torch"],
+        dense_ms=ms["dense"], ours_ms=ms["ours"], loop_ms=ms.get("loop"), **more,
+    )  # fmt: skip
 
 
 def _draw_ms(case: Case) -> float:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from opennmt_sd.benchmark import machine
+from opennmt_sd.benchmark.machine import Ceilings
 from opennmt_sd.benchmark.row import Row
+from opennmt_sd.benchmark.target import CPU, Target
 
 _console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What the machine can do at most: 1e9 FLOPs a second; 1e9 bytes read a second, from memory."""
-
-    gflops: float
-    gbs: float
-
-
-def show_machine() -> Ceilings:
+def show_machine(target: Target = CPU) -> Ceilings:
     """Print what is measured on."""
-    for name, value in machine.describe().items():
-        _console.print(f"{name:<12} {value}")
-    ceilings = Ceilings(machine.peak_gflops(), machine.bandwidth_gbs())
-    _console.print(f"{'ceilings':<12} {ceilings.gflops:.0f} GFLOP/s in registers (float32), "
-                   f"{ceilings.gbs:.0f} GB/s from memory")  # fmt: skip
+    for name, value in machine.describe(target).items():
+        _console.print(f"{name:<12} {value}", soft_wrap=True)
+    ceilings = Ceilings.of(target)
+    _console.print(f"{'ceilings':<12} {ceilings}")
     return ceilings
 
 
@@ -64,8 +56,9 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
         table.add_column(name, no_wrap=True)
     columns = ("p", "torch", "ours p 0", "ours p", "x torch", "x ours p 0", "ideal", "of ideal")
     products = any(row.gflops for row in rows)
-    memory = any(row.peak_mb for row in rows)
+    memory, loops = any(row.peak_mb for row in rows), any(row.loop_ms for row in rows)
     further = (
+        *(("loop", "x loop") if loops else ()),
         *(("of peak",) if products else ()),
         *(("units/s", "torch's") if units else ()),
         *(("MB", "torch's MB") if memory else ()),
@@ -78,6 +71,8 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
                  _ms(row.ours_ms), f"[bold]{row.speedup_vs_torch:.2f}[/]",
                  f"{row.speedup_vs_dense:.2f}", f"{row.ideal:.2f}",
                  f"{row.share_of_ideal:.0%}"]  # fmt: skip
+        if loops:
+            cells += [_ms(row.loop_ms), f"{row.speedup_vs_loop:.2f}"] if row.loop_ms else ["", ""]
         if products:
             cells.append(f"{row.gflops / ceilings.gflops:.0%}" if row.gflops else "")
         if units:
@@ -100,7 +95,8 @@ def show_columns(title: str, lines: list[dict[str, str]]) -> None:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    digits = 3 if value < 1 else 2 if value < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def show_red(text: str) -> None:
@@ -108,6 +104,14 @@ def show_red(text: str) -> None:
     Console(stderr=True, highlight=False).print(f"[red]RED GATE[/]: {text}", soft_wrap=True)
 
 
-def write_json(rows: Sequence[Any], path: str) -> None:
-    """Write a list of rows."""
-    Path(path).write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+def show_left_out(text: str) -> None:
+    """Print why a suite is left out."""
+    _console.print(f"left out: {text}", soft_wrap=True)
+
+
+def write_json(
+    rows: Sequence[Any], path: str, facts: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Write a list of rows, each with the facts about what it was measured on."""
+    written = [{**row.as_json(), **(facts or {})} for row in rows]
+    Path(path).write_text(json.dumps(written, indent=1) + "\n")

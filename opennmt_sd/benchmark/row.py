@@ -22,13 +22,14 @@ class Row:
         torch_ms: what a user would run otherwise.
         dense_ms: our engine with nothing dropped.
         ours_ms: our engine at p.
+        loop_ms: ours, a recurrence with dropout as a loop of torch's ops; on a GPU alone.
         ideal: dense FLOPs over the FLOPs left (expected over the draws).
         max_rel_err: the largest error over the largest value, against a float64 reference; over
             the outputs and all gradients.
         gflops: what our engine did a second, kept work only; None where it is not one product.
         draw_ms: of it, drawing keep sets.
         units_per_s, torch_units_per_s: words or sentences a second.
-        peak_mb, torch_peak_mb: memory, each in a fresh process (:mod:`.memory`).
+        peak_mb, torch_peak_mb: memory (:mod:`.memory`).
     """
 
     suite: str
@@ -41,6 +42,7 @@ class Row:
     ideal: float
     max_rel_err: float
     gflops: float | None = None
+    loop_ms: float | None = None
     draw_ms: float | None = None
     units_per_s: float | None = None
     torch_units_per_s: float | None = None
@@ -56,12 +58,16 @@ class Row:
         return self.dense_ms / self.ours_ms
 
     @property
+    def speedup_vs_loop(self) -> float | None:
+        return None if self.loop_ms is None else self.loop_ms / self.ours_ms
+
+    @property
     def share_of_ideal(self) -> float:
         """Of the speed-up over torch."""
         return self.speedup_vs_torch / self.ideal
 
     def as_json(self) -> dict[str, Any]:
-        derived = ("speedup_vs_torch", "speedup_vs_dense", "share_of_ideal")
+        derived = ("speedup_vs_torch", "speedup_vs_dense", "speedup_vs_loop", "share_of_ideal")
         fields = {**asdict(self), **{name: getattr(self, name) for name in derived}}
         return {name: value for name, value in fields.items() if value is not None}
 

@@ -63,7 +63,7 @@ def _batches(size: int, sentences: int, count: int) -> list[dict[str, Any]]:
     return [batch(pairs) for pairs in texts(Case("", 0, size, sentences=sentences, batches=count))]
 
 
-def options(case: Case, *, ours: bool, p: float) -> Namespace:
+def options(case: Case, *, ours: bool, p: float, gpu: bool = False) -> Namespace:
     """``onmt_train``'s options, as its own parser reads and completes them."""
     given: dict[str, Any] = {
         "data": "{}", "src_vocab": "none", "layers": LAYERS, "hidden_size": case.hidden,
@@ -73,6 +73,8 @@ def options(case: Case, *, ours: bool, p: float) -> Namespace:
     }  # fmt: skip
     if ours and case.recurrent:
         given["sd_recurrent_dropout"] = p
+    if gpu:
+        given |= {"gpu_ranks": 0, "world_size": 1}
     parser = ArgumentParser()
     train_opts(parser)
     words = itertools.chain(*((f"-{name}", str(value)) for name, value in given.items()))
@@ -89,14 +91,15 @@ class Work(TranslatorWork):
     def build(self, weights: TranslatorWork | None) -> None:
         register()
         logging.getLogger("onmt").setLevel(logging.WARNING)
-        opt = options(self.case, ours=self.ours, p=self.p)
-        vocabs = vocabularies(self.case.vocabulary)
-        self.model = onmt.model_builder.build_model(opt, opt, vocabs, None, -1)
+        gpu = self.target.gpu
+        opt = options(self.case, ours=self.ours, p=self.p, gpu=gpu)
+        vocabs, device_id = vocabularies(self.case.vocabulary), 0 if gpu else -1
+        self.model = onmt.model_builder.build_model(opt, opt, vocabs, None, device_id)
         if weights is not None:  # OpenNMT-py's own load_state_dict empties what it is given
             nn.Module.load_state_dict(self.model, weights.model.state_dict())
         self.optim = Optimizer.from_opt(self.model, opt)
-        self.trainer = onmt.trainer.build_trainer(opt, -1, self.model, vocabs, self.optim)
-        self.batches = batches(self.case)
+        self.trainer = onmt.trainer.build_trainer(opt, device_id, self.model, vocabs, self.optim)
+        self.batches = self.moved(batches(self.case))
         self.statistics = Statistics()
 
     def step(self) -> None:

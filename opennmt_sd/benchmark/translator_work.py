@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opennmt_sd import ops
+from opennmt_sd.benchmark.target import CPU, Target
 from opennmt_sd.benchmark.translation import Case
 
 
@@ -21,6 +22,7 @@ class TranslatorWork:
         p: rate; RH's too, where the case has it.
         engine: runs the ops; ``"cpu"`` also where ours would leave the work to torch.
         weights: of another one, to start from.
+        target: the device.
     """
 
     model: nn.Module
@@ -29,9 +31,9 @@ class TranslatorWork:
 
     def __init__(
         self, case: Case, *, ours: bool, p: float, engine: str = "auto",
-        weights: TranslatorWork | None = None,
+        weights: TranslatorWork | None = None, target: Target = CPU,
     ) -> None:  # fmt: skip
-        self.case, self.ours, self.p, self.engine = case, ours, p, engine
+        self.case, self.ours, self.p, self.engine, self.target = case, ours, p, engine, target
         self.build(weights)
         updates = list(self.trainer._accum_batches((batch, 0) for batch in self.batches))
         self.updates = itertools.cycle(updates)
@@ -39,6 +41,14 @@ class TranslatorWork:
     def build(self, weights: TranslatorWork | None) -> None:
         """Make the toolkit's model, trainer and batches; with the weights of another one."""
         raise NotImplementedError
+
+    def moved(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return batches on the device, as a toolkit's training gets them."""
+        return [
+            {name: part.to(self.target.device) if isinstance(part, Tensor) else part
+             for name, part in batch.items()}
+            for batch in batches
+        ]  # fmt: skip
 
     def results(self, seed: int) -> list[Tensor]:
         """Of one batch the loss and every gradient; in evaluation the loss, the decoder's output
@@ -57,7 +67,8 @@ class TranslatorWork:
     def truth(self, seed: int, p: float | None = None) -> list[Tensor]:
         """Give the results of the same weights in float64, where our ops are the naive engine's."""
         twin = type(self)(
-            self.case, ours=self.ours, p=self.p if p is None else p, engine="naive", weights=self
-        )
+            self.case, ours=self.ours, p=self.p if p is None else p, engine="naive", weights=self,
+            target=self.target,
+        )  # fmt: skip
         twin.model.double().train(self.model.training)
         return twin.results(seed)

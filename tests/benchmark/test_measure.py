@@ -19,8 +19,8 @@ def test_variants_take_turns_and_change_who_begins() -> None:
 
 
 def test_the_median_counts_in_ms(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The beginning of two that warm up, then beginning and end of 3, 9 and 4 ms.
-    ticks = iter([0, 0, 0, 0.003, 1, 1.009, 2, 2.004])
+    # Beginning and end of two that warm up, then of 3, 9 and 4 ms.
+    ticks = iter([0, 0.5, 0, 0.5, 0, 0.003, 1, 1.009, 2, 2.004])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     assert alternate({"x": lambda: None}, repeats=3) == {"x": pytest.approx(4.0)}
 

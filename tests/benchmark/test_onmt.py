@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -155,7 +156,7 @@ def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
 def test_phases_make_up_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each phase lasts as long as what it is said to be: a clock that each of them moves."""
     clock = {"now": 0.0}
-    monkeypatch.setattr(updates.time, "perf_counter", lambda: clock["now"])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock["now"])
     work = onmt.SUITE.works(CASES[0])["ours"]
 
     class Lasting(torch.autograd.Function):
@@ -216,8 +217,8 @@ def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) 
     """What our encoder gives is a little off, in one of the three comparisons alone."""
     works = updates.Suite.works
 
-    def wrong(suite: Any, case: Any) -> Any:
-        turns = works(suite, case)
+    def wrong(suite: Any, *given: Any) -> Any:
+        turns = works(suite, *given)
         for name in ("dense", "ours"):
             encoder = turns[name].model.encoder
             encoder.register_forward_hook(

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
+import torch
 
+from opennmt_sd.benchmark import machine, report
+from opennmt_sd.benchmark.row import RedGateError, Row
+from opennmt_sd.benchmark.target import Target
+from opennmt_sd.cli import benchmark
+from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.ops.cpu import native
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "benchmark.py")
-SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, growth, systolic, launches"
+SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, systolic, launches"
 RunPython = Callable[..., "CompletedProcess[str]"]
 
 
@@ -100,3 +107,73 @@ def test_launches_have_no_picture(run_warm: RunPython) -> None:
         "benchmark: the configuration has one fault:\n  plot=x.png: suite=launches has no picture; "
         "use json=\n"
     )
+
+
+ON_GPU = "ops, lstm, gru, lm, tagger, onmt, eole"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"device": "gpu"}, "device=gpu: use cpu or cuda (of several GPUs the environment's "
+         "CUDA_VISIBLE_DEVICES chooses one)"),
+        ({"device": "cuda:1"}, "device=cuda:1: use cpu or cuda (of several GPUs the environment's "
+         "CUDA_VISIBLE_DEVICES chooses one)"),
+        ({"dtype": "half"}, "dtype=half: use one of float32, tf32, float16, bfloat16"),
+        ({"dtype": "bfloat16"}, "dtype=bfloat16: on the CPU float32 is measured; leave dtype= out, "
+         "or add device=cuda"),
+        ({"device": "cuda", "suite": "growth"}, "device=cuda: suite=growth measures the CPU's "
+         f"kernels: leave device= out, or use one of {ON_GPU}"),
+        ({"device": "cuda", "suite": "launches"}, "device=cuda: suite=launches is counted, and "
+         "asks no device: leave device= out"),
+        ({"device": "cuda", "suite": "onmt", "dtype": "float16"}, "dtype=float16: suite=onmt is "
+         "measured in float32 and tf32"),
+        ({"device": "cuda"}, "device=cuda: torch sees no CUDA device here; see nvidia-smi and "
+         f"torch.version.cuda ({torch.version.cuda}), or leave device= out, which measures the "
+         "CPU"),
+        ({"suite": "all", "cases": ["650"]}, "cases=['650']: suite=all takes none; name one suite"),
+    ],
+    ids=lambda given: " ".join(map(str, given.values())) if isinstance(given, dict) else "",
+)  # fmt: skip
+def test_what_a_device_cannot(given: dict[str, Any], fault: str, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        benchmark.run(benchmark.BenchmarkConfig(**{"suite": "lm", **given}))
+    assert caught.value.faults == [fault]
+
+
+def test_all_suites_one_after_the_other(monkeypatch, tmp_path: Path, capsys) -> None:
+    """One that is red does not keep others from being measured, and is told at the end."""
+    row = {"p": 0.5, "phase": "step", "torch_ms": 2.0, "dense_ms": 2.0, "ours_ms": 1.0,
+           "ideal": 2.0, "max_rel_err": 0.0}  # fmt: skip
+
+    class Suite:
+        CASES = ("case",)
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self, repeats: int, cases: Sequence[str]) -> Iterator[Row]:
+            assert (repeats, cases) == (2, ("case",))
+            yield Row(suite=self.name, case="case", **row)
+            if self.name == "lstm":
+                raise RedGateError("lstm is wrong")
+
+    def suite(name: str, target: Target) -> Suite:
+        if name == "eole":
+            raise ConfigError(["suite=eole: 'eole' is not installed"])
+        return Suite(name)
+
+    monkeypatch.setattr(benchmark, "_suite", suite)
+    monkeypatch.setattr(report, "show_machine", lambda target: machine.Ceilings(1.0, 1.0))
+    file = tmp_path / "rows.json"
+    with pytest.raises(SystemExit, match="1"):
+        benchmark.time_all(
+            benchmark.BenchmarkConfig(suite="all", repeats=2, json=str(file)), Target()
+        )
+    rows = json.loads(file.read_text())
+    assert [row["suite"] for row in rows] == ["ops", "lstm", "gru", "lm", "tagger", "onmt"]
+    assert rows[0]["machine"]["torch"].startswith(torch.__version__)
+    out, err = capsys.readouterr()
+    assert "left out: suite=eole: 'eole' is not installed" in out
+    assert err == "RED GATE: lstm is wrong\n"
