@@ -197,8 +197,18 @@ def fake_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeC
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setitem(devices.DEVICES, "cpu", card)
     monkeypatch.setattr(engines, "_engine_for", lambda *_: engines.forced() or "dense")
-    choices.forget()
     cache_file._warn.cache_clear()
+    choices.forget()
     yield card
     choices.forget()
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def no_choices() -> Iterator[None]:
+    """Nothing has been chosen by measurement, and what a test takes is forgotten again."""
+    from opennmt_sd.ops.calibration import choices
+
+    choices.forget()
+    yield
+    choices.forget()

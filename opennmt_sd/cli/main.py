@@ -127,8 +127,22 @@ def _facts() -> dict[str, str]:
         facts["torch"] = torch.__version__  # with its build, such as +cu121
         facts["engine"] = f"{engine_for('cpu')} (cpu)"
         facts["native"] = "there" if native() else "missing"
+        facts["calibration"] = _calibration()
     facts["autoload"] = _autoload()
     return facts
+
+
+def _calibration() -> str:
+    """Tell what was chosen by measurement, a line a choice, and where that is kept."""
+    from opennmt_sd.ops import calibration
+    from opennmt_sd.ops.calibration import cache_file
+    from opennmt_sd.ops.calibration.choices import SWITCH
+
+    switch = "on" if calibration.calibrates() else f"off ({SWITCH}=0)"
+    measured = cache_file.read()
+    lines = [f"{switch}, {len(measured)} choices in {cache_file.path() or 'no file: no home'}"]
+    lines += [f"{calibration.described(t)}: {text}" for text, t in sorted(measured.items())]
+    return ("\n" + 13 * " ").join(lines)
 
 
 def _autoload() -> str:

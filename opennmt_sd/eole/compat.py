@@ -1,6 +1,6 @@
 """What this plugin takes from Eole beyond its public names, and where that was seen.
 
-Eole has no hooks for a plugin's options and modules, so four of its functions are wrapped where
+Eole has no hooks for a plugin's options and modules, so five of its functions are wrapped where
 they stand. Each stands in :data:`SEEN` with a fingerprint of its source, and so does what the
 wrappers rely on.
 """
@@ -30,6 +30,7 @@ SEEN = {
     "eole.modules.global_attention:GlobalAttention": "a53f7672aee819c2",
     "eole.modules.embeddings:Embeddings": "51d43ce0d852c97b",
     "eole.models.model:EncoderDecoderModel": "dfc6dfacff6ac098",
+    "eole.models.model_saver:TrainingModelSaver": "89a52eeb0deaa67c",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours, unknown_key_faults
 
-HOME, NAME = "scorer_configs", "opennmt_sd"
+HOME, NAME, CHOICES = "scorer_configs", "opennmt_sd", "opennmt_sd_calibration"
 STOCK_TYPES = {"sd_rnn": "rnn", "sd_brnn": "brnn"}  # the OpenNMT-py plugin's names
 
 
@@ -46,6 +46,19 @@ def options_of(config: Any) -> dict[str, Any] | None:
     """Return the options that a configuration holds, by their names; None where it holds none."""
     found = (getattr(config, HOME, None) or {}).get(NAME)
     return None if found is None else dict(found)
+
+
+def choices_of(config: Any) -> dict[str, bool] | None:
+    """Return what was chosen by measurement; None where a configuration holds none."""
+    return (getattr(config, HOME, None) or {}).get(CHOICES)
+
+
+def keep_choices(config: Any, choices: dict[str, bool]) -> None:
+    """Let a configuration that holds options hold these choices, and no others."""
+    held = getattr(config, HOME)  # set anew it would be validated, with all the rest
+    held.pop(CHOICES, None)
+    if choices:
+        held[CHOICES] = choices
 
 
 def _misplaced(part: Mapping[str, Any], path: str = "") -> Iterator[str]:

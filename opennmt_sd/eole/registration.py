@@ -1,4 +1,4 @@
-"""How the plugin gets into Eole: four functions that are wrapped.
+"""How the plugin gets into Eole: five functions that are wrapped.
 
 Eole builds, initialises and loads a model by itself; then, as its optimizer is made, the model's
 dropout is taken over. So one seed gives stock's initial weights, and checkpoints are stock's.
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from opennmt_sd.eole.compat import check_version
-from opennmt_sd.eole.options import move_options, options_of
+from opennmt_sd.eole.options import choices_of, keep_choices, move_options, options_of
 from opennmt_sd.eole.refusals import check_training
+from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_schedule import Schedule
 from opennmt_sd.seq2seq.fused_adam import FusedAdam
 from opennmt_sd.seq2seq.options import DEFAULTS
@@ -32,6 +33,7 @@ def register_plugin() -> None:
     wrap(training.TrainingInitializer, "_update_config_with_metadata", _checked)
     wrap(training.Optimizer, "from_config", _with_our_model)
     wrap(import_module("eole.utils.loss").LossCompute, "from_config", _with_our_loss)
+    wrap(import_module("eole.models.model_saver").TrainingModelSaver, "save", _with_choices)
 
 
 def _with_options(init: Function) -> Function:
@@ -74,6 +76,7 @@ def _with_our_model(from_config: Function) -> Function:
     def wrapped(cls: Any, model: Any, config: Any, metadata: Any = None) -> Any:
         optim = from_config(cls, model, config, metadata=metadata)
         if options_of(config) is not None:
+            calibration.take(choices_of(config))
             _take_over(model, config, optim.training_step)
             FusedAdam.take_over(optim._optimizer)
         return optim
@@ -111,6 +114,18 @@ def _with_our_loss(from_config: Function) -> Function:
         loss = from_config(cls, config, model, vocabs, train=train)
         ours = train and isinstance(model, StructuredModel)
         return StructuredLossCompute.take_over(loss) if ours else loss
+
+    return wrapped
+
+
+def _with_choices(save: Function) -> Function:
+    """`TrainingModelSaver.save`: what was chosen by measurement travels along."""
+
+    @functools.wraps(save)
+    def wrapped(self: Any, *given: Any, **named: Any) -> None:
+        if options_of(self.config) is not None:
+            keep_choices(self.config, calibration.in_force())
+        save(self, *given, **named)
 
     return wrapped
 

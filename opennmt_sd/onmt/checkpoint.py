@@ -14,6 +14,9 @@ import torch
 from opennmt_sd import archive
 from opennmt_sd.compat import TORCH
 
+# Where a checkpoint holds what was chosen by measurement: see opennmt_sd.ops.calibration.
+CHOICES = "opennmt_sd_calibration"
+
 # Modules that a vocabulary of OpenNMT-py 1 and 2 is made of.
 OLDER = ("torchtext.", "onmt.inputters.", "onmt.io.")
 

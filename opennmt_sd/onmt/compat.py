@@ -54,6 +54,7 @@ SEEN = {
     "onmt.modules.embeddings:convert_to_torch_tensor": "168d4464aab03913",
     "onmt.modules.embeddings:Embeddings.load_pretrained_vectors": "387d6958bc1897a7",
     "onmt.models.model_saver:load_checkpoint": "3813df7bf683a64b",
+    "onmt.models.model_saver:ModelSaver": "4854606463d71cb3",
     "onmt.bin.average_models:average_models": "d94f490daa544f52",
     "onmt.bin.release_model:main": "45643e1d4a527db5",
 }

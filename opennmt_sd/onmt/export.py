@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from opennmt_sd import atomic
-from opennmt_sd.onmt.checkpoint import CheckpointError, file_of, read
+from opennmt_sd.onmt.checkpoint import CHOICES, CheckpointError, file_of, read
 from opennmt_sd.onmt.names import DECODERS, ENCODERS, is_ours
 
 
@@ -76,6 +76,7 @@ def export(
             "(onmt_translate, onmt_server or onmt_sd_translate where opennmt_sd is installed)"
         )
     content["opt"] = stock_options(opt)
+    content.pop(CHOICES, None)
     _save(content, target)
 
 

@@ -17,12 +17,14 @@ import torch
 
 from opennmt_sd import archive, atomic
 from opennmt_sd.onmt.checkpoint import (
+    CHOICES,
     CheckpointError,
     check_file,
     file_of,
     read_complete,
     read_pickle,
 )
+from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.wrapping import wrap
 
 
@@ -39,15 +41,25 @@ class _Torch:
 
 def register_loading() -> None:
     """Let the modules that are there whenever OpenNMT-py is read files with ours."""
-    load_safely(import_module("onmt.models.model_saver"))
+    load_safely(import_module("onmt.models.model_saver"), save=_save_with_choices)
     embeddings = import_module("onmt.modules.embeddings")
     vars(embeddings)["torch"] = _Torch(_read_vectors)
     wrap(embeddings, "convert_to_torch_tensor", _with_some_words)
 
 
-def load_safely(module: ModuleType) -> None:
-    """Let a module that calls ``torch.load`` for a checkpoint read it with ours."""
-    vars(module)["torch"] = _Torch(lambda path, **_: read_complete(path))
+def load_safely(module: ModuleType, **others: Callable[..., Any]) -> None:
+    """Let a module that calls ``torch.load`` for a checkpoint read it with ours.
+
+    Args:
+        others: what else it gets in the place of torch's.
+    """
+    vars(module)["torch"] = _Torch(lambda path, **_: read_complete(path), **others)
+
+
+def _save_with_choices(content: dict[str, Any], path: Any) -> None:
+    """Save a checkpoint of a training; what was chosen by measurement travels along."""
+    choices = calibration.in_force()
+    torch.save({**content, CHOICES: choices} if choices else content, path)
 
 
 def load_safely_as_command(module: ModuleType) -> None:

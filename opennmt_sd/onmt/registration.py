@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from opennmt_sd._autoload import hush
-from opennmt_sd.onmt.checkpoint import allow_namespace
+from opennmt_sd.onmt.checkpoint import CHOICES, allow_namespace
 from opennmt_sd.onmt.command_checks import register_checks
 from opennmt_sd.onmt.corpora import register_corpora
 from opennmt_sd.onmt.input_faults import vector_size_faults
@@ -30,6 +30,7 @@ from opennmt_sd.onmt.names import (
 from opennmt_sd.onmt.options import add_options
 from opennmt_sd.onmt.refusals import check_training
 from opennmt_sd.onmt.translation import register_translation
+from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
@@ -114,6 +115,7 @@ def _with_plan(build_model: _Function) -> _Function:
         if faults:
             raise UnsupportedOptionsError(faults)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
+        calibration.take((checkpoint or {}).get(CHOICES))
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)
         return model

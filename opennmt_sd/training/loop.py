@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from opennmt_sd.extras import extra
+from opennmt_sd.ops import calibration
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.loggers import Logger
@@ -254,6 +255,7 @@ class Trainer:
         if self.averaging:
             self.averaging.load_state_dict(state["averaging"])
         self.at = at
+        calibration.take(state.get("calibration"))  # older ones have none
         rank = state["ranks"][self.fabric.global_rank]
         self.task.load_state_dict(rank["carried"])
         self.meter.load_state_dict(rank["meter"])
@@ -274,6 +276,7 @@ class Trainer:
             "averaging": self.averaging.state_dict() if self.averaging else None,
             "precision": self.fabric.strategy.precision.state_dict(),
             "position": asdict(self.at),
+            "calibration": calibration.in_force(),
             "ranks": gathered(self.fabric, own),
             "config": self.config,
             "constants": self.constants,

@@ -16,6 +16,7 @@ import torch
 
 import opennmt_sd
 from opennmt_sd.cli.main import main
+from opennmt_sd.ops.calibration import Times, cache_file, calibrate
 
 
 @pytest.fixture
@@ -164,6 +165,24 @@ def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture
         main(argv)
     assert exit_.value.code == 2
     assert "usage: opennmt_sd" in capsys.readouterr().err
+
+
+def test_info_says_what_was_measured_on_this_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "opennmt_sd" / "calibration-1.json"
+    assert main(["info"]) == 0
+    assert f"calibration  on, 0 choices in {file}\n" in capsys.readouterr().out
+    cache_file.add("gathered linear; a card", Times(2.0, 1.5))
+    cache_file.add("recurrence LSTM; a card", Times(1.0, 0.96))
+    with calibrate(False):
+        assert main(["info"]) == 0
+    assert (
+        f"calibration  off (OPENNMT_SD_CALIBRATE=0), 2 choices in {file}\n"
+        "             ours (ours 1.5 ms, dense 2 ms): gathered linear; a card\n"
+        "             dense (ours 0.96 ms, dense 1 ms): recurrence LSTM; a card\n"
+    ) in capsys.readouterr().out
 
 
 def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

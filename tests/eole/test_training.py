@@ -19,6 +19,8 @@ import eole
 
 from opennmt_sd.eole import register
 from opennmt_sd.eole.compat import SEEN, VERSION, UnknownVersionError
+from opennmt_sd.ops import calibration
+from opennmt_sd.ops.calibration import choices
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 from opennmt_sd.seq2seq.wrapping import fingerprint
 
@@ -129,6 +131,24 @@ def test_resume(commands: Any) -> None:
     assert any("recurrent 0.5 structured/fixed" in line for line in changed.log)
     assert any("Option: sd_recurrent_dropout, value: 0.5, overriding model: 0.3" in line
                for line in changed.log)  # fmt: skip
+
+
+def test_what_was_measured_travels(commands: Any, no_choices: None) -> None:
+    """In the checkpoint's configuration; a resume takes it from there."""
+    made = {"gathered LSTM, T 4-7; a card (9.0)": True, "recurrence": False}
+    before = commands.train("before", commands.model(OURS))
+    calibration.take(made)
+    run = commands.train("run", commands.model(OURS))
+    held = [json.loads((r.step(2) / "config.json").read_text()) for r in (before, run)]
+    assert held[1]["scorer_configs"].pop("opennmt_sd_calibration") == made
+    assert held[0]["scorer_configs"] == held[1]["scorer_configs"]
+    choices.forget()
+    commands.train("again", None, train_from=str(run.step(2)), train_steps=3)
+    assert calibration.in_force() == made
+    choices.forget()
+    commands.train("older", None, train_from=str(before.step(2)), train_steps=3)
+    assert calibration.in_force() == {}
+    assert commands.predict(run.step(2))  # by stock, which knows nothing of it
 
 
 def test_a_resumed_optimizer_goes_on(commands: Any) -> None:

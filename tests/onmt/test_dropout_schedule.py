@@ -6,10 +6,15 @@ import copy
 import logging
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from opennmt_sd.compat import TORCH
+from opennmt_sd.onmt.checkpoint import CHOICES, allow_namespace
+from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
 
 SCHEDULE = ("-dropout", "0.4", "0.2", "0.1", "-dropout_steps", "0", "10", "20",
@@ -60,7 +65,9 @@ def build(
     """Train options -> the model after a resume at a step, this run's options, and the log."""
     small = ("-layers", "2", "-hidden_size", "8", "-word_vec_size", "8")
 
-    def build(trained: tuple[str, ...], *args: str, step: int = 15) -> tuple[Any, Namespace, str]:
+    def build(
+        trained: tuple[str, ...], *args: str, step: int = 15, **more: Any
+    ) -> tuple[Any, Namespace, str]:
         from onmt.constants import DefaultTokens as D
         from onmt.model_builder import build_model
         from onmt.utils.parse import ArgumentParser
@@ -78,6 +85,7 @@ def build(
             "generator": model.generator.state_dict(),
             "opt": was,
             "optim": {"training_step": step},
+            **more,
         }
         opt = parse(*small, *args)
         ArgumentParser.update_model_opts(opt)
@@ -137,3 +145,30 @@ def test_nothing_to_resume_is_one_line(build: Callable[..., Any]) -> None:
     assert log.startswith("opennmt_sd: dropout src_embedding 0.3 structured/random, ")
     assert len(log.splitlines()) == 1
     assert "; engine " in log
+
+
+@pytest.mark.parametrize("made", [{"recurrence": True}, {}], ids=["measured", "older"])
+def test_what_was_measured_is_taken_from_the_checkpoint(
+    build: Callable[..., Any], no_choices: None, made: dict[str, bool]
+) -> None:
+    build((), **{CHOICES: made} if made else {})
+    assert calibration.in_force() == made
+
+
+def test_a_checkpoint_holds_what_was_measured(
+    build: Callable[..., Any], no_choices: None, tmp_path: Path
+) -> None:
+    """As stock's saver writes it; what stock reads of it is what stock wrote."""
+    from onmt.models import model_saver
+
+    content = {"model": {"a": torch.ones(2)}, "opt": Namespace(), "vocab": {}}
+    allow_namespace()
+    model_saver.torch.save(content, tmp_path / "without.pt")
+    calibration.take({"recurrence": True})
+    model_saver.torch.save(content, tmp_path / "with.pt")
+    without, held = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=TORCH >= (2, 6))
+        for name in ("without", "with")
+    )
+    assert held.pop(CHOICES) == {"recurrence": True}
+    assert list(held) == list(without) == list(content)

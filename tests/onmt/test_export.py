@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from opennmt_sd.onmt import export as module
-from opennmt_sd.onmt.checkpoint import CheckpointError, read
+from opennmt_sd.onmt.checkpoint import CHOICES, CheckpointError, read
 from opennmt_sd.onmt.export import ExportError, export
 
 OPTIONS = {
@@ -39,6 +39,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
             "vocab": {"src": ["a"], "tgt": ["b"]},
             "opt": Namespace(**{**OPTIONS, **options}),
             "optim": {"training_step": 7},
+            CHOICES: {"recurrence": True},
         }
         torch.save(content, tmp_path / name)
         return tmp_path / name
@@ -59,7 +60,7 @@ def test_only_the_options_change(save: Callable[..., Path], tmp_path: Path) -> N
         "dropout": [0.3],
         "_all_transform": {"a"},
     }
-    assert list(new) == list(old)
+    assert [*new, CHOICES] == [*old]
     assert new["vocab"] == old["vocab"]
     assert new["optim"] == {"training_step": 7}
     for part in ("model", "generator"):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from opennmt_sd.ops import calibration
+from opennmt_sd.ops.calibration import choices
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.checkpoint import CheckpointError
 from opennmt_sd.training.resuming import BEST, LAST
@@ -227,3 +229,28 @@ def test_ctrl_c_stops_with_a_checkpoint_and_another_exit_code(run) -> None:
     assert stopped.value.code == 130
     assert str(stopped.value) == (f"stopped by SIGINT at update 2; {part.folder / LAST} is written")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_was_measured_is_not_measured_again(run, no_choices) -> None:
+    """A resume takes the choices from the checkpoint: else it would not be bit for bit."""
+    made = {"recurrence": True, "gathered": False}
+    calibration.take(made)
+    run("run", epochs=1).go()
+    assert run("run").last()["calibration"] == made
+    choices.forget()
+    run("run", epochs=2).go(resume=True)
+    assert calibration.in_force() == made
+    assert run("run").last()["calibration"] == made
+
+
+@pytest.mark.parametrize("held", [None, "damaged"])
+def test_a_checkpoint_without_choices(run, no_choices, caplog, held: str | None) -> None:
+    run("run", epochs=1).go()
+    path = run("run").folder / LAST
+    state = torch.load(path, weights_only=True)
+    del state["calibration"]
+    torch.save(state if held is None else {**state, "calibration": held}, path)
+    caplog.clear()
+    run("run", epochs=2).go(resume=True)
+    assert run("run").last()["calibration"] == {}
+    assert ("choices by measurement are damaged" in caplog.text) is (held is not None)

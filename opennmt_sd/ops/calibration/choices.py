@@ -95,16 +95,20 @@ def in_force() -> dict[str, bool]:
     return {**_given, **{key.text(): ours for key, ours in _chosen[_on].items()}}
 
 
-def take(choices: Mapping[str, bool]) -> None:
-    """Take the choices of a checkpoint: from here on they hold, whatever would be faster.
+def take(choices: Any) -> None:
+    """Take the choices of a checkpoint: from here on they hold, whatever would be faster. Where
+    these are no choices one line says so, and what would be chosen is chosen anew.
 
-    Raises:
-        TypeError: these are no choices.
+    Args:
+        choices: of :func:`in_force`; None of a checkpoint of before there were any.
     """
+    if choices is None:
+        return
     if not isinstance(choices, Mapping) or not all(
         isinstance(text, str) and isinstance(ours, bool) for text, ours in choices.items()
     ):
-        raise TypeError("choices by measurement must be true or false, by what they are for")
+        log.warning("opennmt_sd: the checkpoint's choices by measurement are damaged: made anew")
+        return
     forget()
     _given.update(choices)
 

@@ -300,7 +300,20 @@ def test_a_checkpoint_of_what_fails_here(fake_card, caplog: pytest.LogCaptureFix
     assert "RuntimeError: no kernel" in caplog.text
 
 
-@pytest.mark.parametrize("given", [None, [], {"a": 1}, {1: True}])
-def test_no_choices(given: Any) -> None:
-    with pytest.raises(TypeError, match="must be true or false"):
-        calibration.take(given)
+@pytest.mark.parametrize("given", [[], {"a": 1}, {1: True}, 3])
+def test_damaged_choices_are_made_anew(
+    fake_card, given: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Use()()
+    before = calibration.in_force()
+    calibration.take(given)
+    assert calibration.in_force() == before
+    (line,) = caplog.messages
+    assert line == "opennmt_sd: the checkpoint's choices by measurement are damaged: made anew"
+
+
+def test_a_checkpoint_of_before(fake_card) -> None:
+    assert Use()()
+    before = calibration.in_force()
+    calibration.take(None)
+    assert calibration.in_force() == before
