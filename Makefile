@@ -2,6 +2,7 @@
 # make quickstart-eole   the same by Eole, in .venv-eole
 # make test         all tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
 # make lint         ruff and mypy
+# make check-packaging   the tests of the wheel, with a native module: some minutes of compiling
 # make docs         the documentation site, into site/; a broken link ends it
 # make setup        .venv with everything in it; only what changed is done again
 # make rebuild      build the package again, e.g. after a C++ compiler was installed
@@ -18,7 +19,7 @@ ARGS =
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
-.PHONY: setup quickstart quickstart-eole test lint docs rebuild wheel clean
+.PHONY: setup quickstart quickstart-eole test check-packaging lint docs rebuild wheel clean
 .DEFAULT_GOAL = setup
 
 quickstart: setup
@@ -39,10 +40,15 @@ quickstart-eole: .venv-eole/.done
 	.venv-eole/bin/python -m pip --disable-pip-version-check install --editable ".[eole]"
 	@touch $@
 
-# Several workers share the cores: threads that wait by spinning would make them three times slower.
+# Several workers share the cores: one thread each, and where a test asks for more of them, no
+# waiting by spinning. What pytest compiles is kept, also where other commands are told not to.
 test: setup
-	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 \
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
+	  .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 \
 	  --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+check-packaging: setup
+	scripts/check_packaging.sh
 
 lint: setup
 	.venv/bin/ruff check .

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from opennmt_sd.dropout import Keep
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 WARM = Path(__file__).with_name("warm")
+WARM_COMMAND = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -34,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that have slow tests: at the end one would keep a worker, alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now, modules and ten thousand tests, out of garbage collections."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def _runner(python: list[str], tmp_path: Path) -> RunPython:
@@ -58,18 +69,14 @@ def run_python(tmp_path: Path) -> RunPython:
     return _runner([sys.executable], tmp_path)
 
 
-@pytest.fixture(scope="session")
-def warm_python() -> Iterator[list[str]]:
-    """A command that does what Python does, without the seconds that torch takes to be imported.
-
-    For tests of what a process does, not of how it starts: each is a fork of one that has imported
-    torch and the like (``warm/server.py``), and nothing of ours. It takes no options.
-    """
-    if not sys.platform.startswith("linux"):
-        yield [sys.executable]
-        return
+@contextmanager
+def _warm_server() -> Iterator[list[str]]:
+    """Start ``warm/server.py``, and give the command that is served by it."""
     with tempfile.TemporaryDirectory(prefix="warm") as folder:  # short, as a socket's name must be
-        place = f"{folder}/socket"
+        place, python = f"{folder}/socket", Path(folder, "python")
+        command = [sys.executable, "-IS", str(WARM / "client.py"), place, str(python)]
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        python.chmod(0o755)
         server = subprocess.Popen(
             [sys.executable, str(WARM / "server.py"), place],
             env={**os.environ, "OPENNMT_SD_AUTOLOAD": "0"},
@@ -78,8 +85,33 @@ def warm_python() -> Iterator[list[str]]:
         )
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
-        yield [sys.executable, "-IS", str(WARM / "client.py"), place]
+        yield command
         server.communicate(timeout=60)  # closes its standard input, and so ends it
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Give all workers one server, whose imports take seconds."""
+    if WARM_COMMAND not in node.config.stash and sys.platform.startswith("linux"):
+        server = _warm_server()
+        node.config.stash[WARM_COMMAND] = server.__enter__()
+        node.config.add_cleanup(lambda: server.__exit__(None, None, None))
+    node.workerinput["warm"] = node.config.stash.get(WARM_COMMAND, None)
+
+
+@pytest.fixture(scope="session")
+def warm_python(pytestconfig: pytest.Config) -> Iterator[list[str]]:
+    """A command that does what Python does, without the seconds that torch takes to be imported.
+
+    For tests of what a process does, not of how it starts: each is a fork of one that has imported
+    torch and the like (``warm/server.py``), and nothing of ours. It takes no options.
+    """
+    shared = getattr(pytestconfig, "workerinput", {}).get("warm")
+    if shared or not sys.platform.startswith("linux"):
+        yield shared or [sys.executable]
+        return
+    with _warm_server() as command:
+        yield command
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -14,6 +12,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 CODE = """
 import os, signal, sys
 import torch
+import torch.testing._comparison  # here once, not in every child: that would take a second
 from opennmt_sd import DropoutPattern, ops
 
 assert "opennmt_sd.nn" not in sys.modules, "the ops alone must be safe"
@@ -69,8 +68,6 @@ for name in work:
 NAMES = ("linear", "lstm", "gru", "stepwise", "nll", "attention")
 
 
-def test_a_child_computes_the_same(any_engine: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, any_engine], capture_output=True, text=True, check=False
-    )
+def test_a_child_computes_the_same(run_warm, any_engine: str) -> None:
+    done = run_warm("-c", CODE, any_engine, OMP_NUM_THREADS="2")
     assert (done.stdout.split("\n"), done.stderr) == ([*(f"{name} 0" for name in NAMES), ""], "")

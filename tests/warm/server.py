@@ -1,11 +1,13 @@
 """Runs Python commands for ``client.py``, each in a fork of this process.
 
-What takes seconds to import is imported here, once; nothing of ours, and nothing of OpenNMT-py's.
-A fork does what a fresh Python would, except that those modules are in memory, and that variables
-which a library reads when it is loaded (``OMP_WAIT_POLICY``) are those of the server.
+What takes seconds to import is imported here, once, when the first command comes; nothing of ours,
+and nothing of OpenNMT-py's. A fork does what a fresh Python would, except that those modules are in
+memory, that variables which a library reads when it is loaded (``OMP_WAIT_POLICY``) are those of
+the server, and that what it starts as ``sys.executable`` is such a fork, too.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -17,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import NoReturn
 
 SLOW = (
@@ -30,10 +33,6 @@ SLOW = (
 
 def main(place: str) -> None:
     """Serve until standard input ends, as it does when who has started this is gone."""
-    for name in SLOW:
-        with suppress(ImportError):
-            importlib.import_module(name)
-    gc.freeze()  # no collection in a fork looks at, and so copies, what is here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = [entry for entry in sys.path if entry != sys.path[0]]
     with socket.socket(socket.AF_UNIX) as door:
@@ -43,12 +42,22 @@ def main(place: str) -> None:
         watch(door)
         while True:
             line = door.accept()[0]
+            warm()
             if not os.fork():  # a process that waits for the command
                 door.close()
                 serve(line, path)
             line.close()
             while os.waitpid(-1, os.WNOHANG)[0]:  # those that are done; one always watches
                 pass
+
+
+@cache
+def warm() -> None:
+    """Import what is slow."""
+    for name in SLOW:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()  # no collection in a fork looks at, and so copies, what is here
 
 
 def watch(door: socket.socket) -> None:
@@ -64,14 +73,16 @@ def watch(door: socket.socket) -> None:
 
 def serve(line: socket.socket, path: list[str]) -> None:
     """Fork the command, and tell the client its number and its end."""
-    _, streams, _, _ = socket.recv_fds(line, 1, 3)
+    _, copies, _, _ = socket.recv_fds(line, 1, 100)
     request = json.loads(line.makefile().readline())
+    files = request.pop("files")
     command = os.fork()
     if not command:
-        line.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
+        for number, copy in zip(files, [fcntl.fcntl(copy, fcntl.F_DUPFD, 500) for copy in copies]):
+            os.dup2(copy, number, inheritable=number < 3)
+            os.close(copy)
+        for number in {line.fileno(), *copies} - set(files):
+            os.close(number)
         end(lambda: run(**request, path=path))
     with suppress(OSError):  # the client may be gone
         line.sendall(f"{command}\n".encode())
@@ -102,10 +113,15 @@ def end(function: Callable[[], None]) -> NoReturn:
     os._exit(code)
 
 
-def run(arguments: list[str], folder: str, environment: dict[str, str], path: list[str]) -> None:
+def run(
+    arguments: list[str], folder: str, environment: dict[str, str], path: list[str], python: str
+) -> None:
     """Do what ``python ARGUMENTS`` does, in a folder and an environment."""
     import torch
 
+    sys.executable = python
+    while arguments[0] in {"-u", "-B"}:
+        arguments.pop(0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()

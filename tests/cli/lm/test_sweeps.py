@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -118,10 +117,9 @@ def test_ctrl_c_in_joblib_lets_every_run_write_its_checkpoint(
     text, folder, tmp_path, warm_python, to
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="no joblib launcher here")
-    python = warm_python if to == "parent" else [sys.executable]  # one group with its runs
     process = subprocess.Popen(
         [
-            *python, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
+            *warm_python, str(ROOT / "scripts" / "train_lm.py"), "hparams_search=joblib",
             *SIZES, "trainer.epochs=4000",
             "model.dropout.nr.p=0.1,0.2,0.3,0.4", "model.dropout.rh.p=0",
         ],
