@@ -6,12 +6,13 @@ Seen in torch 2.1 to 2.13. ``tests/test_compat.py`` fails, with the name, where 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Variable, forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
@@ -131,9 +132,10 @@ def version_counter(x: Tensor) -> Tensor:
     return counter
 
 
-def in_dispatch_mode() -> bool:
-    """Return whether something looks at each op that torch dispatches: it counts, fakes, traces."""
-    return torch._C._len_torch_dispatch_stack() > 0
+def without_dispatch_modes() -> AbstractContextManager[Any]:
+    """Return a context in which nobody looks at the ops that torch dispatches: whoever counts
+    them, say."""
+    return _disable_current_modes()
 
 
 def tf32() -> tuple[str, str]:

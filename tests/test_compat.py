@@ -26,7 +26,7 @@ def test_the_version_is_read() -> None:
         (torch.Tensor, "_version"),
         (torch._VF, "lstm"),
         (torch._VF, "gru"),
-        (torch._C, "_len_torch_dispatch_stack"),
+        (torch.utils._python_dispatch, "_disable_current_modes"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -98,12 +98,16 @@ def test_a_counter_of_changes_keeps_no_memory(dtype: torch.dtype) -> None:
     assert x.tolist() == [1, 1, 1]
 
 
-def test_a_dispatch_mode_is_seen() -> None:
+def test_nobody_looks_at_ops() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    assert not compat.in_dispatch_mode()
-    with FlopCounterMode(display=False):
-        assert compat.in_dispatch_mode()
+    x = torch.ones(2, 2)
+    with FlopCounterMode(display=False) as counter:
+        with compat.without_dispatch_modes():
+            x @ x
+        assert counter.get_total_flops() == 0
+        x @ x
+    assert counter.get_total_flops() == 16
 
 
 def test_tf32_is_told_by_both_flags() -> None:

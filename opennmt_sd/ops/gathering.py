@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from opennmt_sd._compile import traceable
+from opennmt_sd.compat import is_compiling
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepMask, KeepSets
 from opennmt_sd.ops.calibration import Ways, chosen, key_of, measurable
 from opennmt_sd.ops.engines import forced, worth_gathering
@@ -35,6 +37,7 @@ class Shared(NamedTuple):
     run: Callable[[Any, Keep, bool], Any]
 
 
+@traceable
 def gathers(x: Tensor, weight: Tensor, shared: Callable[[], Shared]) -> bool:
     """Return whether the kept columns are gathered: by size, or on other devices than the CPU by
     what is faster there.
@@ -44,6 +47,8 @@ def gathers(x: Tensor, weight: Tensor, shared: Callable[[], Shared]) -> bool:
         weight: ``[N, D]``.
         shared: the computation, for devices where it is timed.
     """
+    if x.device.type != "cpu" and is_compiling():  # sizes that only a draw knows
+        return False
     rule = worth_gathering(x, weight.shape[0])
     if not measurable(x) or forced() is not None or not x.numel():
         return rule

@@ -22,7 +22,7 @@ from opennmt_sd.ops.calibration.trial import Times
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 1  # one more where the file changes, or what is timed becomes much faster
 PATIENCE = 1.0  # seconds to wait for another process that writes
 
 

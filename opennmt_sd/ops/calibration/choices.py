@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import in_dispatch_mode, in_transform, is_compiling
+from opennmt_sd.compat import in_transform, is_compiling
 from opennmt_sd.ops.calibration import cache_file
 from opennmt_sd.ops.calibration.devices import DEVICES, Device
 from opennmt_sd.ops.calibration.key import Key
@@ -20,6 +20,7 @@ from opennmt_sd.ops.calibration.trial import TF32, TOLERANCE, Times, Ways, check
 log = logging.getLogger(__name__)
 
 SWITCH = "OPENNMT_SD_CALIBRATE"
+DATA = (Tensor, torch.nn.Parameter)
 
 _on = os.environ.get(SWITCH) != "0"
 _chosen: dict[bool, dict[Key, bool]] = {True: {}, False: {}}  # while it is on, and while it is off
@@ -57,7 +58,7 @@ def calibrates() -> bool:
 
 def measurable(x: Tensor) -> bool:
     """Return whether x is on a device where ways are timed, and is data: no fake, no trace."""
-    return x.device.type in DEVICES and type(x) in (Tensor, torch.nn.Parameter)
+    return x.device.type in DEVICES and not is_compiling() and type(x) in DATA
 
 
 def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool:
@@ -66,7 +67,7 @@ def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool
     At first use both are run and compared; then the faster one is taken, or what the rule says
     where nothing may be timed: with the switch off, and in training by several processes, which
     must choose alike. Dense where the two do not agree or one fails, under deterministic
-    algorithms, and while a graph is captured or traced. Later it is a look into a dict.
+    algorithms, and while a graph is captured. Later it is a look into a dict.
 
     Args:
         key: what the choice holds for.
@@ -76,14 +77,12 @@ def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool
     """
     device = DEVICES[x.device.type]
     deterministic = torch.are_deterministic_algorithms_enabled()
-    if deterministic or is_compiling() or in_transform() or device.captures():
+    if deterministic or in_transform() or device.captures():
         return False
     choices = _chosen[_on]
     found = choices.get(key)
     if found is not None:
         return found
-    if in_dispatch_mode():  # somebody counts: what is run, and not what is tried
-        return rule
     with _one_at_a_time:
         if key not in choices:
             choices[key] = _decided(key, device, rule, ways)
@@ -133,7 +132,7 @@ def _decided(key: Key, device: Device, rule: bool, ways: Callable[[], Ways]) -> 
     except Exception as error:  # noqa: BLE001 - a compiler, a driver, memory: of any kind
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     device.clean_up()  # what the trial held is gone with the error
-    log.warning("opennmt_sd: dense, since the other way fails (%s): %s", why, text)
+    log.warning("opennmt_sd: dense, since a trial of another way failed (%s): %s", why, text)
     return False
 
 

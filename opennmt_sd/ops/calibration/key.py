@@ -59,11 +59,11 @@ def key_of(
         T, B: steps, and samples of the first one.
         share: how much is kept, in [0, 1].
     """
-    graph = torch.is_grad_enabled()
+    device, graph = x.device, torch.is_grad_enabled()
+    gradients = [graph and o is not None and o.requires_grad for o in (x, *others)]
     return Key(
-        DEVICES[x.device.type].name(x.device), what, sizes, T.bit_length(), B.bit_length(),
-        round(share * 10), x.dtype, autocast_dtype(x.device.type), tf32(),
-        tuple(graph and o is not None and o.requires_grad for o in (x, *others)),
+        DEVICES[device.type].name(device), what, sizes, T.bit_length(), B.bit_length(),
+        round(share * 10), x.dtype, autocast_dtype(device.type), tf32(), tuple(gradients),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map
 
+from opennmt_sd.compat import without_dispatch_modes
 from opennmt_sd.ops.autocast import autocast_dtype
 from opennmt_sd.ops.calibration.devices import Device
 
@@ -143,6 +144,7 @@ def _apart(ways: Ways, device: Device) -> Iterator[None]:
     kind, lower = x.device.type, autocast_dtype(x.device.type)
     with ExitStack() as stack:
         stack.enter_context(device.waiting_allowed())
+        stack.enter_context(without_dispatch_modes())
         # Whoever looks at what a forward pass saves (checkpointing) must not see the trial's.
         stack.enter_context(saved_tensors_hooks(lambda saved: saved, lambda saved: saved))
         if lower is not None:  # else autocast keeps a copy of each weight of each run

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -150,7 +151,7 @@ def test_what_fails_is_not_taken(
         assert not use()
         assert not use()
     (line,) = caplog.messages
-    assert line.startswith(f"opennmt_sd: dense, since the other way fails ({why}")
+    assert line.startswith(f"opennmt_sd: dense, since a trial of another way failed ({why}")
     assert "a product, 5 x 4" in line
     assert use.tried == 1
     assert fake_card.cleaned == 1
@@ -214,19 +215,25 @@ def test_a_captured_graph_is_dense(fake_card) -> None:
 
 
 def test_a_compiler_sees_the_dense_way(fake_card, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "is_compiling", lambda: True)
     use = Use()
-    assert not use()
-    assert use.tried == 0
+    assert calibration.measurable(use.x)
+    monkeypatch.setattr(choices, "is_compiling", lambda: True)
+    assert not calibration.measurable(use.x)
 
 
-def test_who_counts_ops_sees_the_rule(fake_card) -> None:
+def test_fakes_are_not_measured(fake_card) -> None:
+    with FakeTensorMode() as mode:
+        assert not calibration.measurable(mode.from_tensor(torch.ones(2)))
+    assert not calibration.measurable(torch.ones(2, device="meta"))
+    assert calibration.measurable(torch.nn.Parameter(torch.ones(2)))
+
+
+def test_who_counts_ops_sees_none_of_a_trial(fake_card) -> None:
     use = Use()
     with FlopCounterMode(display=False) as counter:
-        assert use(rule=True)
-        assert not use(rule=False)
+        assert use()
     assert counter.get_total_flops() == 0
-    assert use.tried == 0
+    assert use.tried == 1
 
 
 def test_several_processes_follow_the_rule(fake_card, monkeypatch: pytest.MonkeyPatch) -> None:
