@@ -99,9 +99,9 @@ def _ms(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def show_red(text: str) -> None:
-    """Print why there is no speed."""
-    Console(stderr=True, highlight=False).print(f"[red]RED GATE[/]: {text}", soft_wrap=True)
+def show_end(word: str, text: str) -> None:
+    """Print why there is no speed, or no more."""
+    Console(stderr=True, highlight=False).print(f"[red]{word}[/]: {text}", soft_wrap=True)
 
 
 def show_left_out(text: str) -> None:

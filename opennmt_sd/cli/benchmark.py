@@ -117,7 +117,7 @@ def time_all(cfg: BenchmarkConfig, target: Target) -> None:
         found, why = _rows(replace(cfg, suite=suite), module, module.CASES, target)
         report.show_table(found, ceilings)
         if why:
-            report.show_red(why)
+            report.show_end(*why)
         rows, red = [*rows, *found], red or bool(why)
         if cfg.json:
             report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
@@ -139,7 +139,7 @@ def time(cfg: BenchmarkConfig, target: Target) -> None:
     rows, why = _rows(cfg, module, cases, target)
     report.show_table(rows, ceilings)
     if why:
-        report.show_red(why)
+        report.show_end(*why)
         raise SystemExit(1)
     if cfg.json:
         report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
@@ -153,8 +153,10 @@ def time(cfg: BenchmarkConfig, target: Target) -> None:
 
 def _rows(
     cfg: BenchmarkConfig, module: Any, cases: list[Any], target: Target
-) -> tuple[list[Row], str | None]:
-    """Return a suite's rows, and why it ended early: a red gate."""
+) -> tuple[list[Row], tuple[str, str] | None]:
+    """Return a suite's rows, and why it ended early, in a word and in a sentence."""
+    import torch
+
     from opennmt_sd.benchmark import report
     from opennmt_sd.benchmark.row import RedGateError
 
@@ -163,7 +165,12 @@ def _rows(
         for row in report.progress(module.run(cfg.repeats, cases, *_on(target)), cfg.suite):
             rows.append(row)
     except RedGateError as red:
-        return rows, str(red)
+        return rows, ("RED GATE", str(red))
+    except torch.cuda.OutOfMemoryError:
+        done = {row.case for row in rows}
+        left = ", ".join(case.name for case in cases if case.name not in done)
+        return rows, ("OUT OF MEMORY", f"suite={cfg.suite}: not measured: {left}; choose smaller "
+                      "ones with cases=[...]")  # fmt: skip
     return rows, None
 
 
