@@ -9,7 +9,7 @@ from typing import Any
 from eole.utils.loss import LossCompute
 from torch import Tensor
 
-from opennmt_sd.seq2seq.loss import can_take_over, projected_loss
+from opennmt_sd.seq2seq.loss import can_take_over, generator_of_kept, projected_loss
 
 
 class StructuredLossCompute(LossCompute):
@@ -34,7 +34,8 @@ class StructuredLossCompute(LossCompute):
         ours = projected_loss(self.generator, output, target, self.padding_idx, self.criterion)
         if ours is None:
             self._alive = None
-            return super()._compute_ce_loss(output, flat_tgt)
+            with generator_of_kept(self, output):
+                return super()._compute_ce_loss(output, flat_tgt)
         self._alive, self._correct = target != self.padding_idx, ours.correct
         return ours.loss, None
 

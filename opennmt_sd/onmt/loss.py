@@ -10,7 +10,7 @@ from onmt.utils import Statistics
 from onmt.utils.loss import LossCompute
 from torch import Tensor
 
-from opennmt_sd.seq2seq.loss import can_take_over, projected_loss
+from opennmt_sd.seq2seq.loss import can_take_over, generator_of_kept, projected_loss
 
 
 class StructuredLossCompute(LossCompute):
@@ -39,7 +39,8 @@ class StructuredLossCompute(LossCompute):
         if not self.lambda_align:
             ours = projected_loss(self.generator, output, target, self.padding_idx, self.criterion)
         if ours is None:
-            return super().forward(batch, output, attns, trunc_start, trunc_size)
+            with generator_of_kept(self, output):
+                return super().forward(batch, output, attns, trunc_start, trunc_size)
         loss = ours.loss
         if self.lambda_coverage:
             flat = target.reshape(-1)

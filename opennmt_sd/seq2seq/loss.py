@@ -1,9 +1,16 @@
-"""The generator and the loss as one: the generator's input is dropped, so its products shrink."""
+"""The generator and the loss as one: the generator's input is dropped, so its products shrink.
+
+On a GPU the loss stays the toolkit's; where all steps keep the same units (Case IV), its generator
+multiplies by the columns of these alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opennmt_sd import ops
@@ -68,3 +75,57 @@ def projected_loss(
         label_smoothing=criterion.label_smoothing,
     )  # fmt: skip
     return ProjectedLoss(loss, len(targets), int(correct))
+
+
+@contextmanager
+def generator_of_kept(loss: Any, output: Tensor) -> Iterator[None]:
+    """For a ``with``: let a toolkit's own loss make its generator's product of what all steps keep
+    alone, where they keep the same and that is faster.
+
+    Args:
+        loss: the toolkit's, which calls its ``generator`` with rows ``[R, H]``.
+        output: a decoder's, ``[B, T, H]``.
+    """
+    generator, keep = loss.generator, getattr(output, "kept", None)
+    if not isinstance(keep, KeepSets) or not _gathers(generator, output, keep):
+        yield
+        return
+    loss.generator = _OfKept(generator, keep)
+    try:
+        yield
+    finally:
+        loss.generator = generator
+
+
+class _OfKept(nn.Module):
+    """A linear layer on an input of which the units that are not kept are zero."""
+
+    def __init__(self, linear: nn.Linear, keep: KeepSets) -> None:
+        super().__init__()
+        self.linear, self.keep = linear, keep.rescaled(1.0)  # the input is scaled already
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _product((x, self.linear.weight, self.linear.bias), self.keep, True)
+
+
+def _gathers(generator: nn.Module, output: Tensor, keep: KeepSets) -> bool:
+    if keep.steps != 1 or not is_plain_linear(generator):
+        return False
+    B, T, _ = output.shape
+    rows, weight = output.flatten(0, 1), generator.weight
+    operands = rows, weight, generator.bias
+    return ops.gathers(
+        rows, weight, lambda: ops.Shared("linear", keep, T, B, weight.shape, operands, _product)
+    )
+
+
+def _product(operands: Any, keep: Keep, gathered: bool) -> Tensor:
+    """Return the product of rows ``[R, H]``, made of what is kept or of a masked input; for the
+    trial of which is faster, where gradients must be the same too."""
+    x, weight, bias = operands
+    if gathered:
+        assert isinstance(keep, KeepSets)
+        x, (weight,) = ops.gathered(x, keep, weight)
+    else:
+        x = x * keep.factors(x)[0]
+    return F.linear(x, weight, bias)

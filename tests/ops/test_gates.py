@@ -64,3 +64,45 @@ def test_gradcheck_of_the_gates(any_engine: str, gates, widths: tuple[int, ...])
         torch.randn(3, n, generator=g, dtype=torch.float64, requires_grad=True) for n in widths
     ]
     assert gradcheck(gates, given)
+
+
+def test_what_is_added_to_the_gates(any_engine: str, compare) -> None:
+    """It is as if it had been added before: in value, and each part gets the sum's gradient."""
+    g = torch.Generator().manual_seed(1)
+    gates, added, c, dh, dc = (
+        torch.randn(3, n, generator=g, dtype=torch.float64) for n in (20, 20, 5, 5, 5)
+    )
+
+    def run(*parts: Tensor, apart: bool) -> dict[str, Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (*parts, c)]
+        *summands, state = leaves
+        h, c_new = ops.lstm_gates(*leaves) if not apart else ops.lstm_gates(
+            summands[0], state, summands[1]
+        )  # fmt: skip
+        torch.autograd.backward([h, c_new], [dh, dc])
+        named = zip(("dgates", "dadded") if apart else ("dgates",), summands)
+        return {"h": h.detach(), "c": c_new.detach(), "dc": state.grad,
+                **{name: t.grad for name, t in named}}  # fmt: skip
+
+    want = run(gates + added, apart=False)
+    compare(run(gates, added, apart=True), want | {"dadded": want["dgates"]})
+
+
+@pytest.mark.parametrize(
+    ("added", "got"),
+    [
+        (torch.zeros(3, 19), "torch.float32 [3, 19]"),
+        (torch.zeros(20), "torch.float32 [20]"),
+        (torch.zeros(3, 20).double(), "torch.float64 [3, 20]"),
+    ],
+    ids=["width", "rows", "dtype"],
+)
+def test_what_is_added_must_fit(added: Tensor, got: str) -> None:
+    with pytest.raises(ValueError, match="added must be") as error:
+        ops.lstm_gates(torch.zeros(3, 20), torch.zeros(3, 5), added)
+    assert str(error.value) == f"added must be torch.float32 [3, 20], as gates are; got {got}"
+
+
+def test_what_is_added_is_on_the_same_device() -> None:
+    with pytest.raises(ValueError, match="added"):
+        ops.lstm_gates(torch.zeros(3, 20), torch.zeros(3, 5), torch.zeros(3, 20, device="meta"))

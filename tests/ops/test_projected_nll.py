@@ -293,3 +293,31 @@ def test_a_target_outside_the_vocabulary(any_engine: str, target: int) -> None:
     x, weight, bias = leaves()
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         ops.projected_nll(x, None, weight, bias, torch.full((5, 3), target))
+
+
+def test_hits_that_nobody_reads(any_engine: str, draw: Callable[..., Keep | None]) -> None:
+    """Loss and gradients are the same bits; in place of the hits comes a number of their kind."""
+    given, targets, keep = leaves(), torch.randint(11, (5, 3)), draw("structured", 0.5, 5, 3, 8)
+    x, weight, bias = given
+    (loss, hits), (again, nothing) = (
+        ops.projected_nll(x, keep, weight, bias, targets, factor=0.3, hits=read)
+        for read in (True, False)
+    )
+    assert (nothing.shape, nothing.dtype) == (hits.shape, hits.dtype) == ((), torch.int64)
+    assert torch.equal(loss, again)
+    assert all(map(torch.equal, grads(loss, given), grads(again, given)))
+
+
+@pytest.mark.parametrize("engine", ["dense", "naive"])
+def test_hits_that_nobody_reads_are_not_looked_for(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass over all logits, which a GPU need not make."""
+    x, weight, bias = leaves()
+    targets, looked = torch.randint(11, (5, 3)), []
+    argmax = Tensor.argmax
+    monkeypatch.setattr(Tensor, "argmax", lambda *a, **k: looked.append(1) or argmax(*a, **k))
+    with ops.use(engine):
+        for read in (False, True):
+            ops.projected_nll(x, None, weight, bias, targets, hits=read)
+            assert len(looked) == read

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from opennmt_sd import ops
+from opennmt_sd.ops.engines import GATHERED
 
 cells = pytest.mark.parametrize("option", ["input feed", "no input feed", "GRU", "GRU, no feed"])
 
@@ -85,3 +86,47 @@ def test_short_and_lonely_sequences(nmt, option: str, case: str) -> None:
         y.sum().backward()
         assert y.shape == (samples, length, nmt.H)
         assert all(p.grad.isfinite().all() for p in model.decoder.rnn.parameters())
+
+
+@cells
+def test_a_generator_of_what_all_steps_keep(
+    nmt, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case IV on a GPU: stock's loss, and of its generator all three products are of the kept
+    columns alone. Only what is kept can be multiplied: loss, gradients and statistics stay."""
+    from onmt.utils.loss import LossCompute
+
+    from opennmt_sd.onmt.loss import StructuredLossCompute
+
+    options = {**nmt.OPTIONS[option], **nmt.rated("IV", output=0.5)}
+    model = nmt.build("sd_brnn", "sd_rnn", **options).double()
+    compute = StructuredLossCompute.take_over(
+        LossCompute.from_opts(model.opt, model, model.vocabs["tgt"])
+    )
+
+    def step() -> tuple[int, dict[str, Tensor], list[float]]:
+        model.zero_grad()
+        torch.manual_seed(3)
+        given = nmt.batch()
+        with ops.use("dense"):
+            output, attns = model(given["src"], given["tgt"], given["srclen"])
+            with FlopCounterMode(display=False) as counter:
+                loss, counts = compute(given, output, attns)
+                loss.backward(inputs=[output, *model.generator.parameters()], retain_graph=True)
+            model.zero_grad()
+            loss.backward()
+        grads = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+        found = [counts.loss, counts.n_words, counts.n_correct]
+        return counter.get_total_flops(), {"loss": loss.detach(), **grads}, found
+
+    dense = step()
+    for kind in GATHERED:
+        monkeypatch.setitem(GATHERED, kind, 0)
+    ours = step()
+    (kept,) = model.decoder.keep_output.counts
+    assert 0 < kept < nmt.H
+    V, rows = len(model.vocabs["tgt"]), nmt.B * (nmt.T - 1)
+    assert (dense[0], ours[0]) == (6 * rows * V * nmt.H, 6 * rows * V * kept)
+    nmt.compare(ours[1], dense[1])
+    assert ours[2] == pytest.approx(dense[2])
+    assert compute.generator is model.generator
