@@ -15,11 +15,12 @@ from opennmt_sd.nn import StructuredGRU
 
 CELL = recurrent.Cell("gru", nn.GRU, StructuredGRU)
 CASES = recurrent.cases(CELL, " GRU")
+GPU_CASES = recurrent.gpu_cases(CELL, " GRU")
 
 
 def workload(name: str, variant: str, target: Target = CPU) -> Callable[[], Any]:
     """Give a training step of a case: ``"torch"`` or ``"ours"``."""
-    return recurrent.workload(CASES, name, variant, target)
+    return recurrent.workload([*CASES, *GPU_CASES], name, variant, target)
 
 
 def run(

@@ -42,6 +42,7 @@ class Case:
         init, clip: bound of the initial weights; norm of the whole gradient.
         vocabulary, T, B: words known, steps of a segment, streams.
         cell: of the layers.
+        fixed: one set for all steps: Case IV.
     """
 
     name: str
@@ -54,6 +55,10 @@ class Case:
     T: int = 35
     B: int = 20
     cell: str = "lstm"
+    fixed: bool = False
+
+    def pattern(self, p: float) -> DropoutPattern:
+        return DropoutPattern(p, time="fixed" if self.fixed else "random")
 
     @property
     def words(self) -> int:
@@ -77,6 +82,10 @@ CASES = [
     Case("large NR+RH+FC", 1500, 0.65, True, 0.04, 10.0),
     Case("large", 1500, 0.0, False, 0.04, 10.0),
 ]
+GPU_CASES = [
+    Case("medium NR+FC IV", 650, 0.5, False, 0.05, 5.0, fixed=True),
+    Case("large NR+FC IV", 1500, 0.65, False, 0.04, 10.0, fixed=True),
+]
 
 
 def plain(case: Case) -> nn.Module:
@@ -88,9 +97,11 @@ def plain(case: Case) -> nn.Module:
 
 
 def structured(case: Case, p: float) -> nn.Module:
+    pattern = case.pattern(p)
     return LanguageModel(
         case.vocabulary, embedding=case.hidden, hidden=case.hidden, layers=LAYERS,
-        cell=case.cell, nr=p, fc=p, rh=p if case.recurrent else None, init=case.init,
+        cell=case.cell, nr=pattern, fc=pattern, rh=pattern if case.recurrent else None,
+        init=case.init,
     )  # fmt: skip
 
 
@@ -153,7 +164,7 @@ def truth(case: Case, model: nn.Module, seed: int) -> list[Tensor]:
 
 def workload(name: str, variant: str, target: Target = CPU) -> Callable[[], Any]:
     """Give an update of a case: ``"torch"`` or ``"ours"``."""
-    case = next(case for case in CASES if case.name == name)
+    case = next(case for case in (*CASES, *GPU_CASES) if case.name == name)
     torch.manual_seed(0)
     model = plain(case) if variant == "torch" else structured(case, case.p)
     return Work(case, model, target=target).step
@@ -212,7 +223,7 @@ def check(case: Case, reference: Work, ours: Work) -> float:
 
 def draw_ms(case: Case) -> float:
     """Time what drawing the sets of one update costs."""
-    pattern = DropoutPattern(case.p)
+    pattern = case.pattern(case.p)
     places = LAYERS * (2 if case.recurrent else 1) + 1  # NR, RH, FC
 
     def draw() -> None:

@@ -14,11 +14,12 @@ from opennmt_sd.nn import StructuredLSTM
 
 CELL = recurrent.Cell("lstm", nn.LSTM, StructuredLSTM)
 CASES = recurrent.cases(CELL)
+GPU_CASES = recurrent.gpu_cases(CELL)
 
 
 def workload(name: str, variant: str, target: Target = CPU) -> Callable[[], Any]:
     """Give a training step of a case: ``"torch"`` or ``"ours"``."""
-    return recurrent.workload(CASES, name, variant, target)
+    return recurrent.workload([*CASES, *GPU_CASES], name, variant, target)
 
 
 def run(

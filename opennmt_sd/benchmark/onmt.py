@@ -22,5 +22,10 @@ CASES = [
     Case("500 V15k GRU p0", 500, 15_000, rnn="GRU"),
 ]
 
-SUITE = Suite("onmt", CASES, Work)
+GPU_CASES = [
+    Case("500 V15k p.5 NR IV", 500, 15_000, 0.5, fixed=True),
+    Case("512 V10k no-input-feed p.3 NR IV", 512, 10_000, 0.3, input_feed=False, fixed=True),
+]
+
+SUITE = Suite("onmt", [*CASES, *GPU_CASES], Work)
 run, workload, warm_up = SUITE.run, SUITE.workload, SUITE.warm_up

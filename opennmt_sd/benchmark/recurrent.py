@@ -43,6 +43,10 @@ class Case:
     batch: int = 20
     lengths: tuple[int, int] = (35, 35)  # shortest and longest; packed where they differ
     bidirectional: bool = False
+    fixed: bool = False  # one set for all steps: Case IV
+
+    def pattern(self, p: float) -> DropoutPattern:
+        return DropoutPattern(p, time="fixed" if self.fixed else "random")
 
     @property
     def packed(self) -> bool:
@@ -73,6 +77,16 @@ def cases(cell: Cell, word: str = "") -> list[Case]:
     ]
 
 
+def gpu_cases(cell: Cell, word: str = "") -> list[Case]:
+    """Return what a GPU is measured with besides: one set for all steps, and more rows."""
+    return [
+        Case(cell, f"650{word} NR IV", 650, 650, 0.5, False, fixed=True),
+        Case(cell, f"1500{word} NR IV", 1500, 1500, 0.65, False, fixed=True),
+        Case(cell, f"1024{word} B128 NR IV", 1024, 1024, 0.5, False, 128, fixed=True),
+        Case(cell, f"1024{word} B128 NR+RH", 1024, 1024, 0.5, True, 128),
+    ]
+
+
 class Plain(nn.Module):
     """What a user would run otherwise: ``nn.Dropout`` and, say, ``nn.LSTM``."""
 
@@ -88,9 +102,10 @@ class Plain(nn.Module):
 
 
 def structured(case: Case, p: float) -> nn.Module:
+    pattern = case.pattern(p)
     return case.cell.ours(
-        case.inputs, case.hidden, bidirectional=case.bidirectional, input_dropout=p,
-        recurrent_dropout=p if case.recurrent else None,
+        case.inputs, case.hidden, bidirectional=case.bidirectional, input_dropout=pattern,
+        recurrent_dropout=pattern if case.recurrent else None,
     )  # fmt: skip
 
 
@@ -208,7 +223,7 @@ def _row(case: Case, phase: str, p: float, ms: Mapping[str, float], **more: Any)
 
 def _draw_ms(case: Case) -> float:
     """Time what drawing the sets of one step costs, for all directions."""
-    pattern, T = DropoutPattern(case.p), case.lengths[1]
+    pattern, T = case.pattern(case.p), case.lengths[1]
     directions = 2 if case.bidirectional else 1
 
     def draw() -> None:

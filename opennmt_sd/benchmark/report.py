@@ -15,6 +15,7 @@ from opennmt_sd.benchmark import machine
 from opennmt_sd.benchmark.machine import Ceilings
 from opennmt_sd.benchmark.row import Row
 from opennmt_sd.benchmark.target import CPU, Target
+from opennmt_sd.ops.calibration import in_force
 
 _console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
@@ -107,6 +108,12 @@ def show_end(word: str, text: str) -> None:
 def show_left_out(text: str) -> None:
     """Print why a suite is left out."""
     _console.print(f"left out: {text}", soft_wrap=True)
+
+
+def show_choices() -> None:
+    """Print what was found to be faster on a card, where there are two ways."""
+    for what, ours in in_force().items():
+        _console.print(f"taken: {'ours' if ours else 'dense'}, {what}", soft_wrap=True)
 
 
 def write_json(

@@ -29,6 +29,7 @@ class Case:
         recurrent: RH besides, at the same rate.
         input_feed: the decoder reads its attended output of the step before.
         rnn: ``"LSTM"`` or ``"GRU"``.
+        fixed: one set for all steps: Case IV.
         sentences, batches: sentences of a batch, and batches that take turns.
     """
 
@@ -41,6 +42,7 @@ class Case:
     rnn: str = "LSTM"
     sentences: int = 64
     batches: int = 4
+    fixed: bool = False
 
     def ideals(self) -> dict[str, float]:
         """Dense products over what is left of them: of a phase, and of the whole ``step``. The

@@ -73,6 +73,8 @@ def options(case: Case, *, ours: bool, p: float, gpu: bool = False) -> Namespace
     }  # fmt: skip
     if ours and case.recurrent:
         given["sd_recurrent_dropout"] = p
+    if ours and case.fixed:
+        given["sd_time"] = "fixed"
     if gpu:
         given |= {"gpu_ranks": 0, "world_size": 1}
     parser = ArgumentParser()

@@ -29,7 +29,7 @@ class Suite:
 
     Args:
         name: of the suite, and of the module that has it.
-        cases: what it measures.
+        cases: what it can measure.
         work: makes a translator in training, with its batches: ``work(case, ours=, p=, engine=,
             weights=, target=)``, which has ``model``, ``trainer``, ``optim``, ``step``,
             ``results`` and ``truth``.
@@ -199,7 +199,8 @@ class Stopwatch:
 
 def draw_ms(case: Case) -> float:
     """Time what drawing the sets of one update costs."""
-    pattern, H = DropoutPattern(case.p), case.hidden
+    pattern = DropoutPattern(case.p, time="fixed" if case.fixed else "random")
+    H = case.hidden
     places = [(SOURCE[1], H)] * LAYERS + [(TARGET[1] - 1, H)] * (LAYERS + 1)  # embeddings, layers
     if case.recurrent:
         places += [(SOURCE[1], H // 2)] * 2 * LAYERS + [(TARGET[1] - 1, H)] * LAYERS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,13 +115,14 @@ def time_all(cfg: BenchmarkConfig, target: Target) -> None:
         except ConfigError as error:
             report.show_left_out("; ".join(error.faults))
             continue
-        found, why = _rows(replace(cfg, suite=suite), module, module.CASES, target)
+        found, why = _rows(replace(cfg, suite=suite), module, _cases(module, target), target)
         report.show_table(found, ceilings)
         if why:
             report.show_end(*why)
         rows, red = [*rows, *found], red or bool(why)
         if cfg.json:
             report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
+    report.show_choices()
     if red:
         raise SystemExit(1)
 
@@ -134,10 +136,11 @@ def time(cfg: BenchmarkConfig, target: Target) -> None:
     from opennmt_sd.benchmark import machine, report
 
     module = _suite(cfg.suite, target)
-    cases = _chosen(cfg, module)
+    cases = _chosen(cfg, _cases(module, target))
     ceilings = report.show_machine(target)
     rows, why = _rows(cfg, module, cases, target)
     report.show_table(rows, ceilings)
+    report.show_choices()
     if why:
         report.show_end(*why)
         raise SystemExit(1)
@@ -190,7 +193,7 @@ def count(cfg: BenchmarkConfig) -> None:
     module = _suite(cfg.suite)
     if cfg.plot and not hasattr(module, "draw"):
         raise ConfigError([f"plot={cfg.plot}: suite={cfg.suite} has no picture; use json="])
-    rows = list(module.rows(_chosen(cfg, module)))
+    rows = list(module.rows(_chosen(cfg, module.CASES)))
     report.show_columns(f"suite={cfg.suite}: {module.TITLE}", module.table(rows))
     if cfg.json:
         report.write_json(rows, cfg.json)
@@ -198,18 +201,23 @@ def count(cfg: BenchmarkConfig) -> None:
         module.draw(rows, cfg.plot)
 
 
-def _chosen(cfg: BenchmarkConfig, module: Any) -> list[Any]:
+def _cases(module: Any, target: Target) -> list[Any]:
+    """Return a suite's cases; a GPU has some besides."""
+    return [*module.CASES, *(getattr(module, "GPU_CASES", []) if target.gpu else [])]
+
+
+def _chosen(cfg: BenchmarkConfig, all_cases: Sequence[Any]) -> list[Any]:
     """Return the cases of a suite that are asked for.
 
     Raises:
         ConfigError: there is none.
     """
     cases = [
-        case for case in module.CASES
+        case for case in all_cases
         if cfg.cases is None or any(part in case.name for part in cfg.cases)
     ]  # fmt: skip
     if not cases:
-        known = ", ".join(case.name for case in module.CASES)
+        known = ", ".join(case.name for case in all_cases)
         raise ConfigError([f"cases={cfg.cases}: no case of suite={cfg.suite} is named so: {known}"])
     return cases
 

@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from opennmt_sd import ops
-from opennmt_sd.benchmark import gpu, lm, lstm, machine, memory, ops_gpu, recurrent, report, tagger
+from opennmt_sd import DropoutPattern, ops
+from opennmt_sd.benchmark import (
+    gpu,
+    gru,
+    lm,
+    lstm,
+    machine,
+    memory,
+    ops_gpu,
+    recurrent,
+    report,
+    tagger,
+)
 from opennmt_sd.benchmark.measure import Events, alternate
 from opennmt_sd.benchmark.row import RedGateError, Row
 from opennmt_sd.benchmark.target import PRECISIONS, Target, allow_tf32, tf32
@@ -271,3 +282,25 @@ def test_a_table_with_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "loop  x loop" in lines[1]
     assert "2.00    4.00" in lines[2]
+
+
+@pytest.mark.parametrize("suite", [lstm, gru, lm], ids=["lstm", "gru", "lm"])
+def test_cases_of_a_gpu_are_found_by_their_names(suite: Any) -> None:
+    """Case IV is in them: one set for all steps, at every place."""
+    names = [case.name for case in (*suite.CASES, *suite.GPU_CASES)]
+    assert len(set(names)) == len(names)
+    for case in suite.GPU_CASES:
+        model = suite.workload(case.name, "ours").__self__.model
+        times = {
+            pattern.time
+            for module in model.modules()
+            for name in ("input_dropout", "dropout", "recurrent_dropout")
+            if isinstance(pattern := getattr(module, name, None), DropoutPattern) and pattern.active
+        }
+        assert times == {"fixed" if case.name.endswith("IV") else "random"}
+
+
+def test_choices_of_a_card_are_told(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(report, "in_force", lambda: {"a, 3 x 4": True, "b": False})
+    report.show_choices()
+    assert capsys.readouterr().out == "taken: ours, a, 3 x 4\ntaken: dense, b\n"

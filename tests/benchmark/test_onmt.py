@@ -125,6 +125,19 @@ def test_options_are_stocks_but_for_what_is_said() -> None:
     assert translator.options(CASES[1], ours=False, p=0.3).input_feed == 0
 
 
+@pytest.mark.parametrize("case", onmt.GPU_CASES, ids=lambda case: case.name)
+def test_options_of_a_gpu(case: translation.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    stock, ours = (translator.options(case, ours=ours, p=0.5, gpu=True) for ours in (False, True))
+    assert stock.gpu_ranks == ours.gpu_ranks == [0]
+    assert (stock.world_size, ours.sd_time) == (1, "fixed")
+    assert (stock.sd_time, translator.options(CASES[0], ours=True, p=0.5).sd_time) == (
+        "random",
+    ) * 2
+    assert translator.options(case, ours=True, p=0.5).gpu_ranks == []
+
+
 def test_stock_is_stocks_own() -> None:
     """Nothing of the plugin is in what ours is compared with."""
     torch_, ours = (translator.Work(CASES[0], ours=ours, p=0.5) for ours in (False, True))

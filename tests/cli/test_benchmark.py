@@ -155,7 +155,7 @@ def test_all_suites_one_after_the_other(monkeypatch, tmp_path: Path, capsys) -> 
             self.name = name
 
         def run(self, repeats: int, cases: Any) -> Iterator[Row]:
-            assert (repeats, cases) == (2, self.CASES)
+            assert (repeats, cases) == (2, [*self.CASES])
             yield Row(suite=self.name, case="case", **row)
             if self.name == "lstm":
                 raise RedGateError("lstm is wrong")
