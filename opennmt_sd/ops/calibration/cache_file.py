@@ -44,10 +44,13 @@ def read() -> dict[str, Times]:
     """Return what was measured, by what it was measured for; nothing where there is no use of the
     file, which one line in the log says."""
     file = path()
-    if file is None or not file.is_file():
+    if file is None:
         return {}
     try:
+        _check_ordinary(file)
         return _parsed(json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError) as error:  # of JSON and of UTF-8 too
         _warn(f"{file} cannot be used ({error}): what it held is measured anew")
         return {}
@@ -61,11 +64,19 @@ def add(text: str, times: Times) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _locked(file.with_suffix(".lock")):
+            _check_ordinary(file)
             measured = {**read(), text: times}
             content = {"format": FORMAT, "measured": {k: list(v) for k, v in measured.items()}}
             atomic.write_text(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
     except OSError as error:
         _warn(f"{file} cannot be written ({error}): what is chosen now holds for this process")
+
+
+def _check_ordinary(file: Path) -> None:
+    """Raises OSError: it is something else than a file, say a pipe: to open it would wait for ever,
+    or it may not be looked at."""
+    if file.exists() and not file.is_file():
+        raise OSError("it is no ordinary file")
 
 
 def _parsed(content: Any) -> dict[str, Times]:
@@ -91,6 +102,7 @@ def _locked(file: Path) -> Iterator[None]:
     Raises:
         BusyError: another one holds it all the time.
     """
+    _check_ordinary(file)
     with open(file, "w") as handle:
         end = time.monotonic() + PATIENCE
         while True:

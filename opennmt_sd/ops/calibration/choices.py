@@ -137,28 +137,37 @@ def _decided(key: Key, device: Device, rule: bool, ways: Callable[[], Ways]) -> 
 
 
 def _weighed(key: Key, text: str, device: Device, rule: bool, ways: Callable[[], Ways]) -> bool:
-    known: bool | None = rule
-    if _on and text in _given:
-        known = _given[text]
-    elif _on and not _several():
-        before = cache_file.read().get(text)
-        known = None if before is None else before.better
-    if known is False:
-        return False
-    both = ways()
-    check(both, device, _tolerance(key))
-    if known is not None:
-        return known
-    times = timed(both, device)
-    cache_file.add(text, times)
-    log.info("opennmt_sd: %s: %s", described(times), text)
-    return times.better
+    known, said = _known(text, rule)
+    if known is not False:
+        both = ways()
+        check(both, device, _tolerance(key))
+        if known is None:
+            times = timed(both, device)
+            cache_file.add(text, times)
+            known, said = times.better, described(times)
+    log.info("opennmt_sd: %s: %s", said, text)
+    return known
+
+
+def _known(text: str, rule: bool) -> tuple[bool | None, str]:
+    """Return what is chosen already, None for nothing, and in words by whom."""
+    if not _on:
+        return rule, f"{_taken(rule)} (not timed: switched off)"
+    if text in _given:
+        return _given[text], f"{_taken(_given[text])} (as in the checkpoint)"
+    if _several():
+        return rule, f"{_taken(rule)} (not timed: several processes)"
+    before = cache_file.read().get(text)
+    return (None, "") if before is None else (before.better, f"{described(before)}, as before")
 
 
 def described(times: Times) -> str:
     """Return a choice in words."""
-    taken = "ours" if times.better else "dense"
-    return f"{taken} (ours {times.ours:.4g} ms, dense {times.dense:.4g} ms)"
+    return f"{_taken(times.better)} (ours {times.ours:.4g} ms, dense {times.dense:.4g} ms)"
+
+
+def _taken(ours: bool) -> str:
+    return "ours" if ours else "dense"
 
 
 def _several() -> bool:

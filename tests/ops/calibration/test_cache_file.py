@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,19 +85,45 @@ def test_damaged(content: str | bytes, file: Path, caplog: pytest.LogCaptureFixt
     assert cache_file.read() == {"b": TIMES}
 
 
-@pytest.mark.parametrize("what", ["folder", "file", "parent"])
-def test_unwritable(what: str, file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever is root may write anywhere, but not over a folder, nor below a file."""
-    if what == "parent":
-        file.parent.write_text("")
-    else:
-        (file if what == "file" else file.with_suffix(".lock")).mkdir(parents=True)
+@pytest.mark.timeout(30)  # to open a pipe would wait for ever
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+@pytest.mark.parametrize("suffix", [".json", ".lock"])
+def test_something_else_in_its_place(
+    make: Callable[[Path], None], suffix: str, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.parent.mkdir()
+    make(file.with_suffix(suffix))
     cache_file.add("a", TIMES)
+    cache_file.add("a", TIMES)
+    (line,) = caplog.messages
+    assert line == (
+        f"{file} cannot be written (it is no ordinary file): what is chosen now holds for this "
+        "process"
+    )
+    assert cache_file.read() == {}
+
+
+def test_a_file_in_the_folders_place(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.parent.write_text("")
     cache_file.add("a", TIMES)
     assert cache_file.read() == {}
     (line,) = caplog.messages
     assert line.startswith(f"{file} cannot be written (")
-    assert line.endswith("): what is chosen now holds for this process")
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    monkeypatch: pytest.MonkeyPatch, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever is root may look into any."""
+
+    def refused(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refused)
+    assert cache_file.read() == {}
+    cache_file.add("a", TIMES)
+    assert [line.partition(" cannot be ")[2][:4] for line in caplog.messages] == ["used", "writ"]
+    assert not os.path.exists(file)
 
 
 WRITER = """

@@ -73,6 +73,33 @@ def test_one_line_a_choice(fake_card, caplog: pytest.LogCaptureFixture) -> None:
     assert line.endswith("), gradients yy; a card")
 
 
+def test_one_line_says_by_whom(
+    fake_card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    Use()()
+    choices._chosen[True].clear()
+    Use()()
+    kept = calibration.in_force()
+    calibration.take(kept)
+    Use()()
+    with ops.calibrate(False):
+        Use()(rule=False)
+    choices.forget()
+    for name, value in (("is_initialized", True), ("get_world_size", 2)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    Use()()
+    said = [line.partition(": ")[2].partition(": ")[0] for line in caplog.messages[:3]]
+    said += [line.removeprefix("opennmt_sd: ").rpartition(": ")[0] for line in caplog.messages[3:]]
+    assert said == [
+        "ours (ours 1 ms, dense 2 ms)",
+        "ours (ours 1 ms, dense 2 ms), as before",
+        "ours (as in the checkpoint)",
+        "dense (not timed: switched off)",
+        "ours (not timed: several processes)",
+    ]
+
+
 def test_what_makes_another_key(fake_card) -> None:
     """Sizes in buckets, the share kept, the dtype, which gradients, autocast."""
     use = Use()
