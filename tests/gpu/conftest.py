@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor
 from opennmt_sd import ops
 from opennmt_sd.benchmark.row import relative_error
 from opennmt_sd.benchmark.target import allow_tf32, tf32
+from opennmt_sd.ops import engines
 
 ON = os.environ.get("OPENNMT_SD_GPU_TESTS", "cuda")
 NONE = "torch sees no CUDA device here"
@@ -36,6 +38,28 @@ def device() -> Iterator[torch.device]:
     yield torch.device("cuda", 0) if ON == "cuda" else torch.device("cpu")
     ops.use("auto")
     allow_tf32(*before)
+
+
+@pytest.fixture
+def settled(
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> Iterator[None]:  # fmt: skip
+    """Of two ways the newer one is taken wherever it can be had, however slow or small: Triton's
+    kernels, and the kept columns."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for kind in engines.GATHERED:
+        monkeypatch.setitem(engines.GATHERED, kind, 0)
+    with ops.calibrate(False):
+        yield
+
+
+@pytest.fixture(params=["auto", "dense"])
+def engine(request: pytest.FixtureRequest, device: torch.device) -> str:
+    """What is chosen, and the loop of torch's ops that is there on every card."""
+    if device.type == "cpu" and request.param == "auto":
+        pytest.skip("on a CPU these tests are of the dense engine")
+    return request.param
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device) -> Callable
     from opennmt_sd.recipes import training
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(training, "plot_curves", lambda metrics, picture, **_: picture.touch())
 
     def of(main: Callable[[], None], *options: str) -> Command:
