@@ -19,10 +19,11 @@
 //      unit u     [ w0 w1 w2 w3     | w0 w1 w2 w3     | w0 w1 w2 w3     | w0 w1 w2 w3     ]  spread
 //      sum[u][v]  += rows * unit
 //
-// L units and V such groups of rows make a tile: L * V sums in registers (24 with avx512, 12 with
-// the others). At the end, L sums of one group of rows, of the L units, are transposed within their
-// 16 bytes and added, so that one vector comes out: [row of the group][unit], G * L results, for L
-// vector additions. Any batch fills the vectors to G = 4 rows (2 with avx2, 1 with baseline).
+// L units and V such groups of rows make a tile: L * V sums in registers (24 with avx512; 12 with
+// the others, which with V vectors of rows and one of a unit makes 16, all that there are). At the
+// end, L sums of one group of rows, of the L units, are transposed within their 16 bytes and added,
+// so that one vector comes out: [row of the group][unit], G * L results, for L vector additions.
+// Any batch fills the vectors to G = 4 rows (2 with avx2, 1 with baseline).
 //
 // Where dy lies like this ("grouped": [groups of rows, n / L, G, L]) the loads are whole vectors,
 // one after the other. BP groups the rows of a segment as it goes (group_rows), a block of columns
@@ -51,27 +52,26 @@ constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on:
 template <class T, int V>
 SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
                   int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
+    constexpr int RUN = 64 / sizeof(T) < NR<T> ? 64 / sizeof(T) : NR<T>; // of a unit, in a line
+    constexpr int STEPS = RUN / L<T>;
     Vec<T> sum[L<T>][V] = {};
-    const T *w[L<T>], *next[L<T>];
-    for (int u = 0; u < L<T>; u++) w[u] = unit[u], next[u] = ahead[u];
-    for (int64_t s = 0; s < strips; s++) {
-        for (int u = 0; u < L<T>; u++)
-            for (int i = 0; i < int(NR<T> * sizeof(T)); i += 64)
-                __builtin_prefetch((const char *)next[u] + i, 0, 3);
+    for (int64_t at = 0; strips > 0; strips--, at += stride) {
 #pragma GCC unroll 1
-        for (int q = 0; q < NR<T>; q += L<T>) {
-            Vec<T> x[L<T>];
+        for (int64_t n = at; n < at + NR<T>; n += RUN) {
 #pragma GCC unroll 4
-            for (int u = 0; u < L<T>; u++) x[u] = spread(w[u] + q);
+            for (int k = 0; k < STEPS; k++, rows += VL<T>) {
+                for (int u = k; u < L<T>; u += STEPS) __builtin_prefetch(ahead[u] + n, 0, 3);
+                Vec<T> y[V];
 #pragma GCC unroll 6
-            for (int v = 0; v < V; v++) {
-                Vec<T> y = load(rows + v * ld);
+                for (int v = 0; v < V; v++) y[v] = load(rows + v * ld);
 #pragma GCC unroll 4
-                for (int u = 0; u < L<T>; u++) sum[u][v] += x[u] * y;
+                for (int u = 0; u < L<T>; u++) { // one at a time: no register is left
+                    const Vec<T> x = spread(unit[u] + n + k * L<T>);
+#pragma GCC unroll 6
+                    for (int v = 0; v < V; v++) sum[u][v] += x * y[v];
+                }
             }
-            rows += VL<T>;
         }
-        for (int u = 0; u < L<T>; u++) w[u] += stride, next[u] += stride;
     }
 #pragma GCC unroll 6
     for (int v = 0; v < V; v++) {

@@ -44,15 +44,13 @@ void fp_strip(const Linear<T> &a, const Offsets<T> &at, const T *xg, const T *st
         const Split tiles(seg.rows, ROWS);
         for (int64_t i = 0; i < tiles.parts; i++) {
             const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
-            const T *x = xg + at.at.p[s] + r0;
+            const T *x = xg + at.at.p[s] + r0 * count;
             T *to = y + (seg.row + r0) * ldy + n0;
             with_number<ROWS>(int(m), [&](auto M) {
                 if (next && s == 0 && i == 0)
-                    fp_tile<T, M.value, 2>(x, seg.rows, strip, K, count, scale, b0, b1, to, ldy,
-                                           left, {next, K});
-                else
-                    fp_tile<T, M.value, 0>(x, seg.rows, strip, K, count, scale, b0, b1, to, ldy,
-                                           left, {});
+                    fp_tile<T, M.value, 2>(x, strip, K, count, scale, b0, b1, to, ldy, left,
+                                           {next, K});
+                else fp_tile<T, M.value, 0>(x, strip, K, count, scale, b0, b1, to, ldy, left, {});
             });
         }
     }

@@ -25,8 +25,9 @@
 // costs, where a gather of the weight for each set would be T passes.
 //
 // The rows, x, are gathered instead: they are read again for each strip, and only the kept units of
-// each row are. xg is [count, rows] for every segment, at most 48 rows that share one set, so that
-// the M rows of a tile are neighbours, broadcast one by one:
+// each row are. xg is, for every segment, at most 48 rows that share one set, tile after tile
+// [count, M], so that a tile reads it from one end to the other and broadcasts its elements one by
+// one:
 //
 //     sums [M, NR] in registers            for j in 0 .. count:
 //        +---------------+                     p = strip[K[j]]              two vectors
@@ -84,13 +85,15 @@ SD_INLINE void outer(const T *a, int64_t lda, const T *strip, const int32_t *idx
     }
 }
 
-// xg[j, r] = x[r][K[j]], for the rows of one segment.
+// x[r][K[j]] for the rows of one segment, to xg: tile of rows after tile, in each [count, M].
 template <class T>
 void gather(const T *const *x, int rows, const int32_t *K, int64_t count, T *xg) {
-    constexpr int64_t CHUNK = 64; // of xg, in L1
-    for (int64_t j0 = 0; j0 < count; j0 += CHUNK)
-        for (int r = 0; r < rows; r++)
-            for (int64_t j = j0; j < least(j0 + CHUNK, count); j++) xg[j * rows + r] = x[r][K[j]];
+    const Split tiles(rows, ROWS);
+    for (int64_t i = 0; i < tiles.parts; i++) {
+        const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
+        for (int64_t j = 0; j < count; j++, xg += m)
+            for (int64_t r = 0; r < m; r++) xg[r] = x[r0 + r][K[j]];
+    }
 }
 
 // The same for WG: tile of units after tile, in each [rows, units]. line: room for count.
@@ -109,10 +112,10 @@ void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, 
 }
 
 template <class T, int M, int FETCH>
-SD_APART void fp_tile(const T *xg, int64_t rows, const T *strip, const int32_t *K, int64_t count,
-                      T scale, Vec<T> b0, Vec<T> b1, T *y, int64_t ldy, int left, Ahead<T> ahead) {
+SD_APART void fp_tile(const T *xg, const T *strip, const int32_t *K, int64_t count, T scale,
+                      Vec<T> b0, Vec<T> b1, T *y, int64_t ldy, int left, Ahead<T> ahead) {
     Vec<T> sum[M][2] = {};
-    outer<T, M, false, true, FETCH>(xg, rows, strip, K, count, sum, ahead);
+    outer<T, M, false, true, FETCH>(xg, M, strip, K, count, sum, ahead);
 #pragma GCC unroll 12
     for (int r = 0; r < M; r++, y += ldy) {
         Vec<T> y0 = sum[r][0] * scale + b0, y1 = sum[r][1] * scale + b1;
