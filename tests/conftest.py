@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import resource
 import shlex
 import signal
@@ -41,7 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is there by now, modules and ten thousand tests, out of garbage collections."""
+    """Leave what is there by now, modules and ten thousand tests, out of garbage collections.
+
+    And let torch's loggers end at the root's handlers: pytest would come to each of them, for every
+    phase of a test.
+    """
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "torch":
+            logger.propagate = True
+            logger.handlers.clear()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
@@ -107,10 +116,11 @@ def warm_python(pytestconfig: pytest.Config) -> Iterator[list[str]]:
     torch and the like (``warm/server.py``), and nothing of ours. It takes no options.
     """
     shared = getattr(pytestconfig, "workerinput", {}).get("warm")
-    if shared or not sys.platform.startswith("linux"):
-        yield shared or [sys.executable]
+    if not sys.platform.startswith("linux"):
+        yield [sys.executable]
         return
-    with _warm_server() as command:
+    with nullcontext(shared) if shared else _warm_server() as command:
+        subprocess.run([*command, "-c", ""], check=True)  # what is slow is not in a test's time
         yield command
 
 
@@ -118,6 +128,25 @@ def warm_python(pytestconfig: pytest.Config) -> Iterator[list[str]]:
 def run_warm(warm_python: list[str], tmp_path: Path) -> RunPython:
     """Run Python in a process of its own that is warm, in a foreign directory."""
     return _runner(warm_python, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a translator needs: train, valid and test texts and the vocabularies.
+
+    Sources have 1 to 14 words, of 20.
+    """
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)
+    words = [f"w{i}" for i in range(20)]
+    for split, size in (("train", 60), ("valid", 8), ("test", 5)):
+        lines = [draw.choices(words, k=draw.randint(1, 14)) for _ in range(size)]
+        (folder / f"{split}.src").write_text("".join(" ".join(s) + "\n" for s in lines))
+        targets = [s[: -1 - len(s) // 3 : -1] for s in lines]  # shorter than the sources
+        (folder / f"{split}.tgt").write_text("".join(" ".join(s) + "\n" for s in targets))
+    for side in ("src", "tgt"):
+        (folder / f"vocab.{side}").write_text("".join(f"{word}\n" for word in words))
+    return folder
 
 
 @pytest.fixture

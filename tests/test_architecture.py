@@ -26,7 +26,9 @@ KNOWS: dict[str, set[str]] = {
     "tagger": {"atomic", "extras", "nn", "ops", "dropout", "training", "data"},
     "training": {"archive", "atomic", "compat", "extras", "nn", "ops", "dropout"},
     "config": {"conf", "training", "ops"},  # the last two: checks.py alone
-    "recipes": {"config", "nn", "lm", "tagger", "training", "atomic", "dropout", "ops", "data"},
+    "recipes": {"config", "lm", "tagger", "training", "data"}
+    | {"atomic", "extras"}
+    | {"nn", "ops", "dropout"},
     "data": set(),
     "conf": set(),
     "archive": {"compat", "unpickling"},

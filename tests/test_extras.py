@@ -23,7 +23,7 @@ CURVES = "plot_curves(None, None, measure='', score='', mode='')"
         ("tagger", "torchcrf", "from opennmt_sd.tagger.model import Tagger"),
         ("tagger", "seqeval", "from opennmt_sd.tagger.schemes import entities; entities(['O'])"),
         ("tagger", "spacy", "import opennmt_sd.tagger.spacy"),
-        ("train", "lightning_fabric", "from opennmt_sd.training.loop import Trainer"),
+        ("train", "lightning_fabric", "import opennmt_sd.recipes.training"),
         ("train", "matplotlib", f"from opennmt_sd.training.plots import plot_curves; {CURVES}"),
     ],
 )

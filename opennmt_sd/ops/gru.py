@@ -53,9 +53,8 @@ def gru_layer(
         weight_hh: ``[3H, H]``.
         bias_hn: ``[H]``: the last H of ``nn.GRU``'s bias_hh; None for none.
         h: initial state, ``[B, H]``.
-        state_keep: what is kept of the recurrent state in the products; set t acts on the h that
-            enters position t, the given one included. The h that come back are undropped. Default
-            None.
+        state_keep: what is kept of the state in the products, default all; set t acts on the h that
+            enters position t, the given one included. The h that come back are undropped.
         batch_sizes: int64 ``[T]``, for packed rows; default none.
         reverse: from the last step to the first. Default False.
 

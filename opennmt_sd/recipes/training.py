@@ -16,13 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate, to_absolute_path
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic, ops
 from opennmt_sd.config.checks import resume_source
 from opennmt_sd.config.places import settled
+from opennmt_sd.extras import extra
 from opennmt_sd.nn.precision import engine_of
 from opennmt_sd.recipes.record import alone_in, begin, run_folder, write_record
 from opennmt_sd.training import seeds
@@ -36,6 +35,10 @@ from opennmt_sd.training.recipe import Recipe
 from opennmt_sd.training.reports import METRICS
 from opennmt_sd.training.schedules import constant, inverse, step_down
 from opennmt_sd.training.task import Task
+
+with extra("train"):
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from opennmt_sd.seq2seq.sorted_targets import SortedTargets
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What attention reads.
+    """Hold what attention reads.
 
     Args:
         states: the encoder's, ``[B, S, H]``.
@@ -42,7 +42,7 @@ class Source:
     sparsemax: Callable[[Tensor, int], Tensor] | None = None
 
     def sorted(self, targets: SortedTargets) -> Source:
-        """Return it with its samples in the order of the targets."""
+        """Return this with its samples in the order of the targets."""
         return Source(
             targets.sort(self.states),
             None if self.padding is None else targets.sort(self.padding),
@@ -59,7 +59,7 @@ class Source:
 
 
 class SourceAttention:
-    """A toolkit's attention for many queries, one after the other.
+    """Attend by a toolkit's layer for many queries, one after the other.
 
     Args:
         attn: its module.

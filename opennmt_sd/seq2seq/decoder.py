@@ -32,7 +32,7 @@ Pass = tuple[State, Tensor, dict[str, Tensor]]
 
 
 class DecoderMixin(DropoutMixin):
-    """What both kinds share: the output says which of its units are kept."""
+    """Share what both kinds do: the output says which of its units are kept."""
 
     rnn: Any
     attn: Any
@@ -68,7 +68,7 @@ class DecoderMixin(DropoutMixin):
 
 
 class StdDecoderMixin(DecoderMixin):
-    """Without input feed: one RNN over the whole target, attention over all its outputs.
+    """Decode without input feed: one RNN over the whole target, attention over all its outputs.
 
     Nothing is computed past the end of a target, and the output there is zero; but on a GPU.
     """
@@ -120,7 +120,7 @@ class StdDecoderMixin(DecoderMixin):
 
 
 class InputFeedDecoderMixin(DecoderMixin):
-    """With input feed: each step reads the attended output of the step before.
+    """Decode with input feed: each step reads the attended output of the step before.
 
     A step computes only the sentences that go on; past the end of its target, a sentence's output
     is zero; but on a GPU.

@@ -13,7 +13,7 @@ from opennmt_sd.seq2seq.rank_generator import generator_for
 
 
 class DropoutMixin:
-    """Mixin for a toolkit's encoder or decoder whose dropout is taken over by a plan.
+    """Let a plan take over the dropout of a toolkit's encoder or decoder.
 
     The plan and the generator are plain attributes: a toolkit's own ``load_state_dict`` knows
     parameters and nothing else.

@@ -8,7 +8,7 @@ from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 
 
 class EncoderMixin(DropoutMixin):
-    """Mixin for a toolkit's RNN encoder whose ``rnn`` has been converted to one of ours."""
+    """Follow a plan as a toolkit's RNN encoder, whose ``rnn`` has been converted to one of ours."""
 
     rnn: Any
 

@@ -14,7 +14,7 @@ HAS_FUSED_ADAM = TORCH >= (2, 4)
 
 
 class FusedAdam(torch.optim.Adam):
-    """``torch.optim.Adam`` that updates with torch's fused kernel.
+    """Update as ``torch.optim.Adam`` does, with torch's fused kernel.
 
     State, checkpoints and options are Adam's: none of them says that this one is fused, so that
     a toolkit goes on from such a checkpoint in its own way, on any torch.

@@ -16,7 +16,7 @@ State = tuple[Tensor, ...]
 
 
 class InputFeedRNN:
-    """The layers for one forward and backward pass over a batch, with their states.
+    """Hold the layers for one forward and backward pass over a batch, with their states.
 
     The embeddings' part of the first layer's gates does not wait for the feed: it is one product
     over all steps. A subclass brings what is the cell's own.

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from opennmt_sd.extras import extra
 from opennmt_sd.ops import calibration
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
@@ -29,7 +28,7 @@ from opennmt_sd.training.resuming import BEST, LAST, best_with, check_same, take
 from opennmt_sd.training.stopping import EvaluationInterrupted, Stopped, StopSignal
 from opennmt_sd.training.task import Task, without_trace
 
-with extra("train"):
+if TYPE_CHECKING:  # whoever gives a Fabric has imported it
     from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -208,21 +207,6 @@ def contained(log: list[str]) -> Iterator[None]:
     finally:
         logger.removeFilter(collect)
         torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    draw = random.Random(0)
-    words = WORDS[:20]
-    for split, count in (("train", 60), ("valid", 8), ("test", 5)):
-        lines = [draw.choices(words, k=draw.randint(1, 14)) for _ in range(count)]
-        (folder / f"{split}.src").write_text("".join(" ".join(s) + "\n" for s in lines))
-        targets = [s[: -1 - len(s) // 3 : -1] for s in lines]  # shorter than the sources
-        (folder / f"{split}.tgt").write_text("".join(" ".join(s) + "\n" for s in targets))
-    for side in ("src", "tgt"):
-        (folder / f"vocab.{side}").write_text("".join(f"{word}\n" for word in words))
-    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(warm_python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which the whole workflow has run."""
     folder = tmp_path_factory.mktemp("example") / "spacy_project"
     shutil.copytree(PROJECT, folder)
     done = subprocess.run(
-        [sys.executable, "-m", "spacy", "project", "run", "all", folder, "--vars.training", TINY],
+        [*warm_python, "-m", "spacy", "project", "run", "all", folder, "--vars.training", TINY],
         capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

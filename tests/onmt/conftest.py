@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import random
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -254,22 +253,6 @@ def contained(log: list[str]) -> Iterator[None]:
         onmt.handlers = handlers
         onmt.setLevel(level)
         torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train, valid and test texts and the vocabularies."""
-    folder = tmp_path_factory.mktemp("corpus")
-    draw = random.Random(0)
-    words = [f"w{i}" for i in range(20)]
-    for split, count in (("train", 60), ("valid", 8), ("test", 5)):
-        lines = [draw.choices(words, k=draw.randint(1, 14)) for _ in range(count)]
-        (folder / f"{split}.src").write_text("".join(" ".join(s) + "\n" for s in lines))
-        targets = [s[: -1 - len(s) // 3 : -1] for s in lines]  # shorter than the sources
-        (folder / f"{split}.tgt").write_text("".join(" ".join(s) + "\n" for s in targets))
-    for side in ("src", "tgt"):
-        (folder / f"vocab.{side}").write_text("".join(f"{word}\n" for word in words))
-    return folder
 
 
 @pytest.fixture(scope="session")

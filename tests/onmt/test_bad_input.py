@@ -27,12 +27,12 @@ def text(*lines: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-LONG = " ".join(WORDS[i * i % 20] for i in range(1000))
+LONG = " ".join(WORDS[i * i % 20] for i in range(500))
 ODD = {
     "one token": (text(*WORDS), text(*WORDS[::-1])),
     "empty sources": (text("w1 w2", "", "w3", "", "w4 w5 w6"), text("w1", "w2", "w3 w4", "w5", "")),
     "one sentence": (text("w1 w2 w3"), text("w4 w5")),
-    "1,000 tokens": (text("w1", LONG, "w2 w3"), text("w1", "w2 " * 60, "w3")),
+    "500 tokens": (text("w1", LONG, "w2 w3"), text("w1", "w2 " * 30, "w3")),
     "nothing known": (text("a b", "c", "d e f"), text("g", "h i j k", "l")),
 }
 
@@ -188,7 +188,7 @@ def test_translates_as_stock_does(models: Models, options: dict[str, Any]) -> No
 SOURCES = {
     "one token": (text("w1", "w2", "zzz"), 3),
     "an empty line stays one": (text("w1 w2", "", "w3"), 3),
-    "1,000 tokens": (text("w1", LONG), 2),
+    "500 tokens": (text("w1", LONG), 2),
     "one sentence": (text("w5 w6 w7"), 1),
     "no newline at the end": ("w1\nw2", 2),
 }

@@ -68,11 +68,12 @@ def types(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def run_both(commands: Any, options: dict[str, Any], **more: Any) -> tuple[Any, Any]:
-    """20 steps from one checkpoint and on the same batches: by stock's types, and by ours."""
+    """Eight steps from one checkpoint and on the same batches: by stock's types, and by ours."""
     stock, ours = types({**SGD, **options})
     start = commands.train(1, "start", **stock).checkpoint()
-    again = {"train_from": start, "override_opts": True, "valid_steps": 7, **more}
-    runs = [commands.train(21, n, **o, **again) for n, o in (("stock", stock), ("ours", ours))]
+    again = {"train_from": start, "override_opts": True, "valid_steps": 4,
+             "save_checkpoint_steps": 9, **more}  # fmt: skip
+    runs = [commands.train(9, n, **o, **again) for n, o in (("stock", stock), ("ours", ours))]
     assert {part.split(".")[0] for part in runs[0].parts} == {"onmt"}, "the reference is stock"
     assert {part.split(".")[0] for part in runs[1].parts} == {"opennmt_sd"}
     return runs[0], runs[1]
@@ -99,14 +100,14 @@ def compare(got: list[Any], want: list[Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
-def test_twenty_steps_of_sgd(commands: Any, options: dict[str, Any]) -> None:
+def test_eight_steps_of_sgd(commands: Any, options: dict[str, Any]) -> None:
     stock, ours = run_both(commands, options)
-    assert len(ours.updates) == 20
-    assert len(ours.validations) == 3
+    assert len(ours.updates) == 8
+    assert len(ours.validations) == 2
     compare(ours.updates, stock.updates)
     compare(ours.validations, stock.validations)
     losses = [update.xent for update in stock.updates]
-    assert min(losses[-5:]) < losses[0] - 0.05, "something was learned"
+    assert min(losses) < losses[0] - 0.05, "something was learned"
     want, got = (read(run.checkpoint())["model"] for run in (stock, ours))
     assert list(got) == list(want)
     for key, weight in want.items():

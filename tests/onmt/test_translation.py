@@ -55,7 +55,7 @@ GREEDY, BEAM, BEST = {"beam_size": 1}, {"beam_size": 5}, {"beam_size": 5, "n_bes
 
 draw = random.Random(0)
 WORDS = [f"w{i}" for i in range(20)] + ["new1", "new2", "new3"]
-SOURCE = [draw.choices(WORDS, k=1 + i) for i in range(12)]
+SOURCE = [draw.choices(WORDS, k=k) for k in (1, 2, 3, 5, 6, 8, 12)]
 TARGET = [draw.choices(WORDS, k=draw.randint(1, 4)) for _ in SOURCE]
 
 NUMBERS = re.compile(r"-?\d+\.\d{4,}\b")
@@ -81,7 +81,7 @@ def translated(commands: Any, untrained: Callable[..., Path]) -> Callable[..., F
         out = commands.translate(
             untrained(**MODELS[model]),
             source="".join(" ".join(SOURCE[i]) + "\n" for i in order),
-            **{"max_length": 12, "with_score": True, "verbose": True, **options},
+            **{"max_length": 9, "with_score": True, "verbose": True, **options},
         )
         n = options.get("n_best", 1)
         assert len(out.lines) == n * len(order)
@@ -101,7 +101,7 @@ def same_in_every_batch(translated: Callable[..., Found], model: str, **options:
     alone = translated(model, order, batch_size=1, **options)
     assert all(math.isfinite(number) for _, numbers in alone for number in numbers)
     shuffled = random.Random(1).sample(order, len(order))
-    for batches in ({"batch_size": 7}, {"batch_type": "tokens", "batch_size": 40}):
+    for batches in ({"batch_size": 4}, {"batch_type": "tokens", "batch_size": 30}):
         found = translated(model, shuffled, **batches, **options)
         for (lines, numbers), (expected, their) in zip(found, alone, strict=True):
             assert lines == expected, batches
@@ -116,7 +116,7 @@ def same_in_every_batch(translated: Callable[..., Found], model: str, **options:
 )
 def test_ours(translated: Callable[..., Found], name: str, beam: dict[str, int]) -> None:
     alone = same_in_every_batch(translated, "ours", **OPTIONS[name], **beam)
-    assert len({tuple(lines) for lines, _ in alone}) > 5, "or all translations are one"
+    assert len({tuple(lines) for lines, _ in alone}) > 3, "or all translations are one"
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "ours"])

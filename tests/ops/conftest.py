@@ -102,6 +102,20 @@ def compare() -> Callable[..., None]:
 
 
 @pytest.fixture
+def refuses() -> Callable[..., None]:
+    """Call an op with what it must refuse, by an error of a kind with this text."""
+
+    def refuses(
+        op: Callable[..., Any], given: dict[str, Any], error: type[Exception], text: str
+    ) -> None:
+        with pytest.raises(error) as caught:
+            op(**given)
+        assert str(caught.value) == text
+
+    return refuses
+
+
+@pytest.fixture
 def draw_both(draw):
     """Keep sets of the input and of the state, each by its kind."""
 

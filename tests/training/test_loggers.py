@@ -60,10 +60,11 @@ def test_a_tracker_whose_package_is_missing_says_so(
 
 
 def test_trackers_are_imported_when_they_are_made_only(run_python) -> None:
+    """Nor is what the trainer is only given."""
     code = (
         "import sys, opennmt_sd.training.loop\n"
-        "print([n for n in ('tensorboard', 'wandb', 'mlflow', 'hydra', 'omegaconf')"
-        " if n in sys.modules])"
+        "print([n for n in ('tensorboard', 'wandb', 'mlflow', 'hydra', 'omegaconf',"
+        " 'lightning_fabric') if n in sys.modules])"
     )
     done = run_python("-c", code)
     assert done.stdout == "[]\n", done.stderr

@@ -26,9 +26,12 @@ def check(op, *leaves: object) -> None:
 
 
 # opcheck takes half a second: a dtype goes with another choice, which has nothing to do with it.
-directions = pytest.mark.parametrize(
-    ("reverse", "dtype"), [(False, torch.float32), (True, torch.float64)],
-    ids=["forward, f32", "reverse, f64"],
+layers = pytest.mark.parametrize(
+    ("of_x", "of_h", "reverse", "dtype"),
+    [
+        ("random", "mask", False, torch.float32), ("fixed", "random", True, torch.float64),
+        ("none", "none", False, torch.float64), ("mask", "none", True, torch.float32),
+    ],
 )  # fmt: skip
 
 
@@ -42,10 +45,9 @@ def sets(kind: str) -> tuple[Tensor | None, Tensor | None, float, Tensor | None]
     return keep.idx, keep.count, keep.scale, None
 
 
-@pytest.mark.parametrize("kind", ["random", "fixed"])
 @pytest.mark.parametrize(
-    ("bias", "dtype"), [(True, torch.float32), (False, torch.float64)],
-    ids=["bias, f32", "no bias, f64"],
+    ("kind", "bias", "dtype"), [("random", True, torch.float32), ("fixed", False, torch.float64)],
+    ids=["random, bias, f32", "fixed, no bias, f64"],
 )  # fmt: skip
 def test_linear(kind: str, bias: bool, dtype: torch.dtype) -> None:
     rows = (T, None) if bias else PACKED
@@ -75,10 +77,7 @@ def test_steps(kind: str, dtype: torch.dtype) -> None:
     check(ops.steps_wg, [x, x], [dy, dy], *two)
 
 
-@pytest.mark.parametrize(
-    ("of_x", "of_h"), [("random", "mask"), ("fixed", "random"), ("none", "none")]
-)
-@directions
+@layers
 def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     given = *sets(of_x), *sets(of_h), *PACKED, reverse
     shapes = (8, D), (4 * D, D), (4 * D,), (4 * D, D), (B, D), (B, D)
@@ -93,10 +92,7 @@ def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, needs)
 
 
-@pytest.mark.parametrize(
-    ("of_x", "of_h"), [("random", "mask"), ("fixed", "random"), ("none", "none")]
-)
-@directions
+@layers
 def test_gru_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     given = *sets(of_x), *sets(of_h), *PACKED, reverse
     shapes = (8, D), (3 * D, D), (3 * D,), (3 * D, D), (D,), (B, D)

@@ -56,7 +56,7 @@ def test_gradcheck(engine: str, keep, steps) -> None:
         return steps.run({"x": x, "weight": weight, "bias": bias}, keep)
 
     with ops.use(engine):
-        assert gradcheck(run, tuple(steps.leaves().values()))
+        assert gradcheck(run, tuple(steps.leaves().values()), fast_mode=True)
 
 
 def test_without_bias(any_engine: str, keep, steps, compare) -> None:
