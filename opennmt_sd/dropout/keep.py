@@ -65,7 +65,7 @@ class Keep:
         Raises:
             ValueError: the scales differ, or one is structured and the other is not.
         """
-        if type(self) is not type(other):
+        if isinstance(self, KeepSets) is not isinstance(other, KeepSets):
             raise ValueError("keep sets side by side must both be structured or both be random")
         if self.scale != other.scale:
             raise ValueError(
@@ -280,3 +280,13 @@ class KeepMask(Keep):
 
     def mask(self) -> Tensor:
         return self.dense
+
+    @property
+    def samples(self) -> int:
+        """Return B."""
+        return self.dense.shape[1]
+
+    @property
+    def shared(self) -> bool:
+        """Return whether all samples share the sets: the mask is a view of one row a step."""
+        return applying.compact(self.dense).shape[1] == 1

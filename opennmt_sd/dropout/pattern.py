@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from opennmt_sd._compile import traceable
+from opennmt_sd.compat import is_compiling
 from opennmt_sd.dropout.keep import Keep, KeepMask, KeepSets
 from opennmt_sd.dropout.philox import draw_exact_sets, draw_mask, draw_seed, draw_sets
+from opennmt_sd.dropout.seeded import SeededMask
 
 SPACES = ("structured", "random")
 TIMES = ("random", "fixed")
@@ -148,9 +150,12 @@ class DropoutPattern(float):
     ) -> KeepMask:
         """Draw a mask whatever the pattern, of what :meth:`draw` would keep: quicker where the
         input is masked and then multiplied densely."""
-        return self._mask(T, B, D, generator)
+        return self._mask(T, B, D, generator, late=not is_compiling())
 
-    def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
+    def _mask(
+        self, T: int, B: int, D: int, generator: torch.Generator | None, *, late: bool = False
+    ) -> KeepMask:
+        """Draw a mask; late: where it is used."""
         S = self._steps(T)
         if not self.active:
             return KeepMask(torch.ones((S, B, D), dtype=torch.bool, device="cpu"), 1.0)
@@ -158,8 +163,10 @@ class DropoutPattern(float):
             sets = self._exact_sets(S, D, generator)
             return KeepMask(sets.mask().expand(S, B, D), sets.scale)
         shape = (S, 1 if self.structured else B, D)
-        mask = draw_mask(draw_seed(generator), shape, self.p)
-        return KeepMask(mask.expand(S, B, D), self.scale)
+        seed = draw_seed(generator)
+        if late:
+            return SeededMask(seed, shape, B, self.p, self.scale)
+        return KeepMask(draw_mask(seed, shape, self.p).expand(S, B, D), self.scale)
 
     def _steps(self, T: int) -> int:
         """Return S: how many steps a draw holds."""

@@ -23,6 +23,7 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepSets
 from opennmt_sd.nn import flat
 from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
+from opennmt_sd.nn.by_kernels import by_kernels
 from opennmt_sd.nn.dropped_input import Layers, Operands, dropped_input, gathers_input
 from opennmt_sd.nn.precision import (
     autocasts,
@@ -175,11 +176,15 @@ class Recurrent(Structured, nn.RNNBase):
             given = None if k else input_keep
             count = len(layers) * len(layers[0])
             first = tuple(s[k * count : (k + 1) * count] for s in state)
+            operands = x, first, layers
             if self._ours(x, pattern, given, sizes, dtype):
                 x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
+            elif by_kernels(self, operands, sizes, T, B, dtype):
+                with ops.kernels_alone():
+                    x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
             else:  # nothing that a smaller product would serve: torch's own layers, one call
                 run = functools.partial(self._dropped, sizes=sizes, dtype=dtype)
-                operands, rule = (x, first, layers), pattern if self.training else NOTHING
+                rule = pattern if self.training else NOTHING
                 gathers = gathers_input(self.mode, operands, given or rule, sizes, T, B, run)
                 dense = not (gathers and pattern.shared)
                 keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)

@@ -13,7 +13,7 @@ Source: Sarma et al., "Structured in Space, Randomized in Time", NeurIPS 2021, s
 """
 
 from opennmt_sd.ops.attention import attend_step, prepare_memory
-from opennmt_sd.ops.calibration import calibrate
+from opennmt_sd.ops.calibration import calibrate, measurable
 from opennmt_sd.ops.dense.linear import gathered
 from opennmt_sd.ops.engines import (
     engine_for,
@@ -31,20 +31,25 @@ from opennmt_sd.ops.gathering import Shared, gathers
 from opennmt_sd.ops.gru import gru_gates, gru_layer
 from opennmt_sd.ops.linear import masked_linear
 from opennmt_sd.ops.lstm import lstm, lstm_gates, lstm_layer
+from opennmt_sd.ops.measured.faster import kernels_alone
+from opennmt_sd.ops.measured.layer import Layer, faster_by_kernels
 from opennmt_sd.ops.nll import projected_nll
 from opennmt_sd.ops.stepwise import masked_linear_step, prepare
 
 __all__ = [
+    "Layer",
     "Shared",
     "attend_step",
     "calibrate",
     "engine_for",
+    "faster_by_kernels",
     "forced",
     "gathered",
     "gathers",
     "gru_gates",
     "gru_layer",
     "has_kernels",
+    "kernels_alone",
     "leaves_out",
     "left_to_torch",
     "lstm",
@@ -52,6 +57,7 @@ __all__ = [
     "lstm_layer",
     "masked_linear",
     "masked_linear_step",
+    "measurable",
     "prepare",
     "prepare_memory",
     "projected_nll",

@@ -89,7 +89,7 @@ def check_keep(keep: Keep | None, T: int, B: int | None, D: int, *, ended: bool 
         )
     if B is None or not isinstance(keep, KeepMask):
         return
-    samples = keep.dense.shape[1]
+    samples = keep.samples
     if samples < B or (samples > B and not ended):
         raise ValueError(f"a keep mask for a batch of {samples} does not fit {B}")
 

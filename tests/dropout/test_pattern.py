@@ -165,7 +165,7 @@ def test_one_seed_gives_the_same_sets(pattern: DropoutPattern) -> None:
 def test_a_mask_keeps_what_the_sets_keep(pattern: DropoutPattern, p: float) -> None:
     pattern = dataclasses.replace(pattern, p=p)
     mask, sets = pattern.draw_mask(7, 3, 50, seeded(5)), pattern.draw(7, 3, 50, seeded(5))
-    assert type(mask) is KeepMask
+    assert isinstance(mask, KeepMask)
     assert torch.equal(mask.mask(), sets.mask().expand(-1, 3, -1))
     assert mask.scale == sets.scale
 

@@ -63,7 +63,7 @@ def step(module: nn.Module, x: Any) -> list[Tensor]:
     y = module(x, x) if isinstance(module, LanguageModel) else module(x)
     y = y[0] if isinstance(y, tuple) else y
     y = y.data if hasattr(y, "batch_sizes") else y
-    y.float().pow(2).mean().backward()
+    y.float().pow(2).sum().backward()
     return [y.detach(), *(p.grad for p in module.parameters() if p.grad is not None)]
 
 
@@ -81,6 +81,7 @@ def test_what_is_chosen_is_right(name: str, packed: bool, dtype: torch.dtype) ->
         pytest.skip("its ids are padded")
     module = MODULES[name]().to("cuda", dtype)
     x = given(module, packed, dtype)
+    torch.manual_seed(3)  # as each step begins
     state = torch.cuda.get_rng_state()
     got = step(module, x)
     assert torch.equal(state, torch.cuda.get_rng_state())
@@ -129,7 +130,8 @@ def test_under_autocast() -> None:
             want = step(module, x)
     close(got, want, TOLERANCE[torch.float16])
     assert all("float32 as float16" in text for text in cache_file.read())
-    assert len(cache_file.read()) == 1  # two layers alike
+    whats = [text.partition(",")[0] for text in cache_file.read()]
+    assert len(whats) == len(set(whats))  # two layers alike ask once
 
 
 def test_a_captured_graph_is_dense() -> None:

@@ -109,7 +109,8 @@ def test_under_autocast(card: torch.device, close, name: str, dtype: torch.dtype
         want = results(copy.deepcopy(module).double(), x.double(), False)
     with torch.autocast("cuda", dtype):
         got = results(module.to(card), x.to(card), False)
-    assert got["y"].dtype == dtype
+    # cuDNN's layers are float16 under autocast, whatever it is told.
+    assert got["y"].dtype in ({dtype, torch.float16} if name == "lstm NR" else {dtype})
     assert {n for n, g in got.items() if g.dtype != torch.float32} <= {"y"}
     close({"y": got["y"]}, {"y": want["y"]}, torch.bfloat16)
 

@@ -19,7 +19,7 @@ from opennmt_sd import DropoutPattern, MaskedLinear, StructuredGRU, StructuredLS
 from opennmt_sd.lm.model import LanguageModel
 from opennmt_sd.ops import calibration
 from opennmt_sd.ops.dense import recurrence as loop
-from opennmt_sd.ops.measured import faster
+from opennmt_sd.ops.measured import faster, layer
 
 T, B, D, H = 6, 4, 10, 8
 FIXED = DropoutPattern(0.5, time="fixed", count="exact")
@@ -66,6 +66,7 @@ class Kernels:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
         monkeypatch.setattr(faster, "triton_for", lambda _: self)
+        monkeypatch.setattr(faster, "DTYPES", (torch.float64,))
 
     def __call__(self, *given: Any) -> Any:
         self.calls += 1
@@ -138,6 +139,28 @@ def test_a_recurrence(
     assert begin(choices, asked)
 
 
+@pytest.mark.parametrize("ours", [1.0, 3.0], ids=["kernels", "torch's"])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("cell", [StructuredLSTM, StructuredGRU])
+def test_a_layer_that_torch_has_too(
+    fake_card, monkeypatch: pytest.MonkeyPatch, cell: Any, packed: bool, ours: float
+) -> None:
+    kernels, fake_card.ours = Kernels(monkeypatch), ours
+    monkeypatch.setattr(layer, "has_triton", lambda _: True)
+    module = cell(D, H, 2, input_dropout=0.5, dropout=0.5, bidirectional=True).double()
+    x = inputs(packed)
+    want = results(module, x, "naive")
+    torch.testing.assert_close(results(module, x, "auto"), want)
+    tried = kernels.calls
+    torch.testing.assert_close(results(module, x, "auto"), want)
+    assert kernels.calls - tried == (4 if ours < 2 else 0)  # two layers, two directions
+    layers = [text for text in calibration.in_force() if text.startswith("layer")]
+    name = module.mode
+    assert begin(layers, [f"layer {name} both directions, {n} x 8, " for n in (D, 2 * H)])
+    monkeypatch.setattr(layer, "chosen", None)  # evaluation does not ask
+    results(module.eval(), x, "auto")
+
+
 def test_a_recurrence_whose_kernels_are_wrong(
     fake_card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,6 +173,7 @@ def test_a_recurrence_whose_kernels_are_wrong(
         return y, (h, c * 1.001)
 
     monkeypatch.setattr(faster, "triton_for", lambda _: wrong)
+    monkeypatch.setattr(faster, "DTYPES", (torch.float64,))
     monkeypatch.setattr("opennmt_sd.ops.calibration.key.tf32", lambda: ("ieee", "ieee"))
     torch.testing.assert_close(results(module, x, "auto"), want)
     assert "WrongResultError: results differ by" in caplog.text
@@ -252,5 +276,6 @@ def test_a_cpu_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gathering, "chosen", None)
     monkeypatch.setattr(faster, "chosen", None)
+    monkeypatch.setattr(layer, "chosen", None)
     for make, _ in (*GATHER.values(), *RECURRENT.values()):
         results(make(), inputs(False).float().detach().requires_grad_(), "auto")

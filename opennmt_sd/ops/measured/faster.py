@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
@@ -12,11 +14,14 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep, KeepMask
-from opennmt_sd.dropout.apply import compact
 from opennmt_sd.ops.calibration import Key, Ways, chosen, key_of, measurable
 from opennmt_sd.ops.dense import recurrence as loop
 from opennmt_sd.ops.dense.cells import Cell, State
 from opennmt_sd.ops.dense.recurrence import Recurrence
+
+DTYPES = torch.float32, torch.float16, torch.bfloat16  # that Triton multiplies at speed
+
+_alone = ContextVar("kernels alone", default=False)
 
 
 def recurrence(
@@ -26,8 +31,10 @@ def recurrence(
     """Do what :func:`opennmt_sd.ops.dense.recurrence.recurrence` does, the faster way."""
     given = cell, gates_x, weight_hh, bias_h, state, keep, batch_sizes, reverse
     kernels = triton_for(gates_x.device) if measurable(gates_x) else None
-    if kernels is None:
+    if kernels is None or gates_x.dtype not in DTYPES:
         return loop.recurrence(*given)
+    if _alone.get():
+        return kernels(*given)
 
     def ways() -> Ways:
         def by(run: Recurrence) -> Callable[[Any], Any]:
@@ -39,14 +46,35 @@ def recurrence(
     return (kernels if ours else loop.recurrence)(*given)
 
 
+@contextmanager
+def kernels_alone(alone: bool = True) -> Iterator[None]:
+    """Run every recurrence in the body by kernels, where there are any: it has been decided."""
+    before = _alone.set(alone)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
+
+
 def triton_for(device: torch.device) -> Recurrence | None:
     """Return the recurrence by Triton's kernels; None where it is not to be had, with a warning."""
-    found = _loaded() if device.type == "cuda" else "it is for CUDA"
-    if not isinstance(found, str) and not _capable(device):
-        found = "the card is too old: it needs a compute capability of 7.0"
+    found = _found(device)
     if isinstance(found, str):
         _tell_of_loop(device.type, found)
         return None
+    return found
+
+
+def has_triton(x: Tensor) -> bool:
+    """Return whether there are kernels for a recurrence on x."""
+    return x.dtype in DTYPES and not isinstance(_found(x.device), str)
+
+
+def _found(device: torch.device) -> Recurrence | str:
+    """Return the recurrence by Triton's kernels, or why there is none."""
+    found = _loaded() if device.type == "cuda" else "it is for CUDA"
+    if not isinstance(found, str) and not _capable(device):
+        return "the card is too old: it needs a compute capability of 7.0"
     return found
 
 
@@ -60,7 +88,7 @@ def _key(
     what += "" if batch_sizes is None else " packed"
     if keep is not None:
         what += " one set" if keep.steps == 1 else ""
-        each = isinstance(keep, KeepMask) and compact(keep.dense).shape[1] > 1
+        each = isinstance(keep, KeepMask) and not keep.shared
         what += " by sample" if each else ""
     share = 1.0 if keep is None else 1 / keep.scale
     return key_of(what, gates_x, (weight_hh, bias_h, *state), (H,), T, B, share)

@@ -1,0 +1,81 @@
+"""A mask that is known by its seed: made where it is used, with the same bits everywhere."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.dropout import on_gpu
+from opennmt_sd.dropout.keep import KeepMask
+from opennmt_sd.dropout.philox import draw_mask
+
+
+class SeededMask(KeepMask):
+    """A mask that is drawn when it is asked for: on a GPU by one launch there, and nothing travels.
+
+    Args:
+        seed: int64 ``[1]``.
+        shape: S, how many of the samples differ (1 or B), and D.
+        B: samples.
+        p, scale: the rate, and what kept values are multiplied by.
+    """
+
+    def __init__(
+        self, seed: Tensor, shape: tuple[int, int, int], B: int, p: float, scale: float
+    ) -> None:
+        known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale}
+        self.__dict__.update(known)  # the class is frozen
+
+    seed: Tensor
+    shape: tuple[int, int, int]
+    B: int
+    p: float
+
+    @cached_property
+    def dense(self) -> Tensor:
+        S, _, D = self.shape
+        return draw_mask(self.seed, self.shape, self.p).expand(S, self.B, D)
+
+    def __reduce__(self) -> tuple[type[KeepMask], tuple[Tensor, float]]:
+        return KeepMask, (self.dense, self.scale)
+
+    def to(self, device: torch.device | str) -> KeepMask:  # type: ignore[override] # its own kind
+        return KeepMask(self.dense.to(device), self.scale)
+
+    def rescaled(self, scale: float) -> SeededMask:
+        return SeededMask(self.seed, self.shape, self.B, self.p, scale)
+
+    @property
+    def steps(self) -> int:
+        return self.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.shape[2]
+
+    @property
+    def samples(self) -> int:
+        return self.B
+
+    @property
+    def shared(self) -> bool:
+        return self.shape[1] == 1
+
+    def factors(self, x: Tensor) -> Tensor:
+        drawn = self._drawn(self.scale, 0.0, x.dtype, x.device)
+        return super().factors(x) if drawn is None else drawn
+
+    def dropped(self, device: torch.device) -> Tensor:
+        drawn = self._drawn(0.0, 1.0, torch.uint8, device)
+        return super().dropped(device) if drawn is None else drawn.view(torch.bool)
+
+    def _drawn(
+        self, kept: float, dropped: float, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | None:
+        """Return ``[S, 1 or B, D]`` with one of two values for each unit; None where the mask has
+        to be drawn on the CPU."""
+        if "dense" in self.__dict__:
+            return None  # it is there already
+        return on_gpu.draw(self.seed, self.shape, self.p, (kept, dropped), dtype, device)

@@ -1,0 +1,45 @@
+"""Whether a layer that torch has too runs on our kernels, since they are faster on this GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from opennmt_sd import ops
+from opennmt_sd.nn.base import NOTHING
+from opennmt_sd.nn.dropped_input import Operands
+from opennmt_sd.nn.states import State
+
+if TYPE_CHECKING:
+    from opennmt_sd.nn.recurrent import Recurrent
+
+
+def by_kernels(
+    module: Recurrent, operands: Operands, sizes: Tensor | None, T: int, B: int, dtype: torch.dtype
+) -> bool:
+    """Return whether ours is faster than torch's, where that is measured: in training, on a GPU.
+
+    Args:
+        operands: x, the state, and the weights of the layers of a call.
+    """
+    x, _, layers = operands
+    if not (module.training and ops.measurable(x)) or len(layers) != 1:
+        return False
+
+    def torchs(given: Operands) -> tuple[Tensor, State]:
+        return module._dropped(given, None, False, sizes, dtype)
+
+    def ours(given: Operands) -> tuple[Tensor, State]:
+        x, state, layers = given
+        return module._layer(x, NOTHING, None, state, layers[0], sizes, T, B, dtype)
+
+    def layer() -> ops.Layer:
+        words = [module.mode, "packed"] if sizes is not None else [module.mode]
+        words += ["both directions"] if len(layers[0]) > 1 else []
+        weights = tuple(weight for direction in layers[0] for weight in direction)
+        widths = x.shape[-1], module.hidden_size
+        return ops.Layer(" ".join(words), T, B, widths, weights, operands, torchs, ours)
+
+    return ops.faster_by_kernels(x, layer)

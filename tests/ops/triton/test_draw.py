@@ -1,0 +1,35 @@
+"""A draw by Triton's kernel has the bits of the CPU's; what is listed is what is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from opennmt_sd.dropout import on_gpu, philox
+
+SHAPES = {"sets": ((35, 1, 65), 0.5), "masks": ((3, 4, 7), 0.3), "one": ((1, 1, 1), 0.999),
+          "more than a block": ((2, 5, 211), 0.65)}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [1, 2**62 + 12_345_678_901])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_bits_of_the_cpu(kernels, name: str, seed: int) -> None:
+    from opennmt_sd.dropout.draw_kernel import draw
+
+    shape, p = SHAPES[name]
+    want = philox.mask_of(torch.tensor([seed]), shape, p)
+    out, blocks = torch.full(shape, 9.0), -(-want.numel() // 4)
+    grid = (-(-blocks // on_gpu.BLOCK),)
+    draw[grid](out, seed, want.numel(), blocks, philox.threshold(p), 2.0, -1.0, BLOCK=on_gpu.BLOCK)
+    assert torch.equal(out, torch.where(want, 2.0, -1.0))
+
+
+@pytest.mark.parametrize("H", [1, 7, 64])
+def test_what_is_kept_is_listed(kernels, H: int) -> None:
+    from opennmt_sd.ops.triton.operands import listed
+
+    dropped = torch.rand(5, 1, H, generator=torch.Generator().manual_seed(0)) < 0.5
+    kept, count = listed(dropped.view(torch.uint8))
+    assert [kept[s, : count[s]].tolist() for s in range(5)] == [
+        (~dropped[s, 0]).nonzero().flatten().tolist() for s in range(5)
+    ]
