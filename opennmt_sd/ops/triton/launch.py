@@ -57,7 +57,7 @@ def fp(
     cells, q = (gates.new_empty(steps.R, H) for _ in range(2))
     hidden, masked = gates_x.new_empty(steps.R, H), gates_x.new_empty(steps.R, stride)
     laid = weight.new_empty(H, tiles.parts * tiles.U, 4)
-    laid[:, :H, : cell.gates] = weight.view(cell.gates, H, H).permute(2, 1, 0)
+    laid[:, :H, : cell.gates] = weight.reshape(cell.gates, H, H).permute(2, 1, 0)
     final = _run(
         cell.fp, tiles, tiles.fp, steps.T, state,
         (gates_x, laid, bias, masked, hidden, gates, cells, q),
@@ -88,7 +88,7 @@ def bp(
     d_gates = weight.new_empty(steps.R, stride)
     d_gates_h = d_gates if name == "LSTM" else torch.empty_like(d_gates)
     laid = F.pad(weight, (0, tiles.parts * tiles.U - H))
-    laid = laid.view(N, tiles.parts, tiles.U).transpose(0, 1).contiguous()
+    laid = laid.reshape(N, tiles.parts, tiles.U).transpose(0, 1).contiguous()
     d_first = _run(
         cell.bp, tiles, tiles.bp, steps.T + 1, d_state,
         (d_hidden, left.gates, left.cells, left.q, state[-1], laid, d_gates, d_gates_h),
@@ -120,12 +120,13 @@ def _run(
         reached = [s.new_empty(s.shape, dtype=torch.float32) for s in state]
     given = [x if t is None else t.contiguous() for t in (*data, *sets)]  # None is not read
     before = [s.contiguous() for s in state]
-    for begin, end in launches:
-        kernel[tiles.parts, tiles.batches](
-            *given[: len(data)], before[0], before[-1], reached[0], reached[-1],
-            *given[len(data) :], arrived, begin, end, *numbers, **flags,
-        )  # fmt: skip
-        before = reached
+    with torch.cuda.device_of(x):  # Triton launches on the current one
+        for begin, end in launches:
+            kernel[tiles.parts, tiles.batches](
+                *given[: len(data)], before[0], before[-1], reached[0], reached[-1],
+                *given[len(data) :], arrived, begin, end, *numbers, **flags,
+            )  # fmt: skip
+            before = reached
     return tuple(s.to(x.dtype) for s in reached)
 
 

@@ -64,5 +64,6 @@ def listed(dropped: Tensor) -> tuple[Tensor, Tensor]:
     S, _, H = dropped.shape
     kept = torch.empty(S, H, dtype=torch.int32, device=dropped.device)
     count = torch.empty(S, dtype=torch.int32, device=dropped.device)
-    list_kept[(S,)](dropped, kept, count, H, BLOCK=triton.next_power_of_2(H))
+    with torch.cuda.device_of(dropped):  # Triton launches on the current one
+        list_kept[(S,)](dropped, kept, count, H, BLOCK=triton.next_power_of_2(H))
     return kept, count

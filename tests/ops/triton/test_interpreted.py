@@ -126,3 +126,14 @@ def test_a_mask_is_as_good_as_sets(kernels, same: bool) -> None:
     )
     for name, expected in want.items():
         torch.testing.assert_close(got[name], expected)
+
+
+def test_operands_of_any_strides(kernels) -> None:
+    T, B, H, _ = SIZES["steps"]
+    given = operands("LSTM", T, B, H, None)
+    want = results("LSTM", given, None, None, False, torch.float32, by_kernels("LSTM"))
+    turned = {n: t.transpose(0, -1).contiguous().transpose(0, -1) for n, t in given.items()}
+    assert not turned["weight_hh"].is_contiguous()
+    got = results("LSTM", turned, None, None, False, torch.float32, by_kernels("LSTM"))
+    for name, expected in want.items():
+        torch.testing.assert_close(got[name], expected)
