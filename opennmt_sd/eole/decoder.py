@@ -36,7 +36,8 @@ class StructuredStdRNNDecoder(StdDecoderMixin, PaddedDecoderMixin, StdRNNDecoder
         self, emb: Tensor, enc_out: Tensor, src_pad_mask: Tensor | None = None
     ) -> Any:
         if not self.training:
-            return super()._run_forward_pass(emb, enc_out, src_pad_mask=src_pad_mask)
+            state, out, attns = super()._run_forward_pass(emb, enc_out, src_pad_mask=src_pad_mask)
+            return state, out.contiguous(), attns  # an RNN's alone is not, and stock views it
         return self.train_pass(
             self.targets(emb), emb, source_of(enc_out, src_pad_mask),
             lambda queries: self.attn(queries, enc_out, src_pad_mask=src_pad_mask),

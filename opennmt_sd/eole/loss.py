@@ -35,7 +35,7 @@ class StructuredLossCompute(LossCompute):
         if ours is None:
             self._alive = None
             with generator_of_kept(self, output):
-                return super()._compute_ce_loss(output, flat_tgt)
+                return super()._compute_ce_loss(output.contiguous(), flat_tgt)  # which views it
         self._alive, self._correct = target != self.padding_idx, ours.correct
         return ours.loss, None
 

@@ -142,7 +142,11 @@ class Commands:
         path.write_text(json.dumps(config))  # which is YAML too
         return path
 
-    def train(self, name: str, model: dict[str, Any] | None = None, **training: Any) -> Training:
+    def train(
+        self, name: str, model: dict[str, Any] | None = None, *, top: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> Training:  # fmt: skip
+        """Run it; ``top``: what stands at the top of the configuration."""
         from eole.bin.run.train import Train
         from eole.trainer import Trainer
 
@@ -166,7 +170,7 @@ class Commands:
             run.validations.append(stats.loss)
             return stats
 
-        config = self.write(name, self.config(name, model, **training))
+        config = self.write(name, {**self.config(name, model, **training), **(top or {})})
         with pytest.MonkeyPatch.context() as patch, contained(run.log):
             patch.setattr(Trainer, "_train_step", recorded)
             patch.setattr(Trainer, "validate", validated)

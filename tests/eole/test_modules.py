@@ -118,6 +118,16 @@ def test_padding_that_is_not_at_the_end(build: Build, option: str, padding: str)
     compare(step(ours, given=given), step(stock, given=given), **LOOSE)
 
 
+def test_a_generator_that_is_more_than_a_linear_layer(build: Build) -> None:
+    """Stock computes its loss, also of targets that all end together."""
+    given = batch()
+    given["tgt"] = given["tgt"].clamp(min=4)
+    stock, ours = (build(input_feed=0, **more).double() for more in ({}, OURS))
+    for model in (stock, ours):
+        model.generator.register_forward_hook(lambda _module, _given, scores: 2 * scores)
+    compare(step(ours, given=given), step(stock, given=given), **LOOSE)
+
+
 @every_option
 def test_evaluation_is_stocks_bit_for_bit(build: Build, option: str) -> None:
     """Whatever the rates, its loss and statistics too."""
