@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -86,6 +87,9 @@ def serve(line: socket.socket, path: list[str]) -> None:
         end(lambda: run(**request, path=path))
     with suppress(OSError):  # the client may be gone
         line.sendall(f"{command}\n".encode())
+        ended = os.pidfd_open(command)
+        if ended not in select.select([ended, line], [], [])[0]:  # it is: killed, and by no word
+            os.kill(command, signal.SIGKILL)
         line.sendall(f"{os.waitpid(command, 0)[1]}\n".encode())
     os._exit(0)
 
