@@ -195,7 +195,7 @@ def run(
         yield Row(
             suite="lm", case=case.name, phase="step", p=case.p, torch_ms=ms["torch"],
             dense_ms=ms["dense"], ours_ms=ms["ours"], loop_ms=ms.get("loop"), ideal=case.ideal,
-            max_rel_err=error, draw_ms=draw_ms(case) if case.p else None,
+            max_rel_err=error, draw_ms=draw_ms(case) if case.p and not target.gpu else None,
             units_per_s=case.words / ms["ours"] * 1e3,
             torch_units_per_s=case.words / ms["torch"] * 1e3,
             peak_mb=memory["ours"], torch_peak_mb=memory["torch"],

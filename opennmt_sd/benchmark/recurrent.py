@@ -190,7 +190,7 @@ def run(repeats: int, cases: Sequence[Case], target: Target = CPU) -> Iterator[R
             yield _row(
                 case, "step", p, target.alternate(steps, repeats),
                 ideal=case.ideal if p else 1.0, max_rel_err=error,
-                draw_ms=_draw_ms(case) if p else None, **more,
+                draw_ms=_draw_ms(case) if p and not target.gpu else None, **more,
             )  # fmt: skip
 
         for work in turns.values():

@@ -57,13 +57,14 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
         table.add_column(name, no_wrap=True)
     columns = ("p", "torch", "ours p 0", "ours p", "x torch", "x ours p 0", "ideal", "of ideal")
     products = any(row.gflops for row in rows)
+    draws = any(row.draw_ms is not None for row in rows)
     memory, loops = any(row.peak_mb for row in rows), any(row.loop_ms for row in rows)
     further = (
         *(("loop", "x loop") if loops else ()),
         *(("of peak",) if products else ()),
         *(("units/s", "torch's") if units else ()),
         *(("MB", "torch's MB") if memory else ()),
-        "draw", "error",
+        *(("draw",) if draws else ()), "error",
     )  # fmt: skip
     for name in columns + further:
         table.add_column(name, justify="right")
@@ -80,8 +81,9 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
             cells += [f"{n:,.0f}" if n else "" for n in (row.units_per_s, row.torch_units_per_s)]
         if memory:
             cells += [f"{n:.0f}" if n else "" for n in (row.peak_mb, row.torch_peak_mb)]
-        draw = f"{row.draw_ms / row.ours_ms:.1%}" if row.draw_ms is not None else ""
-        table.add_row(*cells, draw, f"{row.max_rel_err:.0e}")
+        if draws:
+            cells.append("" if row.draw_ms is None else f"{row.draw_ms / row.ours_ms:.1%}")
+        table.add_row(*cells, f"{row.max_rel_err:.0e}")
     _console.print(table)
 
 

@@ -27,7 +27,7 @@ class Row:
         max_rel_err: the largest error over the largest value, against a float64 reference; over
             the outputs and all gradients.
         gflops: what our engine did a second, kept work only; None where it is not one product.
-        draw_ms: of it, drawing keep sets.
+        draw_ms: of it, drawing keep sets; on a CPU alone: a GPU draws in a launch.
         units_per_s, torch_units_per_s: words or sentences a second.
         peak_mb, torch_peak_mb: memory (:mod:`.memory`).
     """

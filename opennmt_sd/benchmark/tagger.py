@@ -234,7 +234,8 @@ def run(
         if case.p:  # with nothing dropped, torch's layers are all there is
             more["peak_mb"] = peak_mb("tagger", case.name, "ours", target)
             more["torch_peak_mb"] = peak_mb("tagger", case.name, "torch", target)
-            more["draw_ms"] = draw_ms(batches, case)
+            if not target.gpu:
+                more["draw_ms"] = draw_ms(batches, case)
         if target.loops(case.recurrent):
             turns["loop"] = on_engine(turns["ours"], "dense")
         ms = target.alternate({name: work.train for name, work in turns.items()}, repeats)

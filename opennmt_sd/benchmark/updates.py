@@ -84,7 +84,7 @@ class Suite:
             turns["loop"] = on_engine(turns["ours"], "dense")
         ms = target.alternate({name: work.step for name, work in turns.items()}, repeats)
         yield self._row(
-            case, "step", ms, error, draw_ms=draw_ms(case) if case.p else None,
+            case, "step", ms, error, draw_ms=draw_ms(case) if case.p and not target.gpu else None,
             units_per_s=case.words / ms["ours"] * 1e3,
             torch_units_per_s=case.words / ms["torch"] * 1e3,
             peak_mb=memory["ours"], torch_peak_mb=memory["torch"],

@@ -190,6 +190,7 @@ def test_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     (row,) = lm.run(1, [case], OnCPU())
     assert row.loop_ms is not None
+    assert row.draw_ms is None, "it is timed on the CPU, where a GPU's sets are not drawn"
     assert set(seen) == {None, "dense", "naive"}
 
 
