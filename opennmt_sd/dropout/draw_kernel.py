@@ -13,10 +13,13 @@ def draw(out, seed, n, blocks, threshold, kept, dropped, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     zero = tl.zeros([BLOCK], dtype=tl.int32)
     first, second, third, fourth = tl.philox(seed, i, zero, zero, zero)
-    write(out, first, i, n, threshold, kept, dropped, i < blocks)
-    write(out, second, i + blocks, n, threshold, kept, dropped, i < blocks)
-    write(out, third, i + 2 * blocks, n, threshold, kept, dropped, i < blocks)
-    write(out, fourth, i + 3 * blocks, n, threshold, kept, dropped, i < blocks)
+    unit = i.to(tl.int64)  # there may be more than 2^31
+    write(out, first, unit, n, threshold, kept, dropped, i < blocks)
+    write(out, second, unit + blocks, n, threshold, kept, dropped, i < blocks)
+    unit += blocks
+    write(out, third, unit + blocks, n, threshold, kept, dropped, i < blocks)
+    unit += blocks
+    write(out, fourth, unit + blocks, n, threshold, kept, dropped, i < blocks)
 
 
 @triton.jit

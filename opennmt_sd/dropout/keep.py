@@ -116,7 +116,7 @@ class Keep:
         """Return what each unit is multiplied by, ``[S, 1 or B, D]``, of x's dtype and on its
         device: what all samples share travels once."""
         mask = applying.compact(self.mask())
-        return applying.sent((mask * self.scale).to(x.dtype), x.device)
+        return applying.sent(mask.to(x.dtype) * self.scale, x.device)
 
     def dropped(self, device: torch.device) -> Tensor:
         """Return the opposite of the mask, ``[S, 1 or B, D]``, on a device, as compact."""

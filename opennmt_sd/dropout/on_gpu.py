@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opennmt_sd.compat import in_transform
 from opennmt_sd.dropout.philox import threshold
 
 log = logging.getLogger(__name__)
 
 BLOCK = 256
+DEVICES = ("cuda",)
 
 
 def draw(
@@ -30,13 +32,17 @@ def draw(
         values: of what is kept, of what is dropped.
     """
     n = math.prod(shape)
-    # A seed that is a fake, or one of a batch, is of another type.
-    kernel = _kernel() if device.type == "cuda" and type(seed) is Tensor else None
-    if kernel is None or not n:
+    # Triton takes the values in float32.
+    suits = device.type in DEVICES and n and dtype != torch.float64 and _is_number(seed)
+    kernel = _kernel() if suits else None
+    if kernel is None:
         return None
     out = torch.empty(shape, dtype=dtype, device=device)
+    # A fake has no memory, and in a graph that is captured the seed would stay the same.
+    if type(out) is not Tensor or torch.cuda.is_current_stream_capturing():
+        return None
     blocks = -(-n // 4)
-    with torch.cuda.device(device):
+    with torch.cuda.device_of(out):
         try:
             kernel[(-(-blocks // BLOCK),)](
                 out, int(seed), n, blocks, threshold(p), *values, BLOCK=BLOCK
@@ -45,6 +51,11 @@ def draw(
             _give_up(error)
             return None
     return out
+
+
+def _is_number(seed: Tensor) -> bool:
+    """Return whether a seed can be read: it is no fake, and none of ``torch.func``."""
+    return type(seed) is Tensor and not in_transform()
 
 
 @functools.cache

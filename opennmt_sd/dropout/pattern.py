@@ -165,7 +165,7 @@ class DropoutPattern(float):
         shape = (S, 1 if self.structured else B, D)
         seed = draw_seed(generator)
         if late:
-            return SeededMask(seed, shape, B, self.p, self.scale)
+            return SeededMask.of(seed, shape, B, self.p, self.scale)
         return KeepMask(draw_mask(seed, shape, self.p).expand(S, B, D), self.scale)
 
     def _steps(self, T: int) -> int:

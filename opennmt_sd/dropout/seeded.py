@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
@@ -15,37 +13,49 @@ from opennmt_sd.dropout.philox import draw_mask
 class SeededMask(KeepMask):
     """A mask that is drawn when it is asked for: on a GPU by one launch there, and nothing travels.
 
-    Args:
-        seed: int64 ``[1]``.
-        shape: S, how many of the samples differ (1 or B), and D.
-        B: samples.
-        p, scale: the rate, and what kept values are multiplied by.
+    Copies, and what ``dataclasses.replace`` makes of it, are masks that are drawn.
     """
-
-    def __init__(
-        self, seed: Tensor, shape: tuple[int, int, int], B: int, p: float, scale: float
-    ) -> None:
-        known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale}
-        self.__dict__.update(known)  # the class is frozen
 
     seed: Tensor
     shape: tuple[int, int, int]
     B: int
     p: float
 
-    @cached_property
+    def __new__(cls, dense: Tensor, scale: float) -> KeepMask:  # type: ignore[misc] # as it says
+        return KeepMask(dense, scale)
+
+    @classmethod
+    def of(
+        cls, seed: Tensor, shape: tuple[int, int, int], B: int, p: float, scale: float
+    ) -> SeededMask:
+        """Return the mask of a seed.
+
+        Args:
+            seed: int64 ``[1]``.
+            shape: S, how many of the samples differ (1 or B), and D.
+            B: samples.
+            p, scale: the rate, and what kept values are multiplied by.
+        """
+        mask: SeededMask = object.__new__(cls)
+        known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale, "drawn": None}
+        mask.__dict__.update(known)  # the class is frozen
+        return mask
+
+    @property
     def dense(self) -> Tensor:
-        S, _, D = self.shape
-        return draw_mask(self.seed, self.shape, self.p).expand(S, self.B, D)
+        found: Tensor | None = self.__dict__["drawn"]
+        if found is None:
+            S, _, D = self.shape
+            with torch.inference_mode(False):  # or nothing later could save it for backward
+                found = draw_mask(self.seed, self.shape, self.p).expand(S, self.B, D)
+            self.__dict__["drawn"] = found
+        return found
 
     def __reduce__(self) -> tuple[type[KeepMask], tuple[Tensor, float]]:
         return KeepMask, (self.dense, self.scale)
 
-    def to(self, device: torch.device | str) -> KeepMask:  # type: ignore[override] # its own kind
-        return KeepMask(self.dense.to(device), self.scale)
-
     def rescaled(self, scale: float) -> SeededMask:
-        return SeededMask(self.seed, self.shape, self.B, self.p, scale)
+        return self.of(self.seed, self.shape, self.B, self.p, scale)
 
     @property
     def steps(self) -> int:
@@ -76,6 +86,6 @@ class SeededMask(KeepMask):
     ) -> Tensor | None:
         """Return ``[S, 1 or B, D]`` with one of two values for each unit; None where the mask has
         to be drawn on the CPU."""
-        if "dense" in self.__dict__:
+        if self.__dict__["drawn"] is not None:
             return None  # it is there already
         return on_gpu.draw(self.seed, self.shape, self.p, (kept, dropped), dtype, device)

@@ -179,9 +179,14 @@ def test_a_recurrence_whose_kernels_are_wrong(
     assert "WrongResultError: results differ by" in caplog.text
 
 
-def test_without_triton_nothing_is_tried(fake_card) -> None:
+def test_without_triton_nothing_is_tried(
+    fake_card, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
     module, x = StructuredLSTM(D, H, recurrent_dropout=0.5).double(), inputs(False)
     faster._tell_of_loop.cache_clear()
+    results(module, x, "auto")
+    assert not recwarn.list  # Triton would not help in float64
+    monkeypatch.setattr(faster, "DTYPES", (torch.float64,))
     with pytest.warns(RuntimeWarning, match="step by step on cpu: Triton, .* cannot be used"):
         results(module, x, "auto")
     assert (fake_card.marks, calibration.in_force()) == (0, {})
@@ -192,7 +197,8 @@ def test_without_triton_nothing_is_tried(fake_card) -> None:
     [
         (ImportError("No module named 'triton'"), (8, 0), "ImportError: No module named 'triton'"),
         (AttributeError("no attribute 'jit'"), (8, 0), "AttributeError: no attribute 'jit'"),
-        (SimpleNamespace(recurrence=None), (6, 1), "a compute capability of 7.0"),
+        (SimpleNamespace(__version__="3.2.0"), (8, 0), "(it is 3.2.0, and 3.3 or newer is needed)"),
+        (SimpleNamespace(__version__="3.10.1+git1", recurrence=None), (6, 1), "capability of 7.0"),
     ],
 )
 def test_why_triton_cannot_be_used(monkeypatch, module: object, card: Any, why: str) -> None:

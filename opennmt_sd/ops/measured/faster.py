@@ -19,6 +19,7 @@ from opennmt_sd.ops.dense import recurrence as loop
 from opennmt_sd.ops.dense.cells import Cell, State
 from opennmt_sd.ops.dense.recurrence import Recurrence
 
+OLDEST = 3, 3  # of Triton: it can be told that all programs must be on the device at once
 DTYPES = torch.float32, torch.float16, torch.bfloat16  # that Triton multiplies at speed
 
 _alone = ContextVar("kernels alone", default=False)
@@ -30,8 +31,9 @@ def recurrence(
 ) -> tuple[Tensor, State]:  # fmt: skip
     """Do what :func:`opennmt_sd.ops.dense.recurrence.recurrence` does, the faster way."""
     given = cell, gates_x, weight_hh, bias_h, state, keep, batch_sizes, reverse
-    kernels = triton_for(gates_x.device) if measurable(gates_x) else None
-    if kernels is None or gates_x.dtype not in DTYPES:
+    suits = measurable(gates_x) and gates_x.dtype in DTYPES
+    kernels = triton_for(gates_x.device) if suits else None
+    if kernels is None:
         return loop.recurrence(*given)
     if _alone.get():
         return kernels(*given)
@@ -98,6 +100,9 @@ def _key(
 def _loaded() -> Recurrence | str:
     """Return Triton's recurrence, or why there is none."""
     try:
+        version: str = import_module("triton").__version__
+        if tuple(map(int, version.split(".")[:2])) < OLDEST:
+            return f"it is {version}, and {OLDEST[0]}.{OLDEST[1]} or newer is needed"
         module = import_module("opennmt_sd.ops.triton.recurrence")
     except Exception as error:  # noqa: BLE001 - none, an old one, one that finds no compiler
         return f"{type(error).__name__}: {error}"

@@ -34,7 +34,8 @@ def recurrence(
     Args:
         cell: one that there are kernels for.
         gates_x: ``[T, B, gates H]`` or packed: the product of the input, biases included.
-        weight_hh, bias_h: ``[gates H, H]`` and ``[gates H]``: of the state's product.
+        weight_hh, bias_h: ``[gates H, H]`` and ``[gates H]``: of the state's product; an LSTM has
+            no such bias, its gates' have it.
         state: ``[B, H]`` each.
         keep, batch_sizes, reverse: as in :func:`opennmt_sd.ops.lstm_layer`.
     """
@@ -58,8 +59,8 @@ class _Recurrence(Function):
 
     @staticmethod
     def backward(ctx: Any, d_hidden: Tensor, *d_state: Tensor) -> Any:
-        refuse_second_derivatives("triton", d_hidden, *d_state)
-        refuse_batched_gradients("triton", d_hidden, *d_state)
+        refuse_second_derivatives("dense", d_hidden, *d_state)
+        refuse_batched_gradients("dense", d_hidden, *d_state)
         weight, *saved = ctx.saved_tensors
         left, state = launch.Left(*saved[:4]), saved[4:]
         d_gates_x, d_gates_h, d_first = launch.bp(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from opennmt_sd.dropout import on_gpu, philox
+from opennmt_sd.dropout import DropoutPattern, on_gpu, philox
 
 SHAPES = {"sets": ((35, 1, 65), 0.5), "masks": ((3, 4, 7), 0.3), "one": ((1, 1, 1), 0.999),
           "more than a block": ((2, 5, 211), 0.65)}  # fmt: skip
@@ -22,6 +22,19 @@ def test_the_bits_of_the_cpu(kernels, name: str, seed: int) -> None:
     grid = (-(-blocks // on_gpu.BLOCK),)
     draw[grid](out, seed, want.numel(), blocks, philox.threshold(p), 2.0, -1.0, BLOCK=on_gpu.BLOCK)
     assert torch.equal(out, torch.where(want, 2.0, -1.0))
+
+
+@pytest.mark.parametrize("space", ["structured", "random"])
+def test_a_mask_by_the_kernel_is_the_mask(kernels, monkeypatch, space: str) -> None:
+    monkeypatch.setattr(on_gpu, "DEVICES", ("cpu",))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    keep = DropoutPattern(0.3, space).draw_mask(3, 4, 7)
+    factors = {d: keep.factors(torch.ones(1, dtype=d)) for d in (torch.float32, torch.float16)}
+    dropped = keep.dropped(torch.device("cpu"))
+    assert keep.__dict__["drawn"] is None  # all of that by the kernel
+    assert torch.equal(~dropped.expand(3, 4, 7), keep.dense)
+    for dtype, found in factors.items():
+        assert torch.equal(found.expand(3, 4, 7), keep.dense.to(dtype) * keep.scale)
 
 
 @pytest.mark.parametrize("H", [1, 7, 64])

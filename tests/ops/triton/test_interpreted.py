@@ -128,6 +128,17 @@ def test_a_mask_is_as_good_as_sets(kernels, same: bool) -> None:
         torch.testing.assert_close(got[name], expected)
 
 
+def test_packed_rows_of_two_parts_of_the_batch(kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the order of time, one of each part alive at last, units not in whole programs."""
+    from opennmt_sd.ops.triton import tiling
+
+    monkeypatch.setattr(tiling, "SIZES", [(16, 8)])
+    monkeypatch.setitem(SIZES, "both", (3, 18, 11, [18, 17, 2]))
+    for kind in ("LSTM", "GRU"):
+        for rule in ("III", "I"):
+            check(kind, "both", rule, True, torch.float32)
+
+
 def test_operands_of_any_strides(kernels) -> None:
     T, B, H, _ = SIZES["steps"]
     given = operands("LSTM", T, B, H, None)
