@@ -49,9 +49,9 @@ def recurrence(
 
 
 @contextmanager
-def kernels_alone(alone: bool = True) -> Iterator[None]:
+def kernels_alone() -> Iterator[None]:
     """Run every recurrence in the body by kernels, where there are any: it has been decided."""
-    before = _alone.set(alone)
+    before = _alone.set(True)
     try:
         yield
     finally:
