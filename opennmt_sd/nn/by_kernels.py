@@ -9,7 +9,7 @@ from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.nn.base import NOTHING
-from opennmt_sd.nn.dropped_input import Operands
+from opennmt_sd.nn.dropped_input import Operands, in_words
 from opennmt_sd.nn.states import State
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ def by_kernels(
         return module._layer(x, NOTHING, None, state, layers[0], sizes, T, B, dtype)
 
     def layer() -> ops.Layer:
-        words = [module.mode, "packed"] if sizes is not None else [module.mode]
-        words += ["both directions"] if len(layers[0]) > 1 else []
+        what = in_words(module.mode, layers, sizes)
         weights = tuple(weight for direction in layers[0] for weight in direction)
         widths = x.shape[-1], module.hidden_size
-        return ops.Layer(" ".join(words), T, B, widths, weights, operands, torchs, ours)
+        return ops.Layer(what, T, B, widths, weights, operands, torchs, ours)
 
     return ops.faster_by_kernels(x, layer)

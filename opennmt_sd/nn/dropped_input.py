@@ -47,10 +47,15 @@ def gathers_input(
     weight_ih, weight_hh, *_ = layers[0][0]
 
     def shared() -> ops.Shared:
-        words = [mode, "packed"] if sizes is not None else [mode]
-        words += ["both directions"] if len(layers[0]) > 1 else []
-        words += [f"{len(layers)} layers"] if len(layers) > 1 else []
         widths = x.shape[-1], weight_hh.shape[1]
-        return ops.Shared(" ".join(words), drops, T, B, widths, operands, run)
+        return ops.Shared(in_words(mode, layers, sizes), drops, T, B, widths, operands, run)
 
     return ops.gathers(x, weight_ih, shared)
+
+
+def in_words(mode: str, layers: Layers, sizes: Tensor | None) -> str:
+    """Return what a call of layers is, as far as its time depends on it."""
+    words = [mode, "packed"] if sizes is not None else [mode]
+    words += ["both directions"] if len(layers[0]) > 1 else []
+    words += [f"{len(layers)} layers"] if len(layers) > 1 else []
+    return " ".join(words)

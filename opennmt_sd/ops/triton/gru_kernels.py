@@ -10,9 +10,10 @@ from opennmt_sd.ops.triton.tiles import (
     arrive,
     bp_product,
     by_gate,
-    dropped_at,
     fp_product,
     let_in,
+    masked_at,
+    owned,
     rows_of,
     sigmoid,
     tanh,
@@ -38,11 +39,7 @@ def gru_fp(
         c_first, c_last: not used here.
     """
     part, of_batch = tl.program_id(0), tl.program_id(1)
-    u = part * U + tl.arange(0, U)
-    b = of_batch * BT + tl.arange(0, BT)
-    units = u < H
-    state = b[:, None] * H + u[None, :]
-    present = (b < B)[:, None] & units[None, :]
+    b, u, state, present = owned(B, H, BT, U)
     h = tl.load(h_first + state, mask=present, other=0).to(tl.float32)
     if begin == 0:
         let_in(
@@ -54,7 +51,7 @@ def gru_fp(
     for s in range(begin, end):
         t = T - 1 - s if REVERSE else s
         n, row = rows_of(sizes, offsets, t, B, PACKED)
-        alive = (b < n)[:, None] & units[None, :]
+        alive = (b < n)[:, None] & present
         at = (row + b)[:, None] * 3 * H + u[None, :]
         r = tl.load(gates_x + at, mask=alive, other=0).to(tl.float32)
         z = tl.load(gates_x + at + H, mask=alive, other=0).to(tl.float32)
@@ -67,9 +64,9 @@ def gru_fp(
         )  # fmt: skip
         r_h, z_h, n_h, _ = by_gate(acc, BT, U)
         if BIAS:
-            r_h += tl.load(bias + u, mask=units, other=0).to(tl.float32)[None, :]
-            z_h += tl.load(bias + H + u, mask=units, other=0).to(tl.float32)[None, :]
-            n_h += tl.load(bias + 2 * H + u, mask=units, other=0).to(tl.float32)[None, :]
+            r_h += tl.load(bias + u, mask=u < H, other=0).to(tl.float32)[None, :]
+            z_h += tl.load(bias + H + u, mask=u < H, other=0).to(tl.float32)[None, :]
+            n_h += tl.load(bias + 2 * H + u, mask=u < H, other=0).to(tl.float32)[None, :]
         r, z = sigmoid(r + r_h), sigmoid(z + z_h)
         new = tanh(n_x + r * n_h)
         h = tl.where(alive, (1 - z) * new + z * h, h)
@@ -108,11 +105,7 @@ def gru_bp(
         dc_last, dc_first: not used here.
     """
     part, of_batch = tl.program_id(0), tl.program_id(1)
-    u = part * U + tl.arange(0, U)
-    b = of_batch * BT + tl.arange(0, BT)
-    units = u < H
-    state = b[:, None] * H + u[None, :]
-    present = (b < B)[:, None] & units[None, :]
+    b, u, state, present = owned(B, H, BT, U)
     dh = tl.load(dh_last + state, mask=present, other=0).to(
         tl.float32
     )  # but for what comes by the product
@@ -121,7 +114,7 @@ def gru_bp(
         at_s = tl.minimum(s, T - 1)
         t = at_s if REVERSE else T - 1 - at_s
         n, row = rows_of(sizes, offsets, t, B, PACKED)
-        alive = (b < n)[:, None] & units[None, :] & (s < T)
+        alive = (b < n)[:, None] & present & (s < T)
         at = (row + b)[:, None] * 3 * H + u[None, :]
         rows = (row + b)[:, None] * H + u[None, :]
         r = tl.load(gates + at, mask=alive, other=0)
@@ -142,15 +135,12 @@ def gru_bp(
                 wait(arrived + of_batch, s * tl.num_programs(0))
             after = s - 1 if REVERSE else T - s
             n_after, row_after = rows_of(sizes, offsets, after, B, PACKED)
-            came = (b < n_after)[:, None] & units[None, :]
+            came = (b < n_after)[:, None] & present
             acc = bp_product(
                 d_gates_h, stride, weight, row_after, n_after, b, part, 3 * H,
                 BT, U, K, SPLIT, PRECISION,
             )  # fmt: skip
-            acc = acc * scale
-            if DROPS:
-                drop = tl.load(dropped_at(dropped, after, b, u, S, samples, H), mask=came, other=1)
-                acc = tl.where(drop != 0, 0.0, acc)
+            acc = masked_at(acc, dropped, after, b, u, came, H, S, samples, scale, DROPS)
             dh = tl.where(came, dh + acc, dh)
         dh_t = dh + d_y
         d_new = dh_t * (1 - z) * (1 - new * new)

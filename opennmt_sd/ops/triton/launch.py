@@ -29,7 +29,7 @@ CELLS = {"LSTM": Cell(4, lstm_fp, lstm_bp), "GRU": Cell(3, gru_fp, gru_bp)}
 class Left(NamedTuple):
     """What a forward pass leaves for backward: what entered the products ``[R, H]``, the activated
     gates ``[R, gates H]``, and ``[R, H]`` each c (of a GRU h) and what the reset gate scales (of an
-    LSTM nothing)."""
+    LSTM nothing: c again)."""
 
     masked: Tensor
     gates: Tensor
@@ -54,7 +54,8 @@ def fp(
     tiles = tiling(steps.B, H, weight.dtype, weight.device)
     stride = _padded(H)
     gates = gates_x.new_empty(gates_x.shape, dtype=torch.float32)
-    cells, q = (gates.new_empty(steps.R, H) for _ in range(2))
+    cells = gates.new_empty(steps.R, H)
+    q = cells if name == "LSTM" else torch.empty_like(cells)
     hidden, masked = gates_x.new_empty(steps.R, H), gates_x.new_empty(steps.R, stride)
     laid = weight.new_empty(H, tiles.parts * tiles.U, 4)
     laid[:, :H, : cell.gates] = weight.reshape(cell.gates, H, H).permute(2, 1, 0)

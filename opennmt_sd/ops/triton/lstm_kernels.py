@@ -10,9 +10,10 @@ from opennmt_sd.ops.triton.tiles import (
     arrive,
     bp_product,
     by_gate,
-    dropped_at,
     fp_product,
     let_in,
+    masked_at,
+    owned,
     rows_of,
     sigmoid,
     tanh,
@@ -42,11 +43,7 @@ def lstm_fp(
         arrived: a zero for each part of the batch. ONCE: all steps are done in this launch.
     """
     part, of_batch = tl.program_id(0), tl.program_id(1)
-    u = part * U + tl.arange(0, U)
-    b = of_batch * BT + tl.arange(0, BT)
-    units = u < H
-    state = b[:, None] * H + u[None, :]
-    present = (b < B)[:, None] & units[None, :]
+    b, u, state, present = owned(B, H, BT, U)
     h = tl.load(h_first + state, mask=present, other=0).to(tl.float32)
     c = tl.load(c_first + state, mask=present, other=0).to(tl.float32)
     if begin == 0:
@@ -59,7 +56,7 @@ def lstm_fp(
     for s in range(begin, end):
         t = T - 1 - s if REVERSE else s
         n, row = rows_of(sizes, offsets, t, B, PACKED)
-        alive = (b < n)[:, None] & units[None, :]
+        alive = (b < n)[:, None] & present
         at = (row + b)[:, None] * 4 * H + u[None, :]
         i = tl.load(gates_x + at, mask=alive, other=0).to(tl.float32)
         f = tl.load(gates_x + at + H, mask=alive, other=0).to(tl.float32)
@@ -114,11 +111,7 @@ def lstm_bp(
         dh_last, dc_last, dh_first, dc_first: gradients of the state, ``[B, H]`` each.
     """
     part, of_batch = tl.program_id(0), tl.program_id(1)
-    u = part * U + tl.arange(0, U)
-    b = of_batch * BT + tl.arange(0, BT)
-    units = u < H
-    state = b[:, None] * H + u[None, :]
-    present = (b < B)[:, None] & units[None, :]
+    b, u, state, present = owned(B, H, BT, U)
     dh = tl.load(dh_last + state, mask=present, other=0).to(tl.float32)
     dc = tl.load(dc_last + state, mask=present, other=0).to(tl.float32)
     for s in range(begin, end):
@@ -126,7 +119,7 @@ def lstm_bp(
         at_s = tl.minimum(s, T - 1)
         t = at_s if REVERSE else T - 1 - at_s
         n, row = rows_of(sizes, offsets, t, B, PACKED)
-        alive = (b < n)[:, None] & units[None, :] & (s < T)
+        alive = (b < n)[:, None] & present & (s < T)
         at = (row + b)[:, None] * 4 * H + u[None, :]
         rows = (row + b)[:, None] * H + u[None, :]
         i = tl.load(gates + at, mask=alive, other=0)
@@ -148,15 +141,12 @@ def lstm_bp(
                 wait(arrived + of_batch, s * tl.num_programs(0))
             after = s - 1 if REVERSE else T - s
             n_after, row_after = rows_of(sizes, offsets, after, B, PACKED)
-            came = (b < n_after)[:, None] & units[None, :]
+            came = (b < n_after)[:, None] & present
             acc = bp_product(
                 d_gates, stride, weight, row_after, n_after, b, part, 4 * H,
                 BT, U, K, SPLIT, PRECISION,
             )  # fmt: skip
-            acc = acc * scale
-            if DROPS:
-                drop = tl.load(dropped_at(dropped, after, b, u, S, samples, H), mask=came, other=1)
-                acc = tl.where(drop != 0, 0.0, acc)
+            acc = masked_at(acc, dropped, after, b, u, came, H, S, samples, scale, DROPS)
             dh = tl.where(came, acc, dh)
         dh = dh + d_y
         d_c = dc + dh * o * (1 - tanh_c * tanh_c)

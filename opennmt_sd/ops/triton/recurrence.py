@@ -29,16 +29,8 @@ def recurrence(
     batch_sizes: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, State]:
-    """Return all h, in the layout of the gates, and the final state.
-
-    Args:
-        cell: one that there are kernels for.
-        gates_x: ``[T, B, gates H]`` or packed: the product of the input, biases included.
-        weight_hh, bias_h: ``[gates H, H]`` and ``[gates H]``: of the state's product; an LSTM has
-            no such bias, its gates' have it.
-        state: ``[B, H]`` each.
-        keep, batch_sizes, reverse: as in :func:`opennmt_sd.ops.lstm_layer`.
-    """
+    """Do what :func:`opennmt_sd.ops.dense.recurrence.recurrence` does, for cells that there are
+    kernels for; an LSTM has no bias_h, which its kernels would not add."""
     steps = Steps.of(gates_x, len(state[0]), keep, batch_sizes, reverse)
     hidden, *final = _Recurrence.apply(
         type(cell).__name__, steps, gates_x.flatten(0, -2), weight_hh, bias_h, *state

@@ -54,6 +54,14 @@ def list_kept(dropped, kept, count, H, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def owned(B, H, BT: tl.constexpr, U: tl.constexpr):
+    """Return the samples and units of a program, where in ``[B, H]`` they lie, and which there
+    are."""
+    b, u = tl.program_id(1) * BT + tl.arange(0, BT), tl.program_id(0) * U + tl.arange(0, U)
+    return b, u, b[:, None] * H + u[None, :], (b < B)[:, None] & (u < H)[None, :]
+
+
+@triton.jit
 def rows_of(sizes, offsets, t, B, PACKED: tl.constexpr):
     """Return how many samples are alive at step t, and the first of their rows."""
     if PACKED:
@@ -64,11 +72,15 @@ def rows_of(sizes, offsets, t, B, PACKED: tl.constexpr):
 
 
 @triton.jit
-def dropped_at(dropped, t, b, u, S, samples, H):
-    """Return where to read what step t drops, ``[BT, U]``."""
-    of_step = tl.where(S > 1, t, 0).to(tl.int64) * samples
-    row = of_step + tl.where(samples > 1, b, 0)
-    return dropped + row[:, None] * H + u[None, :]
+def masked_at(x, dropped, t, b, u, alive, H, S, samples, scale, DROPS: tl.constexpr):
+    """Return x ``[BT, U]`` scaled, with zeros where step t drops."""
+    x = x * scale
+    if DROPS:
+        of_step = tl.where(S > 1, t, 0).to(tl.int64) * samples
+        row = of_step + tl.where(samples > 1, b, 0)
+        at = row[:, None] * H + u[None, :]
+        x = tl.where(tl.load(dropped + at, mask=alive, other=1) != 0, 0.0, x)
+    return x
 
 
 @triton.jit
@@ -168,9 +180,6 @@ def let_in(
     """Write what step t takes of h ``[BT, U]``, masked and scaled."""
     n, row = rows_of(sizes, offsets, t, B, PACKED)
     alive = (b < n)[:, None] & present
-    x = h * scale
-    if DROPS:
-        drop = tl.load(dropped_at(dropped, t, b, u, S, samples, H), mask=alive, other=1)
-        x = tl.where(drop != 0, 0.0, x)
+    x = masked_at(h, dropped, t, b, u, alive, H, S, samples, scale, DROPS)
     at = (row + b)[:, None] * stride + u[None, :]
     tl.store(masked + at, x.to(masked.dtype.element_ty), mask=alive)
