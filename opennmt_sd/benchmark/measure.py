@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-WARM_UP = 2
+WARM_UP, LEAST = 2, 3
 
 
 class Clock:
@@ -31,7 +32,16 @@ class Clock:
         return 1
 
 
-class Events(Clock):
+class Turns(Clock):
+    """The host's, for what may be short: a turn is then several calls."""
+
+    TURN_MS, MOST = 2.0, 20
+
+    def calls(self, ms: float) -> int:
+        return max(1, min(self.MOST, int(self.TURN_MS / max(ms, 1e-3))))
+
+
+class Events(Turns):
     """A GPU's: events between what it is asked to do, so that waiting for the host counts too.
 
     A turn is several calls of what is short, as a training loop does not wait after each either.
@@ -54,15 +64,15 @@ class Events(Clock):
         end.synchronize()
         return begin.elapsed_time(end)
 
-    def calls(self, ms: float) -> int:
-        return max(1, min(self.MOST, int(self.TURN_MS / max(ms, 1e-3))))
-
 
 HOST = Clock()
 
 
 def alternate(
-    variants: Mapping[str, Callable[[], Any]], repeats: int, clock: Clock = HOST
+    variants: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Clock = HOST,
+    budget_ms: float = math.inf,
 ) -> dict[str, float]:
     """Give the median time of a call of each variant, in ms.
 
@@ -73,16 +83,21 @@ def alternate(
         variants: name to what is timed.
         repeats: rounds that count, after two that do not.
         clock: of the device that does the work.
+        budget_ms: rounds that count end after so long; there are three at least, if repeats are.
     """
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
     calls = dict.fromkeys(names, 1)
+    spent = 0.0
     for turn in range(WARM_UP + repeats):
+        if turn >= WARM_UP + LEAST and spent >= budget_ms:
+            break
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             ms = _turn(variants[name], calls[name], clock)
             if turn >= WARM_UP:
                 times[name].append(ms)
+                spent += ms * calls[name]
             else:
                 calls[name] = clock.calls(ms)
     return {name: statistics.median(taken) for name, taken in times.items()}

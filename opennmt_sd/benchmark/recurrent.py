@@ -23,11 +23,21 @@ TOLERANCE = 1e-4  # float32 along up to 40 dependent steps
 
 
 class Cell(NamedTuple):
-    """A suite's: torch's layer, and ours."""
+    """What is compared: torch's layer, and ours.
+
+    Args:
+        suite: its name.
+        torchs, ours: make it of inputs, units and, for both directions, ``bidirectional=True``;
+            ours with ``input_dropout`` and ``recurrent_dropout``.
+        stepwise: whether a call is one step, on ``[B, D]``.
+        recurs: whether it has a recurrent product.
+    """
 
     suite: str
-    torchs: Callable[..., nn.RNNBase]
-    ours: Callable[..., Any]
+    torchs: Callable[..., nn.Module]
+    ours: Callable[..., nn.Module]
+    stepwise: bool = False
+    recurs: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,11 +49,12 @@ class Case:
     inputs: int
     hidden: int
     p: float
-    recurrent: bool  # RH besides NR
+    recurrent: bool  # RH
     batch: int = 20
     lengths: tuple[int, int] = (35, 35)  # shortest and longest; packed where they differ
     bidirectional: bool = False
     fixed: bool = False  # one set for all steps: Case IV
+    input: bool = True  # NR
 
     def pattern(self, p: float) -> DropoutPattern:
         return DropoutPattern(p, time="fixed" if self.fixed else "random")
@@ -55,9 +66,9 @@ class Case:
     @property
     def ideal(self) -> float:
         """All three phases shrink alike, so the forward pass tells."""
-        kept = 1 - self.p
-        left = self.inputs * kept + self.hidden * (kept if self.recurrent else 1)
-        return (self.inputs + self.hidden) / left
+        kept, hidden = 1 - self.p, self.hidden if self.cell.recurs else 0
+        left = self.inputs * (kept if self.input else 1) + hidden * (kept if self.recurrent else 1)
+        return (self.inputs + hidden) / left
 
     def batch_lengths(self) -> list[int]:
         low, high = self.lengths
@@ -88,12 +99,13 @@ def gpu_cases(cell: Cell, word: str = "") -> list[Case]:
 
 
 class Plain(nn.Module):
-    """What a user would run otherwise: ``nn.Dropout`` and, say, ``nn.LSTM``."""
+    """What a user would run otherwise: ``nn.Dropout`` and, say, ``nn.LSTM``, whose recurrence
+    drops nothing."""
 
     def __init__(self, case: Case, p: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(p)
-        self.rnn = case.cell.torchs(case.inputs, case.hidden, bidirectional=case.bidirectional)
+        self.dropout = nn.Dropout(p if case.input else 0.0)
+        self.rnn = case.cell.torchs(case.inputs, case.hidden, **_directions(case))
 
     def forward(self, x: Tensor | PackedSequence) -> Any:
         if isinstance(x, PackedSequence):
@@ -104,9 +116,14 @@ class Plain(nn.Module):
 def structured(case: Case, p: float) -> nn.Module:
     pattern = case.pattern(p)
     return case.cell.ours(
-        case.inputs, case.hidden, bidirectional=case.bidirectional, input_dropout=pattern,
+        case.inputs, case.hidden, **_directions(case),
+        input_dropout=pattern if case.input else None,
         recurrent_dropout=pattern if case.recurrent else None,
     )  # fmt: skip
+
+
+def _directions(case: Case) -> dict[str, bool]:
+    return {"bidirectional": True} if case.bidirectional else {}
 
 
 class Work:
@@ -114,9 +131,10 @@ class Work:
 
     def __init__(self, case: Case, model: nn.Module, target: Target = CPU) -> None:
         self.model = target.put(model)
-        T, D = case.lengths[1], case.inputs
+        B, D = case.batch, case.inputs
+        shape = (B, D) if case.cell.stepwise else (case.lengths[1], B, D)
         generator = torch.Generator().manual_seed(1)
-        self.x = target.put(torch.randn(T, case.batch, D, generator=generator)).requires_grad_()
+        self.x = target.put(torch.randn(shape, generator=generator)).requires_grad_()
         self.lengths = case.batch_lengths() if case.packed else None
         rows = sum(case.batch_lengths())
         width = case.hidden * (2 if case.bidirectional else 1)
@@ -125,7 +143,8 @@ class Work:
     def forward(self) -> Tensor:
         """Give all h, rows ``[R, H]`` or ``[R, 2H]``."""
         x = self.x if self.lengths is None else pack_padded_sequence(self.x, self.lengths)
-        y, _ = self.model(x)
+        given = self.model(x)
+        y = given[0] if type(given) is tuple else given  # packed rows are a kind of tuple too
         rows = y.data if isinstance(y, PackedSequence) else y
         return rows.reshape(len(self.dy), -1)
 

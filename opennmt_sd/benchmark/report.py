@@ -87,6 +87,26 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
     _console.print(table)
 
 
+def show_worst(title: str, rows: Sequence[Row]) -> None:
+    """Print one line a row: times, and both speed-ups."""
+    show_columns(
+        f"{title}, ms, medians",
+        [
+            {"case": row.case, "phase": row.phase, "p": f"{row.p:g}", "torch": _ms(row.torch_ms),
+             "dense": _ms(row.dense_ms), "ours": _ms(row.ours_ms),
+             "x torch": f"{row.speedup_vs_torch:.2f}", "x dense": f"{row.speedup_vs_dense:.2f}",
+             "error": f"{row.max_rel_err:.0e}"}
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def show_words(sentences: Iterable[str]) -> None:
+    """Print a sentence a line."""
+    for sentence in sentences:
+        _console.print(sentence, soft_wrap=True)
+
+
 def show_columns(title: str, lines: list[dict[str, str]]) -> None:
     """Print lines of cells by the names of their columns: what is counted, and not timed."""
     table = Table(title=title, title_justify="left", box=None)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
+from opennmt_sd.cli.benchmark_keys import (
+    ALL,
+    ON_GPU,
+    ON_PAPER,
+    SUITES,
+    SWEEP,
+    BenchmarkConfig,
+    validate,
+)
 from opennmt_sd.cli.errors import guarded
 from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.onmt import commands
@@ -21,34 +29,16 @@ if TYPE_CHECKING:
     from opennmt_sd.benchmark.row import Row
     from opennmt_sd.benchmark.target import Target
 
-ON_PAPER = ("systolic", "launches")  # counted, not timed
-ON_GPU = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole")
-ALL = "all"  # of these, one after the other
-SUITES = (*ON_GPU, ALL, "growth", *ON_PAPER)
-DTYPES = ("float32", "tf32", "float16", "bfloat16")
-TRAINED_IN_FLOAT32 = ("onmt", "eole")
+NAMED = 30  # cases, at most, where an unknown one is refused
 INSTALL = {
     "onmt": commands.INSTALL,
     "eole": "it wants a venv of its own: scripts/check_eole.sh VENV, from a checkout",
 }
 
 
-@dataclass
-class BenchmarkConfig:
-    """Every key; conf/benchmark/benchmark.yaml says what they mean."""
-
-    suite: str = MISSING
-    device: str = "cpu"
-    dtype: str = "float32"
-    cases: list[str] | None = None
-    repeats: int = 15
-    threads: int | None = None
-    json: str | None = None
-    plot: str | None = None
-
-
 def main() -> None:
-    """Exit codes: 0; 1 where the gate is red, so that there is no speed; 2 wrong usage."""
+    """Exit codes: 0; 1 where the gate is red, so that there is no speed, or where a sweep finds
+    what is slower than torch's; 2 wrong usage."""
     ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
     _main()
 
@@ -70,7 +60,8 @@ def run(cfg: BenchmarkConfig) -> None:
     """Measure one suite.
 
     Raises:
-        ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red.
+        ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red, or
+            a sweep found what is slower than torch's.
     """
     validate(cfg)
     if cfg.suite in ON_PAPER:
@@ -93,6 +84,8 @@ def run(cfg: BenchmarkConfig) -> None:
     with target.ready():
         if cfg.suite == ALL:
             time_all(cfg, target)
+        elif cfg.suite == SWEEP:
+            sweep(cfg, target)
         else:
             time(cfg, target)
 
@@ -152,6 +145,31 @@ def time(cfg: BenchmarkConfig, target: Target) -> None:
         more = module.more(cfg.repeats, cases, *_on(target)) if hasattr(module, "more") else []
         plots.draw(cfg.suite, [*rows, *report.progress(more, f"{cfg.suite}, further rates")],
                    ceilings, cfg.plot, target)  # fmt: skip
+
+
+def sweep(cfg: BenchmarkConfig, target: Target) -> None:
+    """Measure random shapes; show the worst and what is usual, and write all.
+
+    Raises:
+        ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red, or
+            something is slower than torch's.
+    """
+    from opennmt_sd.benchmark import machine, report, sweep
+
+    seed = sweep.SEED if cfg.seed is None else cfg.seed
+    cases = _chosen(cfg, sweep.cases(seed, cfg.shapes or sweep.SHAPES, cfg.threads))
+    report.show_machine(target)
+    rows, why = _rows(cfg, sweep, cases, target)
+    if why:
+        report.show_end(*why)
+        raise SystemExit(1)
+    report.show_worst(f"suite=sweep seed={seed}: the worst of {len(rows)}", sweep.worst(rows))
+    report.show_words(sweep.words(rows))
+    if cfg.json:
+        report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
+    if lost := sweep.slower(rows):
+        report.show_end("SLOWER", lost)
+        raise SystemExit(1)
 
 
 def _rows(
@@ -217,7 +235,8 @@ def _chosen(cfg: BenchmarkConfig, all_cases: Sequence[Any]) -> list[Any]:
         if cfg.cases is None or any(part in case.name for part in cfg.cases)
     ]  # fmt: skip
     if not cases:
-        known = ", ".join(case.name for case in all_cases)
+        known = ", ".join(case.name for case in all_cases[:NAMED])
+        known += ", ..." if len(all_cases) > NAMED else ""
         raise ConfigError([f"cases={cfg.cases}: no case of suite={cfg.suite} is named so: {known}"])
     return cases
 
@@ -239,63 +258,6 @@ def _suite(name: str, target: Target | None = None) -> Any:
         raise ConfigError(
             [f"suite={name}: '{missing}' is not installed; {INSTALL[name]}"]
         ) from None
-
-
-def validate(cfg: BenchmarkConfig) -> None:
-    """Refuse what cannot work.
-
-    Raises:
-        ConfigError: with every fault.
-    """
-    faults = []
-    if cfg.suite not in SUITES:
-        faults.append(f"suite={cfg.suite}: use one of {', '.join(SUITES)}")
-    faults += _device_faults(cfg)
-    if cfg.suite == ALL:
-        faults += [f"{name}={getattr(cfg, name)}: suite=all takes none; name one suite"
-                   for name in ("cases", "plot") if getattr(cfg, name)]  # fmt: skip
-    for name in ("repeats", "threads"):
-        value = getattr(cfg, name)
-        if value is not None and value < 1:
-            faults.append(f"{name}={value}: must be 1 or more")
-    for name, kinds in (("json", (".json",)), ("plot", (".png", ".svg", ".pdf"))):
-        value = getattr(cfg, name)
-        if value is None:
-            continue
-        if Path(value).suffix not in kinds:
-            faults.append(f"{name}={value}: the file's name must end in {' or '.join(kinds)}")
-        elif not Path(value).absolute().parent.is_dir():
-            faults.append(f"{name}={value}: there is no folder {Path(value).absolute().parent}")
-    if faults:
-        raise ConfigError(faults)
-
-
-def _device_faults(cfg: BenchmarkConfig) -> list[str]:
-    """Return what speaks against the device and the precision."""
-    if cfg.device not in ("cpu", "cuda"):
-        return [f"device={cfg.device}: use cpu or cuda (of several GPUs the environment's "
-                "CUDA_VISIBLE_DEVICES chooses one)"]  # fmt: skip
-    if cfg.dtype not in DTYPES:
-        return [f"dtype={cfg.dtype}: use one of {', '.join(DTYPES)}"]
-    if cfg.device == "cpu":
-        return [] if cfg.dtype == "float32" else [
-            f"dtype={cfg.dtype}: on the CPU float32 is measured; leave dtype= out, or add "
-            "device=cuda"
-        ]  # fmt: skip
-    if cfg.suite in ON_PAPER:
-        return [f"device=cuda: suite={cfg.suite} is counted, and asks no device: leave device= out"]
-    if cfg.suite not in (*ON_GPU, ALL):
-        return [f"device=cuda: suite={cfg.suite} measures the CPU's kernels: leave device= out, or "
-                f"use one of {', '.join(ON_GPU)}"]  # fmt: skip
-    if cfg.dtype in ("float16", "bfloat16") and cfg.suite in TRAINED_IN_FLOAT32:
-        return [f"dtype={cfg.dtype}: suite={cfg.suite} is measured in float32 and tf32"]
-    import torch
-
-    if not torch.cuda.is_available():
-        return ["device=cuda: torch sees no CUDA device here; see nvidia-smi and "
-                f"torch.version.cuda ({torch.version.cuda}), or leave device= out, which measures "
-                "the CPU"]  # fmt: skip
-    return []
 
 
 if __name__ == "__main__":

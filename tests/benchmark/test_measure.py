@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from opennmt_sd.benchmark.measure import WARM_UP, alternate
+from opennmt_sd.benchmark.measure import WARM_UP, Turns, alternate
 from opennmt_sd.benchmark.row import RedGateError, Row, gate, relative_error
 
 
@@ -23,6 +23,28 @@ def test_the_median_counts_in_ms(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0, 0.5, 0, 0.5, 0, 0.003, 1, 1.009, 2, 2.004])
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     assert alternate({"x": lambda: None}, repeats=3) == {"x": pytest.approx(4.0)}
+
+
+@pytest.mark.parametrize(("each", "rounds"), [(0.001, 9), (0.01, 4), (1.0, 3)])
+def test_rounds_end_with_the_budget(
+    each: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 40 ms, but not before three."""
+    now = [0.0]
+    calls: list[str] = []
+
+    def work() -> None:
+        calls.append("x")
+        now[0] += each
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    ms = alternate({"x": work}, repeats=9, budget_ms=39.9)
+    assert len(calls) == WARM_UP + rounds
+    assert ms == {"x": pytest.approx(1e3 * each)}
+
+
+def test_a_turn_of_what_is_short_is_many_calls() -> None:
+    assert [Turns().calls(ms) for ms in (0.0, 0.05, 0.5, 1.9, 7.0)] == [20, 20, 4, 1, 1]
 
 
 @pytest.mark.parametrize(

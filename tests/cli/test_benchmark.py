@@ -20,7 +20,7 @@ from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.ops.cpu import native
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "benchmark.py")
-SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, systolic, launches"
+SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, sweep, systolic, launches"
 RunPython = Callable[..., "CompletedProcess[str]"]
 
 
@@ -89,6 +89,41 @@ def test_a_red_gate_prints_no_speed(run_warm: RunPython, tmp_path: Path) -> None
     assert not (tmp_path / "rows.json").exists()
 
 
+SWEPT = """
+import sys
+from opennmt_sd.benchmark import sweep
+def alternate(variants, repeats, clock, budget_ms):
+    slow = "evaluate" in str(variants["torch"])
+    return {"torch": 0.6 if slow else 3.0, "dense": 2.0, "ours": 1.0}
+sweep.alternate = alternate
+sys.argv = ["benchmark.py", "suite=sweep", "shapes=6", "seed=5", "cases=[linear]", "json=rows.json"]
+from opennmt_sd.cli.benchmark import main
+main()
+"""
+
+
+@pytest.mark.skipif(native() is None, reason="the native module was not built")
+def test_a_sweep_ends_with_an_error_where_ours_is_slower(
+    run_warm: RunPython, tmp_path: Path
+) -> None:
+    """All the same the rows are shown, and written."""
+    done = run_warm("-c", SWEPT)
+    assert done.returncode == 1
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["suite"] for row in rows} == {"sweep"}
+    assert done.stderr.startswith(
+        f"SLOWER: {len(rows) // 2} of {len(rows)} under 0.95 of torch's speed, the worst 0.60x ("
+    )
+    assert f"suite=sweep seed=5: the worst of {len(rows)}, ms, medians" in done.stdout
+    assert "3.00x against torch, 2.00x against leaving nothing out" in done.stdout
+
+
+@pytest.mark.skipif(native() is None, reason="the native module was not built")
+def test_an_unknown_shape_names_some() -> None:
+    with pytest.raises(ConfigError, match=r"named so: 0 .*, 29 [^,]*, [.]{3}$"):
+        benchmark.run(benchmark.BenchmarkConfig(suite="sweep", cases=["nothing"]))
+
+
 def test_a_suite_that_is_counted(run_warm: RunPython, tmp_path: Path) -> None:
     """It needs no kernels and no clock."""
     done = run_warm(SCRIPT, "suite=systolic", "cases=[tagger]", "json=rows.json", "plot=rows.png")
@@ -132,6 +167,14 @@ ON_GPU = "ops, lstm, gru, lm, tagger, onmt, eole"
         ({"device": "cuda"}, "device=cuda: torch sees no CUDA device here; see nvidia-smi and "
          f"torch.version.cuda ({torch.version.cuda}), or leave device= out, which measures the "
          "CPU"),
+        ({"device": "cuda", "suite": "sweep"}, "device=cuda: suite=sweep measures the CPU's "
+         f"kernels: leave device= out, or use one of {ON_GPU}"),
+        ({"seed": 3}, "seed=3: suite=lm draws no shapes, only suite=sweep does: leave seed= out"),
+        ({"shapes": 3}, "shapes=3: suite=lm draws no shapes, only suite=sweep does: leave shapes= "
+         "out"),
+        ({"suite": "sweep", "shapes": 0}, "shapes=0: must be 1 or more"),
+        ({"suite": "sweep", "seed": -1}, "seed=-1: must be 0 or more"),
+        ({"suite": "sweep", "plot": "x.png"}, "plot=x.png: suite=sweep has no picture; use json="),
         ({"suite": "all", "cases": ["650"]}, "cases=['650']: suite=all takes none; name one suite"),
     ],
     ids=lambda given: " ".join(map(str, given.values())) if isinstance(given, dict) else "",
