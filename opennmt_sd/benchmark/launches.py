@@ -128,20 +128,21 @@ def language_model() -> tuple[Launches, Launches]:
 
 def tagger() -> tuple[Launches, Launches]:
     """Ma and Hovy's tagger, NR, on sentences of the sample."""
-    from opennmt_sd.benchmark import tagger as suite
+    from opennmt_sd.benchmark import tagger_work as work
+    from opennmt_sd.benchmark.tagger import CASES
     from opennmt_sd.tagger.model import Tagger
     from opennmt_sd.tagger.reference import PlainTagger
 
-    case = next(case for case in suite.CASES if case.name == "ma_hovy NR")
+    case = next(case for case in CASES if case.name == "ma_hovy NR")
 
     def step_of(model: Any) -> Step:
-        batch = suite.Data(case, model).batches[0]
+        batch = work.Data(case, model).batches[0]
         optimizer = torch.optim.SGD(model.parameters(), lr=0.015, momentum=0.9)
 
         def step() -> None:
             on_device = batch.to(META)
             (model(on_device) / batch.sentences).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), suite.CLIP)
+            nn.utils.clip_grad_norm_(model.parameters(), work.CLIP)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -150,7 +151,7 @@ def tagger() -> tuple[Launches, Launches]:
     found = []
     for kind in (PlainTagger, Tagger):
         with META:
-            model = kind(case.config(case.p), suite.vocabulary())
+            model = kind(case.config(case.p), work.vocabulary())
         found.append(launched(step_of(model)))
     return found[0], found[1]
 

@@ -26,8 +26,9 @@ from opennmt_sd.nn.precision import engine_of
 from opennmt_sd.recipes.record import alone_in, begin, run_folder, write_record
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
-from opennmt_sd.training.loop import Outcome, Trainer
+from opennmt_sd.training.loop import Trainer
 from opennmt_sd.training.meter import DivergedError
+from opennmt_sd.training.outcome import Outcome
 from opennmt_sd.training.plots import plot_curves
 from opennmt_sd.training.position import Plan
 from opennmt_sd.training.ranks import is_first_process

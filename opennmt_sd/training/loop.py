@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
 from opennmt_sd.training.loggers import Logger
 from opennmt_sd.training.meter import Meter, check_finite
+from opennmt_sd.training.outcome import Outcome
 from opennmt_sd.training.position import Plan, Position
 from opennmt_sd.training.progress import Progress
 from opennmt_sd.training.ranks import gathered, largest
@@ -32,25 +33,6 @@ if TYPE_CHECKING:  # whoever gives a Fabric has imported it
     from lightning_fabric import Fabric
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training has come to.
-
-    Args:
-        score: the best score on the validation data.
-        update: the number of updates it was reached with.
-        updates: how many updates there were.
-        checkpoint: the file with the weights that have this score.
-        test: the scores of these weights on the test data, where the plan asks for them.
-    """
-
-    score: float
-    update: int
-    updates: int
-    checkpoint: Path
-    test: dict[str, float]
 
 
 class Trainer:

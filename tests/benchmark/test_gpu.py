@@ -19,7 +19,6 @@ from opennmt_sd.benchmark import (
     memory,
     ops_gpu,
     recurrent,
-    report,
     tagger,
 )
 from opennmt_sd.benchmark.measure import Events, alternate
@@ -275,16 +274,6 @@ def test_ceilings_are_the_cards() -> None:
     assert ceilings.gbs == pytest.approx(2**20 / 1.0 / 1e6)
 
 
-def test_a_table_with_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"suite": "lstm", "p": 0.5, "phase": "step", "torch_ms": 2.0, "dense_ms": 2.0,
-             "ours_ms": 0.5, "ideal": 2.0, "max_rel_err": 1e-7}  # fmt: skip
-    rows = [Row(case="a", loop_ms=2.0, **given), Row(case="b", **given)]
-    report.show_table(rows, machine.Ceilings(1.0, 1.0))
-    lines = capsys.readouterr().out.splitlines()
-    assert "loop  x loop" in lines[1]
-    assert "2.00    4.00" in lines[2]
-
-
 @pytest.mark.parametrize("suite", [lstm, gru, lm], ids=["lstm", "gru", "lm"])
 def test_cases_of_a_gpu_are_found_by_their_names(suite: Any) -> None:
     """Case IV is in them: one set for all steps, at every place."""
@@ -299,9 +288,3 @@ def test_cases_of_a_gpu_are_found_by_their_names(suite: Any) -> None:
             if isinstance(pattern := getattr(module, name, None), DropoutPattern) and pattern.active
         }
         assert times == {"fixed" if case.name.endswith("IV") else "random"}
-
-
-def test_choices_of_a_card_are_told(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(report, "in_force", lambda: {"a, 3 x 4": True, "b": False})
-    report.show_choices()
-    assert capsys.readouterr().out == "taken: ours, a, 3 x 4\ntaken: dense, b\n"

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from opennmt_sd import ops
-from opennmt_sd.benchmark import tagger
+from opennmt_sd.benchmark import tagger, tagger_work
 from opennmt_sd.benchmark.row import RedGateError
+from opennmt_sd.benchmark.tagger_work import Case, vocabulary
 from opennmt_sd.tagger.corpora import Corpora
 
 SMALL = {"hidden": 12, "word_dim": 8, "batches": 3, "sentences": 20}
 CASES = [
-    tagger.Case("tiny NR+RH", 0.5, True, **SMALL),
-    tagger.Case("tiny", 0.0, False, **SMALL),
-    tagger.Case("tiny GRU NR+RH", 0.5, True, **SMALL, cell="gru"),
+    Case("tiny NR+RH", 0.5, True, **SMALL),
+    Case("tiny", 0.0, False, **SMALL),
+    Case("tiny GRU NR+RH", 0.5, True, **SMALL, cell="gru"),
 ]
 pytestmark = pytest.mark.skipif(
     "cpu" not in ops.engine_for(), reason="the benchmark measures the native module"
@@ -55,11 +56,10 @@ def test_cases() -> None:
 
 
 def test_data_are_as_described() -> None:
-    vocabulary = tagger.vocabulary()
-    assert f"{len(vocabulary.words):,}" in (tagger.__doc__ or "")
+    assert f"{len(vocabulary().words):,}" in (tagger.__doc__ or "")
     shipped = Corpora.folder()
-    assert vocabulary.trained > len(shipped.vocabulary().words)
-    batches = tagger.works(tagger.Case("tiny", 0.0, False, 12, 8))["ours"].batches
+    assert vocabulary().trained > len(shipped.vocabulary().words)
+    batches = tagger.works(Case("tiny", 0.0, False, 12, 8))["ours"].batches
     assert len(batches) == 30
     assert {batch.sentences for batch in batches} == {10}
     assert len({len(batch.sizes) for batch in batches}) > 10  # lengths
@@ -86,7 +86,7 @@ def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("case", tagger.CASES, ids=lambda case: case.name)
-def test_both_sides_drop_at_the_same_places(case: tagger.Case) -> None:
+def test_both_sides_drop_at_the_same_places(case: Case) -> None:
     turns = tagger.works(case)
     plain, ours = turns["torch"].model, turns["ours"].model
     assert ours.recurrent.mode == getattr(plain, case.cell).mode == case.cell.upper()
@@ -99,8 +99,8 @@ def test_both_sides_drop_at_the_same_places(case: tagger.Case) -> None:
 @pytest.mark.parametrize("clip", [0.1, 1e6])
 def test_an_update_is_the_recipes_own(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written out once more: the mean of the sentences, the norm clipped, SGD with momentum."""
-    assert tagger.CLIP == 5
-    monkeypatch.setattr(tagger, "CLIP", clip)
+    assert tagger_work.CLIP == 5
+    monkeypatch.setattr(tagger_work, "CLIP", clip)
     work, again = (tagger.works(CASES[1])["torch"] for _ in range(2))
     weights, velocity = list(again.model.parameters()), [0.0] * 99
     for batch in work.batches:

@@ -1,4 +1,4 @@
-"""The texts of what the linear ops refuse: the value, the rule, and the remedy."""
+"""The texts of what the linear ops and the loss refuse: the value, the rule, and the remedy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import torch
 from opennmt_sd import DropoutPattern, ops
 
 X, W, BIAS = torch.zeros(4, 3, 6), torch.zeros(5, 6), torch.zeros(5)
+LOSS = {
+    "x": X, "keep": None, "weight": W, "bias": BIAS,
+    "targets": torch.zeros(4, 3, dtype=torch.int64),
+}  # fmt: skip
 HANDLE = "handle"  # a handle of W, prepared in the test
 
 
@@ -106,6 +110,18 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     "two devices": (
         ops.masked_linear, {"x": X, "keep": None, "weight": W.to("meta")},
         ValueError, "all inputs need one device: x cpu, weight meta",
+    ),
+    "targets of another shape": (
+        ops.projected_nll, {**LOSS, "targets": torch.zeros(12, dtype=torch.int64)},
+        ValueError, "targets must be int64 [4, 3], one for each row of x; got torch.int64 [12]",
+    ),
+    "targets of another dtype": (
+        ops.projected_nll, {**LOSS, "targets": torch.zeros(4, 3, dtype=torch.int32)},
+        ValueError, "targets must be int64 [4, 3], one for each row of x; got torch.int32 [4, 3]",
+    ),
+    "too much smoothing": (
+        ops.projected_nll, {**LOSS, "label_smoothing": 1.5},
+        ValueError, "label_smoothing must be in [0, 1], got 1.5",
     ),
     "prepare: integers": (
         ops.prepare, {"weight": W.long()},

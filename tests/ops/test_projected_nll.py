@@ -264,30 +264,6 @@ def test_the_others_say_that_they_have_none(engine: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("targets", "found"),
-    [
-        (torch.zeros(15, dtype=torch.int64), "torch.int64 [15]"),
-        (torch.zeros(5, 3, dtype=torch.int32), "torch.int32 [5, 3]"),
-    ],
-    ids=["shape", "dtype"],
-)
-def test_wrong_targets(targets: Tensor, found: str) -> None:
-    x, weight, bias = leaves()
-    with pytest.raises(ValueError) as error:
-        ops.projected_nll(x, None, weight, bias, targets)
-    assert str(error.value) == (f"targets must be int64 [5, 3], one for each row of x; got {found}")
-
-
-def test_wrong_smoothing() -> None:
-    x, weight, bias = leaves()
-    with pytest.raises(ValueError) as error:
-        ops.projected_nll(
-            x, None, weight, bias, torch.zeros(5, 3, dtype=torch.int64), label_smoothing=1.5
-        )
-    assert str(error.value) == "label_smoothing must be in [0, 1], got 1.5"
-
-
 @pytest.mark.parametrize("target", [-100, -1, 11])
 def test_a_target_outside_the_vocabulary(any_engine: str, target: int) -> None:
     x, weight, bias = leaves()

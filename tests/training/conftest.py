@@ -15,7 +15,8 @@ import torch
 from lightning_fabric import Fabric
 
 from opennmt_sd.training.loggers import CSV, read_csv
-from opennmt_sd.training.loop import Outcome, Trainer
+from opennmt_sd.training.loop import Trainer
+from opennmt_sd.training.outcome import Outcome
 from opennmt_sd.training.position import Plan
 from opennmt_sd.training.recipe import Recipe
 from opennmt_sd.training.reports import METRICS
