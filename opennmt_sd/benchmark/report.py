@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
             if _console.is_terminal:
                 _console.print(f"  {row.case} {row.phase} p {row.p:g}: {row.speedup_vs_torch:.2f}x")
             yield row
+
+
+def waiting(what: str) -> AbstractContextManager[Any]:
+    """Show a word on what is counted where people look."""
+    return _console.status(f"{what} ...")
 
 
 UNITS = {

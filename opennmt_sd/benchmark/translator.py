@@ -10,6 +10,7 @@ import itertools
 import logging
 import warnings
 from argparse import Namespace
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -37,9 +38,15 @@ SPECIALS = [DefaultTokens.UNK, DefaultTokens.PAD, DefaultTokens.BOS, DefaultToke
 
 @cache
 def vocabularies(size: int) -> dict[str, Any]:
-    """Give what OpenNMT-py makes of a checkpoint's vocabularies, of words w0, w1, ..."""
-    tokens = SPECIALS + [f"w{i}" for i in range(size - len(SPECIALS))]
-    return dict_to_vocabs({"src": tokens, "tgt": tokens, "data_task": ModelTask.SEQ2SEQ})
+    """Give the vocabularies of words w0, w1, ..., so many with the special ones."""
+    words = [f"w{i}" for i in range(size - len(SPECIALS))]
+    return vocabularies_of(words, words)
+
+
+def vocabularies_of(source: list[str], target: list[str]) -> dict[str, Any]:
+    """Give what OpenNMT-py makes of a checkpoint's vocabularies, of words on either side."""
+    sides = {"src": SPECIALS + source, "tgt": SPECIALS + target}
+    return dict_to_vocabs({**sides, "data_task": ModelTask.SEQ2SEQ})
 
 
 def batches(case: Case) -> list[dict[str, Any]]:
@@ -49,27 +56,29 @@ def batches(case: Case) -> list[dict[str, Any]]:
 
 @cache
 def _batches(size: int, sentences: int, count: int) -> list[dict[str, Any]]:
-    vocabs = vocabularies(size)
-
-    def batch(pairs: list[tuple[str, str]]) -> dict[str, Any]:
-        found = [
-            numericalize(vocabs, {"src": {"src": source}, "tgt": {"tgt": target},
-                                  "cid": "random", "cid_line_number": i})
-            for i, (source, target) in enumerate(pairs)
-        ]  # fmt: skip
-        found.sort(key=text_sort_key, reverse=True)
-        return tensorify(vocabs, [(example, i) for i, example in enumerate(found)], "cpu")
-
-    return [batch(pairs) for pairs in texts(Case("", 0, size, sentences=sentences, batches=count))]
+    case = Case("", 0, size, sentences=sentences, batches=count)
+    return [batch_of(vocabularies(size), pairs) for pairs in texts(case)]
 
 
-def options(case: Case, *, ours: bool, p: float, gpu: bool = False) -> Namespace:
+def batch_of(vocabs: dict[str, Any], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Give a batch of sentence pairs, words apart."""
+    found = [
+        numericalize(vocabs, {"src": {"src": source}, "tgt": {"tgt": target},
+                              "cid": "random", "cid_line_number": i})
+        for i, (source, target) in enumerate(pairs)
+    ]  # fmt: skip
+    found.sort(key=text_sort_key, reverse=True)
+    return tensorify(vocabs, [(example, i) for i, example in enumerate(found)], "cpu")
+
+
+def options(case: Case, *, ours: bool, p: float, gpu: bool = False, **further: Any) -> Namespace:
     """``onmt_train``'s options, as its own parser reads and completes them."""
     given: dict[str, Any] = {
         "data": "{}", "src_vocab": "none", "layers": LAYERS, "hidden_size": case.hidden,
         "word_vec_size": case.hidden, "input_feed": int(case.input_feed), "dropout": p,
         "encoder_type": "sd_brnn" if ours else "brnn", "decoder_type": "sd_rnn" if ours else "rnn",
         "optim": "adam", "learning_rate": 0.001, "max_grad_norm": 5, "rnn_type": case.rnn,
+        **further,
     }  # fmt: skip
     if ours and case.recurrent:
         given["sd_recurrent_dropout"] = p
@@ -90,18 +99,25 @@ def options(case: Case, *, ours: bool, p: float, gpu: bool = False) -> Namespace
 class Work(TranslatorWork):
     """A translator of OpenNMT-py's, with our types or its own."""
 
+    further: Mapping[str, Any] = {}  # options
+
+    def corpus(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the vocabularies and the batches."""
+        return vocabularies(self.case.vocabulary), batches(self.case)
+
     def build(self, weights: TranslatorWork | None) -> None:
         register()
         logging.getLogger("onmt").setLevel(logging.WARNING)
         gpu = self.target.gpu
-        opt = options(self.case, ours=self.ours, p=self.p, gpu=gpu)
-        vocabs, device_id = vocabularies(self.case.vocabulary), 0 if gpu else -1
+        opt = options(self.case, ours=self.ours, p=self.p, gpu=gpu, **self.further)
+        device_id = 0 if gpu else -1
+        vocabs, found = self.corpus()
         self.model = onmt.model_builder.build_model(opt, opt, vocabs, None, device_id)
         if weights is not None:  # OpenNMT-py's own load_state_dict empties what it is given
             nn.Module.load_state_dict(self.model, weights.model.state_dict())
         self.optim = Optimizer.from_opt(self.model, opt)
         self.trainer = onmt.trainer.build_trainer(opt, device_id, self.model, vocabs, self.optim)
-        self.batches = self.moved(batches(self.case))
+        self.batches = self.moved(found)
         self.statistics = Statistics()
 
     def step(self) -> None:

@@ -50,12 +50,18 @@ class TranslatorWork:
             for batch in batches
         ]  # fmt: skip
 
-    def results(self, seed: int) -> list[Tensor]:
+    def results(self, seed: int | None, number: int = 0) -> list[Tensor]:
         """Of one batch the loss and every gradient; in evaluation the loss, the decoder's output
-        and the attention."""
-        batch, training = self.batches[0], self.model.training
+        and the attention.
+
+        Args:
+            seed: of the draw; None: as the generator stands.
+            number: of the batch.
+        """
+        batch, training = self.batches[number], self.model.training
         loss_of = self.trainer.train_loss if training else self.trainer.valid_loss
-        torch.manual_seed(seed)
+        if seed is not None:
+            torch.manual_seed(seed)
         with ops.use(self.engine), torch.set_grad_enabled(training):
             output, attns, *_ = self.model(batch["src"], batch["tgt"], batch["srclen"])
             loss, *_ = loss_of(batch, output, attns)

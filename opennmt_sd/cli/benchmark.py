@@ -211,7 +211,9 @@ def count(cfg: BenchmarkConfig) -> None:
     module = _suite(cfg.suite)
     if cfg.plot and not hasattr(module, "draw"):
         raise ConfigError([f"plot={cfg.plot}: suite={cfg.suite} has no picture; use json="])
-    rows = list(module.rows(_chosen(cfg, module.CASES)))
+    cases = _chosen(cfg, module.CASES)
+    with report.waiting(f"suite={cfg.suite}"):
+        rows = list(module.rows(cases))
     report.show_columns(f"suite={cfg.suite}: {module.TITLE}", module.table(rows))
     if cfg.json:
         report.write_json(rows, cfg.json)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from opennmt_sd.config.checks import ConfigError
 
-ON_PAPER = ("systolic", "launches")  # counted, not timed
+ON_PAPER = ("systolic", "launches", "noise")  # counted, not timed
 ON_GPU = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole")
 ALL = "all"  # of these, one after the other
 SWEEP = "sweep"  # of shapes that are drawn

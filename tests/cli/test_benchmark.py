@@ -20,7 +20,7 @@ from opennmt_sd.config.checks import ConfigError
 from opennmt_sd.ops.cpu import native
 
 SCRIPT = str(Path(__file__).parents[2] / "scripts" / "benchmark.py")
-SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, sweep, systolic, launches"
+SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, sweep, systolic, launches, noise"
 RunPython = Callable[..., "CompletedProcess[str]"]
 
 

@@ -37,7 +37,6 @@ def test_evaluate_and_predict(tagger, small, run, data, tmp_path: Path, cell: st
     assert written.read_text().startswith("Peter\tB-PER\nBlackburn\tI-PER\nmet\tO\n")
 
 
-@pytest.mark.slow
 def test_neither_checkpoint_nor_input_is_overwritten(
     tagger, trained, run, data, tmp_path: Path
 ) -> None:
@@ -56,7 +55,6 @@ def test_neither_checkpoint_nor_input_is_overwritten(
     assert (data / "eng.testa").read_text() == text
 
 
-@pytest.mark.slow
 def test_a_folder_is_a_checkpoint_to_every_mode(tagger, trained, run) -> None:
     for _ in ("tagger.pt", "best.pt"):
         done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
