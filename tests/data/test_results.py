@@ -1,0 +1,180 @@
+"""scripts/results.py: the runs of a plan, their rows and their tables"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+LoadScript = Callable[[str], ModuleType]
+PLAN = """
+command: >-
+  echo {seed} {setting} >> ran; mkdir {folder}/model;
+  echo "score 99, threads $OMP_NUM_THREADS"; echo "score $(({seed} * {seed} {setting}))"
+update: 7
+seeds: [1, 2, 4]
+settings: {plain: + 0, ours: + 10}
+scores: {valid: 'score (\\d+)'}
+threads: 3
+"""
+
+
+@pytest.fixture
+def results(load_script: LoadScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.chdir(tmp_path)
+    Path("plan.yaml").write_text(PLAN)
+    return load_script("results")
+
+
+def rows() -> list[dict[str, str]]:
+    with Path("plan.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def ran() -> list[str]:
+    return Path("ran").read_text().split("\n")[:-1]
+
+
+def test_a_row_a_run(results: ModuleType) -> None:
+    assert results.main(["plan.yaml", "--run"]) == 0
+    assert ran() == ["1 + 0", "1 + 10", "2 + 0", "2 + 10", "4 + 0", "4 + 10"]  # pairs first
+    assert [(row["setting"], row["seed"], row["valid"]) for row in rows()] == [
+        ("plain", "1", "1"), ("ours", "1", "11"), ("plain", "2", "4"), ("ours", "2", "14"),
+        ("plain", "4", "16"), ("ours", "4", "26"),
+    ]  # fmt: skip
+    row = rows()[0]
+    assert list(row) == [
+        "setting", "seed", "commit", "threads", "update", "valid", "processor_seconds", "seconds",
+        "command",
+    ]  # fmt: skip
+    assert (row["threads"], row["update"], row["seconds"]) == ("3", "7", "0")
+    assert row["command"].startswith("echo 1 + 0 >> ran; mkdir FOLDER/model;")
+    log = Path("runs/plan/plain.1.log").read_text()
+    assert log == "score 99, threads 3\nscore 1\n"
+
+
+def test_what_has_a_row_is_not_run_again(results: ModuleType) -> None:
+    assert results.main(["plan.yaml", "--run", "--seeds", "2", "--settings", "ours"]) == 0
+    assert ran() == ["2 + 10"]
+    assert results.main(["plan.yaml", "--run", "--seeds", "2", "1"]) == 0
+    assert ran() == ["2 + 10", "2 + 0", "1 + 0", "1 + 10"]
+    assert [(row["seed"], row["setting"]) for row in rows()] == [
+        ("1", "plain"), ("1", "ours"), ("2", "plain"), ("2", "ours"),
+    ]  # fmt: skip
+
+
+def test_what_another_process_runs_is_left_to_it(results: ModuleType) -> None:
+    with results.locked(Path("runs/plan/plain.1.lock"), wait=False) as mine:
+        assert mine
+        assert results.main(["plan.yaml", "--run", "--seeds", "1"]) == 0
+    assert ran() == ["1 + 10"]
+
+
+def test_without_run_nothing_is_run(
+    results: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results.main(["plan.yaml"]) == 0
+    assert not Path("ran").exists()
+    assert capsys.readouterr().out.startswith("| valid | n | mean |")
+
+
+def test_a_run_that_fails_leaves_no_row_and_the_others_go_on(
+    results: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PLAN.replace("mkdir", "test {seed} = 1 && exit 5; mkdir").replace("echo {seed}", "echo")
+    Path("plan.yaml").write_text(text)
+    assert results.main(["plan.yaml", "--run", "--settings", "plain"]) == 1
+    assert [row["seed"] for row in rows()] == ["2", "4"]
+    assert capsys.readouterr().err == "plain, seed 1: exit code 5; see runs/plan/plain.1.log\n"
+
+
+def test_a_run_without_a_score(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plan.yaml").write_text(PLAN.replace("score (", "F1 ("))
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 1
+    assert not Path("plan.csv").exists()
+    assert capsys.readouterr().err == (
+        "plain, seed 1: it printed no valid; see runs/plan/plain.1.log\n"
+    )
+
+
+def test_the_table(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """Differences 5.1, 4.1, 1.1, -1.1: mean 2.3, standard deviation 2.833; t is 3.182."""
+    text = PLAN.replace("[1, 2, 4]", "[1, 2, 3, 4, 5]")
+    Path("plan.yaml").write_text(text)
+    scores = {"plain": [15.4, 17.4, 21.0, 16.6, 99.0], "ours": [20.5, 21.5, 22.1, 15.5]}
+    plan = results.Plan.read(Path("plan.yaml"))
+    for setting, values in scores.items():
+        for seed, value in enumerate(values, 1):
+            plan.add({**dict.fromkeys(plan.fields, ""), "setting": setting, "seed": seed,
+                      "valid": value})  # fmt: skip
+    assert results.main(["plan.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "| valid | n | mean | standard deviation | minus plain, paired | 95 % interval |",
+        "|---|---|---|---|---|---|",
+        "| plain | 5 | 33.88 | 36.46 |  |  |",
+        "| ours | 4 | 19.90 | 3.01 | +2.30 (n 4) | -2.21 to +6.81 |",
+        "",
+    ]  # fmt: skip
+
+
+def test_one_pair_has_no_interval(load_script: LoadScript) -> None:
+    paired = load_script("paired")
+    apart = paired.differences({1: 3.0, 2: 5.0}, {2: 4.0, 3: 9.0})
+    assert (apart.n, apart.mean) == (1, 1.0)
+    assert math.isnan(apart.half)
+    assert paired.differences({1: 3.0}, {2: 4.0}) is None
+
+
+@pytest.mark.parametrize(("old", "new", "fault"), [
+    ("update: 7\n", "", "plan.yaml lacks update: --help shows a plan"),
+    ("threads", "cores", "plan.yaml has unknown keys cores: --help shows a plan"),
+    ("'score (\\\\d+)'", "'score (\\\\d+'", "plan.yaml: scores: score (\\\\d+: missing ), "
+     "unterminated subpattern at position 6"),
+    ("'score (\\\\d+)'", "score", "plan.yaml: scores: score needs one group, which is the "
+     "number"),
+    ("{folder}", "{home}", "plan.yaml: command: 'home' is not {seed}, {setting}, {folder} or "
+     "{update}; a brace of bash's is written twice"),
+    ("update: 7", "update: [", "plan.yaml is no YAML: "),
+    ("settings: {plain: + 0, ours: + 10}", "settings: {}", "plan.yaml: settings: there is none"),
+    ("seeds: [1, 2, 4]", "seeds: 3", "plan.yaml: seeds: 3 is no list of whole numbers: [1, 2, 3]"),
+])  # fmt: skip
+def test_a_plan_that_is_none(
+    results: ModuleType, capsys: pytest.CaptureFixture[str], old: str, new: str, fault: str
+) -> None:
+    old, new, fault = (part.replace("\\\\", "\\") for part in (old, new, fault))
+    assert old in PLAN
+    Path("plan.yaml").write_text(PLAN.replace(old, new))
+    assert results.main(["plan.yaml", "--run"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {fault}")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(("given", "fault"), [
+    (["--seeds", "3"], "plan.yaml has no seed 3: it has 1, 2, 4"),
+    (["--settings", "our"], "plan.yaml has no setting our: it has plain, ours"),
+])  # fmt: skip
+def test_a_run_that_is_not_in_the_plan(
+    results: ModuleType, capsys: pytest.CaptureFixture[str], given: list[str], fault: str
+) -> None:
+    assert results.main(["plan.yaml", "--run", *given]) == 2
+    assert capsys.readouterr().err == f"error: {fault}\n"
+    assert not Path("ran").exists()
+
+
+def test_rows_of_another_plan(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plan.csv").write_text("setting,seed\nplain,1\n")
+    assert results.main(["plan.yaml", "--run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: plan.csv has the columns setting, seed, and the plan setting, seed, commit, "
+        "threads, update, valid, processor_seconds, seconds, command: move it away\n"
+    )
+    assert not Path("ran").exists()
+
+
+def test_no_plan(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main(["no.yaml"]) == 2
+    assert "no.yaml" in capsys.readouterr().err
