@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-from opennmt_sd.benchmark.systolic import Row
+from opennmt_sd.benchmark.cycles import Row
 
 INPUTS, RECURRENCE = ("FP", "BP", "WG"), ("REC-FP", "REC-BP")
 BARS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,12 +12,20 @@ from opennmt_sd.nn.base import NOTHING
 from opennmt_sd.nn.dropped_input import Operands, in_words
 from opennmt_sd.nn.states import State
 
-if TYPE_CHECKING:
-    from opennmt_sd.nn.recurrent import Recurrent
+
+class Module(Protocol):
+    """What is asked of a recurrent module: itself, and both ways through one of its layers."""
+
+    training: bool
+    mode: str
+    hidden_size: int
+
+    def _dropped(self, *given: Any) -> tuple[Tensor, State]: ...
+    def _layer(self, *given: Any) -> tuple[Tensor, State]: ...
 
 
 def by_kernels(
-    module: Recurrent, operands: Operands, sizes: Tensor | None, T: int, B: int, dtype: torch.dtype
+    module: Module, operands: Operands, sizes: Tensor | None, T: int, B: int, dtype: torch.dtype
 ) -> bool:
     """Return whether ours is faster than torch's, where that is measured: in training, on a GPU.
 

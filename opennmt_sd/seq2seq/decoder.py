@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
-from opennmt_sd.dropout.apply import Steps
+from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.seq2seq.attention import Source, SourceAttention, attend_all
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.input_feed_gru import InputFeedGRU

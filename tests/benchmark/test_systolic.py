@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from opennmt_sd.benchmark import cycles_plot, systolic
-from opennmt_sd.benchmark.systolic import Case, cycles
+from opennmt_sd.benchmark import cycles_plot
+from opennmt_sd.benchmark.cycles import ARRAYS, CASES, DATAFLOWS, Case, Row, cycles, rows
 
 # M, K, N
 GEMMS = [
@@ -41,9 +41,9 @@ def test_an_unknown_dataflow() -> None:
 CASE = Case("layer", D=64, H=32, p=0.5, T=10, B=4)
 
 
-def row(phase: str, size: int = 32, dataflow: str = "os") -> systolic.Row:
+def row(phase: str, size: int = 32, dataflow: str = "os") -> Row:
     (found,) = [
-        row for row in systolic.rows([CASE])
+        row for row in rows([CASE])
         if (row.phase, row.size, row.dataflow) == (phase, size, dataflow)
     ]  # fmt: skip
     return found
@@ -68,11 +68,11 @@ def test_a_recurrence_cannot_be_one_product_but_its_weight_gradient_is() -> None
     assert row("REC-WG").batched == 4 * 1 * (62 + 40)  # [128, 40] x [40, 32]
 
 
-@pytest.mark.parametrize("case", systolic.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_the_page_says(case: Case) -> None:
-    found = list(systolic.rows([case]))
-    for size in systolic.ARRAYS:
-        for dataflow in systolic.DATAFLOWS:
+    found = list(rows([case]))
+    for size in ARRAYS:
+        for dataflow in DATAFLOWS:
             chosen = [row for row in found if (row.size, row.dataflow) == (size, dataflow)]
             gain = cycles_plot.gain
             assert gain(chosen, cycles_plot.RECURRENCE, "case3") >= 1

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
-from opennmt_sd.dropout.apply import Steps
+from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.ops.deferred import DeferredLinear, LinearStep
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from opennmt_sd.ops.cpu.binding import require_native
-from opennmt_sd.ops.cpu.kernels.call import Addresses, keep_operand, new
+from opennmt_sd.ops.cpu.kernels.call import Addresses, Sets, keep_operand, new
 from opennmt_sd.ops.cpu.kernels.linear import linear_operands
 
-if TYPE_CHECKING:  # they are made of what is here
-    from opennmt_sd.ops.cpu.kernels import gru, lstm
 
-    Layer = lstm.Layer | gru.Layer
+class Layer(Protocol):
+    """What the operands of every cell's layer have; their own records are beside their ops."""
+
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def weight_ih(self) -> Tensor: ...
+    @property
+    def weight_hh(self) -> Tensor: ...
+    @property
+    def h(self) -> Tensor: ...
+    @property
+    def x_sets(self) -> Sets: ...
+    @property
+    def h_sets(self) -> Sets: ...
+    @property
+    def reverse(self) -> bool: ...
 
 
 class Gradients(NamedTuple):
