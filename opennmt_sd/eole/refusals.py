@@ -33,6 +33,7 @@ def training_faults(config: Any) -> list[str]:
         *value_faults(options, config.training.dropout),
         *_type_faults(config.model),
         *_run_faults(config),
+        *_resume_faults(config),
     ]
 
 
@@ -111,4 +112,26 @@ def _run_faults(config: Any) -> Iterator[str]:
         yield (
             "parallel_mode tensor_parallel splits transformers alone: set parallel_mode: "
             "data_parallel"
+        )
+
+
+def _resume_faults(config: Any) -> Iterator[str]:
+    """Find ways to go on from a checkpoint on which stock fails as it reads that."""
+    model, training = config.model, config.training
+    if not training.train_from:
+        return
+    if training.reset_optim == "keep_states":
+        yield (
+            "reset_optim keep_states: Eole fails on it as it reads the checkpoint: set "
+            "reset_optim: none, which keeps the optimizer's options too, or all, which keeps "
+            "nothing of it"
+        )
+    if not training.update_vocab:
+        return
+    tied = model.share_decoder_embeddings and not model.share_embeddings
+    if tied or not model.generator_bias:
+        what = "share_decoder_embeddings" if tied else "generator_bias: false"
+        yield (
+            f"update_vocab: Eole fails on it where the checkpoint's model has {what}: remove "
+            "update_vocab, or train that model anew"
         )

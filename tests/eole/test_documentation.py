@@ -35,7 +35,7 @@ def test_every_refusal() -> None:
     for name in ("encoder_type", "decoder_type", "hidden_size", "bridge", "layers",
                  "coverage_attn", "context_gate", "generator_function",
                  "global_attention_function", "optim", "torch_compile", "rl_algorithm",
-                 "parallel_mode"):  # fmt: skip
+                 "parallel_mode", "reset_optim", "update_vocab"):  # fmt: skip
         assert name in SOURCE
         assert re.search(rf"^\|[^|]*`{name}\b", text, re.MULTILINE), name
 

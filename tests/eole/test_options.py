@@ -101,8 +101,10 @@ def config(
                "global_attention_function": "softmax",
                "global_attention": "general", **sizes, **(decoder or {})}  # fmt: skip
     training = {"dropout": [0.3], "optim": "adam", "torch_compile": False, "rl_algorithm": None,
-                "parallel_mode": "data_parallel", "world_size": 1, **(training or {})}  # fmt: skip
-    model = {"input_feed": 1, "generator_function": "softmax", **model}
+                "parallel_mode": "data_parallel", "world_size": 1, "train_from": None,
+                "reset_optim": "none", "update_vocab": False, **(training or {})}  # fmt: skip
+    model = {"input_feed": 1, "generator_function": "softmax", "generator_bias": True,
+             "share_embeddings": False, "share_decoder_embeddings": False, **model}  # fmt: skip
     return SimpleNamespace(
         scorer_configs={"opennmt_sd": {"sd_space": "structured", **(options or {})}},
         model=SimpleNamespace(
@@ -118,6 +120,10 @@ def test_what_works_is_not_refused() -> None:
     check_training(config(encoder={"layers": 3}))
     check_training(config(encoder={"rnn_type": "LSTM"}, decoder={"rnn_type": "GRU"}))
     check_training(config(decoder={"coverage_attn": True, "context_gate": "both"}))
+    check_training(config(training={"reset_optim": "keep_states"}))  # which nothing reads
+    update = {"train_from": "step_2", "update_vocab": True, "reset_optim": "states"}
+    check_training(config(training=update))
+    check_training(config(training=update, share_embeddings=True, share_decoder_embeddings=True))
 
 
 def test_without_options_of_ours_all_is_eoles_own() -> None:

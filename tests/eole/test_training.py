@@ -1,4 +1,4 @@
-"""``eole train`` and ``eole predict``: a training, its checkpoints, and what is refused."""
+"""``eole train`` and ``eole predict``: a training, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ import torch
 
 pytest.importorskip("eole", reason="Eole is not installed: scripts/check_eole.sh runs these tests")
 
-import eole
-
-from opennmt_sd.eole import register
-from opennmt_sd.eole.compat import SEEN, VERSION, UnknownVersionError
+from opennmt_sd.eole.compat import SEEN
 from opennmt_sd.ops import calibration
 from opennmt_sd.ops.calibration import choices
-from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 from opennmt_sd.seq2seq.wrapping import fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +45,7 @@ def test_where_nothing_is_dropped_it_learns_what_stock_learns(
         {"batch_type": "tokens", "batch_size": 60, "normalization": "tokens"},
         {"average_decay": 0.1},
         {"accum_count": [2], "label_smoothing": 0.1},
+        {"lora_layers": ["linear_in", "generator"], "lora_rank": 2},
     ],
     ids=lambda training: next(iter(training)),
 )
@@ -178,87 +175,6 @@ def test_validation_is_stocks(commands: Any) -> None:
     ours = commands.train("ours", model, valid_steps=1, learning_rate=0.0)
     assert len(stock.validations) == 2
     assert ours.validations == stock.validations
-
-
-# ---------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize(
-    ("model", "training", "fault"),
-    [
-        ({"sd_rec": 0.3}, {}, "sd_rec is no option: did you mean sd_recurrent_dropout?"),
-        ({"sd_output_dropout": 1.5}, {}, "sd_output_dropout 1.5 is outside [0, 1)"),
-        ({"generator_function": "sparsemax"}, {}, "generator_function sparsemax: Eole fails on"),
-        ({"input_feed": 0, "context_gate": "both"}, {}, "context_gate needs input_feed: 1"),
-        ({"bridge": True}, {}, "bridge: Eole builds it for one direction"),
-        ({"rnn_type": "GRU", "encoder_type": "rnn"}, {"optim": "sparseadam"}, "optim sparseadam"),
-    ],
-)
-def test_refused_before_data_are_read(
-    commands: Any, model: dict[str, Any], training: dict[str, Any], fault: str
-) -> None:
-    given = commands.model({**OURS, **model})
-    for file in commands.corpus.glob("*"):
-        assert file.is_file()
-    nowhere = commands.on(commands.folder / "nowhere")
-    with pytest.raises(UnsupportedOptionsError, match=re.escape(fault)):
-        nowhere.train("refused", given, **training)
-    assert not (commands.folder / "refused").exists()
-
-
-@pytest.mark.parametrize(
-    ("model", "training"),
-    [
-        ({"generator_function": "sparsemax"}, {}),
-        ({"global_attention_function": "sparsemax"}, {}),
-        ({"input_feed": 0, "context_gate": "both"}, {}),
-        ({"input_feed": 0, "coverage_attn": True}, {}),
-        ({"bridge": True}, {}),
-        ({}, {"optim": "sparseadam"}),
-    ],
-)
-def test_stock_fails_on_what_is_refused(
-    commands: Any, model: dict[str, Any], training: dict[str, Any]
-) -> None:
-    with pytest.raises((AssertionError, RuntimeError, TypeError)) as caught:
-        commands.train("stock", commands.model(model), **training)
-    assert not isinstance(caught.value, UnsupportedOptionsError)
-
-
-def test_a_transformer_with_our_options_is_refused(commands: Any) -> None:
-    model = {"architecture": "transformer", "layers": 1, "hidden_size": 8, **OURS}
-    text = "encoder_type transformer has no structured dropout: set encoder: {encoder_type: brnn}"
-    with pytest.raises(UnsupportedOptionsError, match=re.escape(text)):
-        commands.train("refused", model)
-
-
-def test_a_resume_is_refused_with_the_checkpoints_model(commands: Any) -> None:
-    stock = commands.train("stock", commands.model({"input_feed": 1}))
-    with pytest.raises(UnsupportedOptionsError, match="torch_compile is not for"):
-        commands.train("refused", OURS, train_from=str(stock.step(2)), torch_compile=True)
-
-
-def test_the_command_says_it_in_a_line(commands: Any, run_python) -> None:
-    """By the autoload alone, with code 2 and no traceback."""
-    config = commands.write("bad", commands.config("bad", commands.model({"sd_rec": 0.3})))
-    code = "import sys; from eole.bin.main import main; sys.argv[0] = 'eole'; main()"
-    done = run_python("-c", code, "train", "--config", str(config), OPENNMT_SD_AUTOLOAD="1")
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert done.stderr.splitlines()[-1] == (
-        "eole: error: sd_rec is no option: did you mean sd_recurrent_dropout?"
-    )
-    assert "Traceback" not in done.stderr
-
-
-def test_an_eole_of_another_version_is_left_alone(
-    plugin: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(eole, "__version__", "0.7.0")
-    with pytest.raises(UnknownVersionError) as caught:
-        register()
-    assert str(caught.value) == (
-        f"it knows Eole {VERSION}, and this is 0.7.0: pip install eole=={VERSION}"
-    )
 
 
 @pytest.mark.parametrize("where", SEEN)
