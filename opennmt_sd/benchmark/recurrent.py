@@ -29,14 +29,12 @@ class Cell(NamedTuple):
         suite: its name.
         torchs, ours: make it of inputs, units and, for both directions, ``bidirectional=True``;
             ours with ``input_dropout`` and ``recurrent_dropout``.
-        stepwise: whether a call is one step, on ``[B, D]``.
         recurs: whether it has a recurrent product.
     """
 
     suite: str
     torchs: Callable[..., nn.Module]
     ours: Callable[..., nn.Module]
-    stepwise: bool = False
     recurs: bool = True
 
 
@@ -131,10 +129,9 @@ class Work:
 
     def __init__(self, case: Case, model: nn.Module, target: Target = CPU) -> None:
         self.model = target.put(model)
-        B, D = case.batch, case.inputs
-        shape = (B, D) if case.cell.stepwise else (case.lengths[1], B, D)
+        T, D = case.lengths[1], case.inputs
         generator = torch.Generator().manual_seed(1)
-        self.x = target.put(torch.randn(shape, generator=generator)).requires_grad_()
+        self.x = target.put(torch.randn(T, case.batch, D, generator=generator)).requires_grad_()
         self.lengths = case.batch_lengths() if case.packed else None
         rows = sum(case.batch_lengths())
         width = case.hidden * (2 if case.bidirectional else 1)

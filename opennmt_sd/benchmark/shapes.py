@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -18,6 +20,30 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.9)
 PLACES = ("NR", "RH", "NR+RH")
 # Multiplications of a forward pass. What has more is drawn again: a step would take seconds.
 MOST = 2_000_000_000
+
+
+class Steps(nn.Module):
+    """A cell in a loop, as a decoder has it: ``nn.Dropout`` on each input and each state, or
+    whatever the cell does itself."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        self.cell = cell
+        self.of_x, self.of_h = nn.Dropout(0.0), nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give all h ``[T, B, H]`` of x ``[T, B, D]``."""
+        h = c = x.new_zeros(x.shape[1], self.cell.hidden_size)
+        of_x, of_h = (drop if drop.p else nn.Identity() for drop in (self.of_x, self.of_h))
+        outputs = []
+        for step in x.unbind():
+            h, c = self.cell(of_x(step), (of_h(h), c))
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+def _steps(cell: Any, inputs: int, units: int, **dropouts: Any) -> Steps:
+    return Steps(cell(inputs, units, **dropouts))
 
 
 class Linear(nn.Linear):
@@ -36,7 +62,7 @@ def _masked_linear(
     return MaskedLinear(inputs, units, dropout=input_dropout)
 
 
-STEP = Cell("cell", nn.LSTMCell, StructuredLSTMCell, stepwise=True)
+STEP = Cell("cell", partial(_steps, nn.LSTMCell), partial(_steps, StructuredLSTMCell))
 LINEAR = Cell("linear", Linear, _masked_linear, recurs=False)
 CELLS = (lstm.CELL, lstm.CELL, lstm.CELL, gru.CELL, STEP, STEP, LINEAR, LINEAR)
 
@@ -86,13 +112,16 @@ def _draw(random_: random.Random, number: int, threads: Sequence[int]) -> Shape:
         place, p = random_.choice(PLACES), random_.choice(RATES)
         both, packed = random_.random() < 0.5, random_.random() < 0.5
         shortest, team = random_.randint(1, T), threads[random_.randrange(len(threads))]
-        T = 1 if cell.stepwise else T
-        packed = packed and T > 1
-        both = both and cell.recurs and not cell.stepwise
+        packed = packed and T > 1 and cell is not STEP
+        both = both and cell.recurs and cell is not STEP
         place = place if cell.recurs else "NR"
-        words = [f"{number} {cell.suite}", *(["both ways"] if both else []),
-                 *(["packed"] if packed else []), *([] if cell.stepwise else [f"T {T}"]),
-                 f"B {B} {D}->{H} {place}", f"{team} thread{'s' if team > 1 else ''}"]  # fmt: skip
+        words = [
+            f"{number} {cell.suite}",
+            *(["both ways"] if both else []),
+            *(["packed"] if packed else []),
+            f"T {T} B {B} {D}->{H} {place}",
+            f"{team} thread{'s' if team > 1 else ''}",
+        ]
         case = Case(
             cell, " ".join(words), D, H, p, "RH" in place, B, (min(shortest, T), T) if packed
             else (T, T), both, input="NR" in place,

@@ -1,8 +1,9 @@
 """Suite ``sweep``: random layers, cells and projections, so that none is slower than torch's.
 
 Each is measured in training and in evaluation, against ``nn.Dropout`` with torch's own, and against
-our kernels on a masked input, of which they leave nothing out. Torch's has no recurrent dropout:
-where ours drops from the recurrence, torch's does without, and so does what leaves nothing out.
+our kernels on a masked input, of which they leave nothing out. torch's layers have no recurrent
+dropout: where ours drops from the recurrence, torch's do without, and so does what leaves nothing
+out. A cell is a loop of steps, where ``nn.Dropout`` can drop from the state too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from opennmt_sd.benchmark import shapes
 from opennmt_sd.benchmark.measure import Turns, alternate
 from opennmt_sd.benchmark.recurrent import Case, Plain, Work, structured
 from opennmt_sd.benchmark.row import Row, gate, relative_error
-from opennmt_sd.benchmark.shapes import Shape
+from opennmt_sd.benchmark.shapes import Shape, Steps
 from opennmt_sd.benchmark.target import forced
 from opennmt_sd.nn import StructuredDropout
 
@@ -74,6 +75,9 @@ def _rows(case: Case, repeats: int) -> Iterator[Row]:
 def _works(case: Case) -> dict[str, Work]:
     """Build what takes turns, all with the same weights."""
     plain, ours, nothing = Plain(case, case.p), structured(case, case.p), structured(case, 0.0)
+    if isinstance(plain.rnn, Steps):  # not before the loop
+        plain.rnn.of_x.p, plain.dropout.p = plain.dropout.p, 0.0
+        plain.rnn.of_h.p = case.p if case.recurrent else 0.0
     for layer in (ours, nothing):
         layer.load_state_dict(plain.rnn.state_dict())
     masks = StructuredDropout(case.pattern(case.p if case.input else 0.0))

@@ -32,6 +32,10 @@ class Keep:
         """Return the mask: boolean ``[S, 1 or B, D]``, True is kept."""
         raise NotImplementedError
 
+    def narrow(self) -> Tensor:
+        """Return the mask, boolean ``[S, 1, D]`` where all samples share it."""
+        return applying.compact(self.mask())
+
     def to(self, device: torch.device | str) -> Self:
         """Return the same, on another device."""
         raise NotImplementedError
@@ -94,7 +98,7 @@ class Keep:
         """
         if applying.launches(x):
             return self._launched(x, batch_sizes)
-        mask = self.mask()
+        mask = self.narrow()
         if batch_sizes is not None:
             mask = self._of_rows(mask, batch_sizes, x.shape[0])
         return self._applied(mask, x)
@@ -115,17 +119,20 @@ class Keep:
     def factors(self, x: Tensor) -> Tensor:
         """Return what each unit is multiplied by, ``[S, 1 or B, D]``, of x's dtype and on its
         device: what all samples share travels once."""
-        mask = applying.compact(self.mask())
+        mask = self.narrow()
         return applying.sent(mask.to(x.dtype) * self.scale, x.device)
 
     def dropped(self, device: torch.device) -> Tensor:
         """Return the opposite of the mask, ``[S, 1 or B, D]``, on a device, as compact."""
-        return applying.sent(~applying.compact(self.mask()), device)
+        return applying.sent(~self.narrow(), device)
 
     @staticmethod
     def _of_rows(mask: Tensor, batch_sizes: Tensor, R: int) -> Tensor:
-        """Return the mask of each of R packed rows, ``[R, D]``."""
+        """Return the mask of each of R packed rows, ``[R, D]``, or of all of them, ``[1, D]``."""
         S, B, _ = mask.shape
+        if B == 1 and mask.device == batch_sizes.device:  # what a step's rows share
+            steps = mask[:, 0]
+            return steps.repeat_interleave(batch_sizes, 0, output_size=R) if S > 1 else steps
         T = batch_sizes.shape[0]
         steps = torch.arange(T, device="cpu").repeat_interleave(batch_sizes, output_size=R)  # [R]
         row = steps * B if S > 1 else torch.zeros_like(steps)
@@ -136,7 +143,7 @@ class Keep:
 
     def apply_step(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
-        mask = self.mask()[self._set(t)]  # [1 or B, D]
+        mask = self.narrow()[self._set(t)]  # [1 or B, D]
         return self._applied(mask if len(mask) == 1 else mask[: len(x)], x)
 
     def _applied(self, mask: Tensor, x: Tensor) -> Tensor:

@@ -43,11 +43,14 @@ class SeededMask(KeepMask):
 
     @property
     def dense(self) -> Tensor:
+        S, _, D = self.shape
+        return self.narrow().expand(S, self.B, D)
+
+    def narrow(self) -> Tensor:
         found: Tensor | None = self.__dict__["drawn"]
         if found is None:
-            S, _, D = self.shape
             with torch.inference_mode(False):  # or nothing later could save it for backward
-                found = draw_mask(self.seed, self.shape, self.p).expand(S, self.B, D)
+                found = draw_mask(self.seed, self.shape, self.p)
             self.__dict__["drawn"] = found
         return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from opennmt_sd.dropout.apply import compact, launches, sent
+from opennmt_sd.dropout.apply import launches, sent
 from opennmt_sd.dropout.keep import Keep
 
 
@@ -19,7 +19,7 @@ class Steps:
         self.keep = keep
         # [S, 1 or B, D]
         self._factors = keep.factors(x) if launches(x) else None
-        self._mask = None if launches(x) else sent(compact(keep.mask()), x.device)
+        self._mask = None if launches(x) else sent(keep.narrow(), x.device)
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.nn.recurrent_cell import RecurrentCell, State
 from opennmt_sd.nn.tools import leaf
 
@@ -34,7 +35,9 @@ class StructuredLSTMCell(RecurrentCell, nn.LSTMCell):
             h, c = cell(x, (h, c))
     """
 
+    gates = 4
     states = 2
+    masks_state = True
 
     @leaf
     def forward(
@@ -64,7 +67,7 @@ class StructuredLSTMCell(RecurrentCell, nn.LSTMCell):
 
     def _dense_step(self, x: Tensor, state: State, state_keep: Keep | None) -> State:
         h, c = state
-        h = h if state_keep is None else state_keep.apply(h[None])[0]
+        h = h if state_keep is None else Steps(state_keep, h)(h, 0)
         return self._torch_step(x, (h, c))
 
     def _our_step(

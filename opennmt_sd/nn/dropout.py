@@ -49,7 +49,7 @@ class StructuredDropout(Structured, nn.Module):
         """Drop and scale in training; give the input back in evaluation."""
 
         def drop(x: Tensor, batch_sizes: Tensor | None, T: int, B: int) -> Tensor:
-            keep = self._draw(self.dropout, T, B, x.shape[-1])
+            keep = self._draw(self.dropout, T, B, x.shape[-1], dense=True)
             return x if keep is None else keep.apply(x, batch_sizes)
 
         if not (self.training and self.dropout.active):

@@ -15,7 +15,7 @@ from opennmt_sd.dropout import DropoutPattern, Keep
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.nn.layout import time_first
 from opennmt_sd.nn.tools import leaf
-from opennmt_sd.ops.checks import check_keep
+from opennmt_sd.ops.checks import check_keep, check_weight
 
 Operands = tuple[Tensor, Tensor, "Tensor | None"]  # x, weight, bias
 
@@ -74,9 +74,12 @@ class MaskedLinear(Structured, nn.Linear):
                 return F.linear(x, self.weight, self.bias)
             operands = x, self.weight, self.bias
             run = partial(_project, batch_sizes=batch_sizes)
-            if ops.leaves_out(x) or (keep is None and self._gathers(operands, T, B, run)):
+            p = self.dropout.p if keep is None else 0.5
+            large = ops.leaves_out(x, x.numel() * len(operands[1]), p)
+            if large or (keep is None and self._gathers(operands, T, B, run)):
                 sets = self._draw(self.dropout, T, B, D) if keep is None else keep
                 return run(operands, sets, leaves_out=True)
+            check_weight(self.weight, D)
             mask = self._draw(self.dropout, T, B, D, dense=True) if keep is None else keep
             check_keep(mask, T, B, D)
             return run(operands, mask, leaves_out=False)

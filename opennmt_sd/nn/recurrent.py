@@ -211,7 +211,7 @@ class Recurrent(Structured, nn.RNNBase):
             return True
         drawn = self.training and pattern.active and pattern.structured
         sets = isinstance(given, KeepSets) if given is not None else drawn
-        compacts = sets and ops.worth_compacting(x, self.gates * self.hidden_size)
+        compacts = sets and ops.leaves_out(x, x.numel() * self.gates * self.hidden_size)
         return compacts or (sizes is not None and ops.has_kernels(x, dtype))
 
     def _layer(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep
+from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.ops.checks import check_keep
 
@@ -22,10 +23,14 @@ class RecurrentCell(Structured, nn.RNNCellBase):
     """Mixin before ``nn.LSTMCell`` and its like.
 
     Attributes:
+        gates: rows of a weight, in units of H.
         states: the tensors of a state.
+        masks_state: whether torch's own step takes what is kept of h in its place.
     """
 
+    gates: ClassVar[int]
     states: ClassVar[int]
+    masks_state: ClassVar[bool]
 
     input_dropout = PatternAttribute()
     recurrent_dropout = PatternAttribute()
@@ -69,7 +74,7 @@ class RecurrentCell(Structured, nn.RNNCellBase):
             return self._torch_step(input, state)
         B = input.shape[0] if input.dim() == 2 else 1
         D, H = self.input_size, self.hidden_size
-        dense = not ops.leaves_out(input)
+        dense = not self._leaves_out(input, B, keep, state_keep)
         keep = self._sets(keep, "keep", self.input_dropout, B, D, dense)
         state_keep = self._sets(state_keep, "recurrent_keep", self.recurrent_dropout, B, H, dense)
         if keep is None and state_keep is None:
@@ -83,11 +88,24 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         if dense:
             check_keep(keep, 1, B, D)
             check_keep(state_keep, 1, B, H)
-            x = x if keep is None else keep.apply(x[None])[0]
+            x = x if keep is None else Steps(keep, x)(x, 0)
             state = self._dense_step(x, state, state_keep)
         else:
             state = self._our_step(x, keep, state, state_keep)
         return state if input.dim() == 2 else tuple(s.squeeze(0) for s in state)
+
+    def _leaves_out(
+        self, input: Tensor, B: int, keep: Keep | None, state_keep: Keep | None
+    ) -> bool:
+        """Return whether a step leaves out what is dropped: where that is little, only if torch's
+        own step cannot do the same."""
+        if not self.masks_state and (state_keep is not None or self.recurrent_dropout.active):
+            return ops.leaves_out(input)
+        D, H = self.input_size, self.hidden_size
+        of_x = self.input_dropout.p if keep is None else 0.5
+        of_h = self.recurrent_dropout.p if state_keep is None else 0.5
+        p = (D * of_x + H * of_h) / (D + H)
+        return ops.leaves_out(input, B * (D + H) * self.gates * H, p)
 
     def _fits(self, input: Tensor, state: State | None) -> bool:
         """Return whether the shapes are those that torch asks for."""

@@ -9,7 +9,12 @@ import torch
 from opennmt_sd.compat import in_forward_mode, in_transform
 from opennmt_sd.ops import cpu, dense, measured, naive, portable
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
-from opennmt_sd.ops.cpu.binding import has_native, require_native, warn_if_missing
+from opennmt_sd.ops.cpu.binding import (
+    has_native,
+    outruns_torch,
+    require_native,
+    warn_if_missing,
+)
 from opennmt_sd.ops.cpu.kernels import DTYPES
 from opennmt_sd.ops.engine import Engine
 from opennmt_sd.ops.naive.attention import Memory
@@ -90,23 +95,6 @@ def _engine_for(kind: str, dtype: torch.dtype) -> str:
     return _forced or ("cpu" if runs and has_native() else without)
 
 
-# Below so many multiplications, what goes around the kernels takes longer than the units left out
-# save (measured: 0.4 ms against 90 GFLOP/s).
-SMALL = 16_000_000
-
-
-def worth_compacting(x: torch.Tensor, N: int) -> bool:
-    """Return whether to leave units out where torch has a dense layer that does the same.
-
-    Args:
-        x: the rows of a product, ``[.., D]``.
-        N: the outputs of its weight ``[N, D]``.
-    """
-    if _forced is None and x.device.type == "cpu":
-        warn_if_missing()
-    return x.numel() * N >= SMALL and has_kernels(x)
-
-
 # The least multiplications from which torch's own products are made of what all steps keep. On a
 # CPU measured, p .5, one thread: in half precision 1.05 to 3.3 times as fast from there on (but for
 # an LSTM on one sequence, 0.9), in others 1.2 to 1.7 times. On a GPU on paper: some ten launches
@@ -146,15 +134,30 @@ def left_to_torch() -> bool:
     return forced() in (None, "dense")
 
 
-def leaves_out(x: torch.Tensor) -> bool:
+# Below so many multiplications, what goes around the kernels takes longer than the units left out
+# save (measured: 0.4 ms against 90 GFLOP/s).
+SMALL = 16_000_000
+
+
+def leaves_out(x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5) -> bool:
     """Return whether products on x leave the dropped units out.
 
-    They do on native kernels and on an engine that is forced; else x is masked and multiplied
-    densely, at torch's own speed.
+    They do on an engine that is forced and, unless they are small, on native kernels; else x is
+    masked and multiplied densely, at torch's own speed.
+
+    Args:
+        multiplications: of the products, with nothing left out, where torch has a dense layer
+            that does the same. Default: enough.
+        p: share of them that is left out. Under half, where torch's products are as fast as ours,
+            fewer count in proportion. Default: half.
     """
     if _forced is None and x.device.type == "cpu":
         warn_if_missing()
-    return not left_to_torch() or has_kernels(x)
+    if not left_to_torch():
+        return True
+    if p < 0.5 and not outruns_torch():
+        return multiplications * 2 * p >= SMALL and has_kernels(x)
+    return multiplications >= SMALL and has_kernels(x)
 
 
 def reads_back(x: torch.Tensor) -> bool:

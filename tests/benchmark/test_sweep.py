@@ -18,7 +18,7 @@ TINY = {
     "lstm, both ways, packed": Case(lstm.CELL, "", 12, 9, 0.5, True, 3, (2, 4), True),
     "lstm, RH alone": Case(lstm.CELL, "", 12, 9, 0.3, True, 2, (3, 3), input=False),
     "gru": Case(gru.CELL, "", 12, 9, 0.5, False, 2, (3, 3)),
-    "cell": Case(STEP, "", 12, 9, 0.5, True, 2, (1, 1)),
+    "cell": Case(STEP, "", 12, 9, 0.5, True, 2, (3, 3)),
     "linear, packed": Case(LINEAR, "", 12, 9, 0.9, False, 3, (1, 4)),
     "nothing dropped": Case(LINEAR, "", 12, 9, 0.0, False, 3, (4, 4)),
 }
@@ -81,6 +81,18 @@ def test_recurrent_dropout_is_held_against_none() -> None:
     masks, layer = works["dense"].model
     assert not masks.dropout.active
     assert not layer.recurrent_dropout.active
+
+
+def test_a_cell_is_held_against_dropout_at_each_step() -> None:
+    case = Case(STEP, "", 12, 9, 0.4, True, 2, (3, 3))
+    plain = sweep._works(case)["torch"].model
+    seen: list[int] = []
+    for dropout in (plain.rnn.of_x, plain.rnn.of_h):
+        assert dropout.p == 0.4
+        dropout.register_forward_hook(lambda *_: seen.append(1))
+    plain(torch.randn(3, 2, 12))
+    assert plain.dropout.p == 0.0
+    assert len(seen) == 6
 
 
 def test_a_shape_has_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

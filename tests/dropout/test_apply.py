@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from opennmt_sd import DropoutPattern
-from opennmt_sd.dropout import apply
-from opennmt_sd.dropout.apply import Steps, compact, sent
+from opennmt_sd.dropout import apply, steps
+from opennmt_sd.dropout.apply import compact, sent
 
 T, B, D = 4, 3, 5
 KINDS = pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_step_by_step(
     keep = DropoutPattern(0.5, space, time).draw(T, B, D)
     x = torch.randn(T, B, D)
     want = [keep.apply_step(x[t, :n], t) for t, n in enumerate([3, 3, 2, 1])]
-    monkeypatch.setattr(apply, "launches", lambda _: launched)
-    drop = Steps(keep, x)
+    monkeypatch.setattr(steps, "launches", lambda _: launched)
+    drop = steps.Steps(keep, x)
     for t, of_step in enumerate(want):
         assert torch.equal(drop(x[t, : len(of_step)], t), of_step)
 
@@ -58,8 +58,8 @@ def test_what_all_samples_share_travels_once() -> None:
     factors = keep.factors(x)
     assert (factors.shape, factors.dtype, factors.device) == ((T, 1, D), x.dtype, x.device)
     assert keep.dropped(x.device).shape == (T, 1, D)
-    of_each = DropoutPattern(0.5, "random").draw_mask(T, B, D)
-    assert compact(of_each.dense) is of_each.dense
+    of_each = DropoutPattern(0.5, "random").draw_mask(T, B, D).dense
+    assert compact(of_each) is of_each
 
 
 def test_what_is_there_is_not_sent() -> None:

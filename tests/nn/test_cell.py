@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opennmt_sd import DropoutPattern, ops
+from opennmt_sd import DropoutPattern, StructuredLSTMCell, ops
+from opennmt_sd.ops import engines
+from opennmt_sd.ops.cpu import native
 
 B, D, H = 3, 4, 6
 INPUT, STATE = 0.3, 0.6  # a rate for each tells the draws apart
@@ -149,7 +151,7 @@ def test_sets_that_are_given(any_engine: str, kind, space: str, drawn) -> None:
 def test_without_kernels(kind, given, space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing would be left out: torch's own products, on what is kept; even twice
     differentiable."""
-    monkeypatch.setattr(ops, "leaves_out", lambda _: False)
+    monkeypatch.setattr(ops, "leaves_out", lambda *_: False)
     cell, (x, hx) = build(kind), example(kind)
     theirs = kind.torchs_cell(D, H, dtype=torch.float64)
     theirs.load_state_dict(cell.state_dict())
@@ -242,3 +244,30 @@ def test_a_generator_of_its_own(kind) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     cell.generator.manual_seed(3)
     assert torch.equal(kind.parts(cell(x, hx))[0], first)
+
+
+@pytest.mark.parametrize("rates", [{"input_dropout": 0.5}, {"recurrent_dropout": 0.5}],
+                         ids=["input", "state"])  # fmt: skip
+@pytest.mark.parametrize("large", [False, True])
+def test_a_small_step_is_torchs_own(kind, rates: Any, large: bool, monkeypatch) -> None:
+    """Under 16 million multiplications. A GRU cell of torch's has no place for a masked state."""
+    if native() is None:
+        pytest.skip("the native module was not built")
+    D, H = 600, 401
+    B = 16_000_000 // (kind.gates * H * (D + H)) + large
+    monkeypatch.setattr(engines, "outruns_torch", lambda: True)  # the rate is then all the same
+    cell, x = kind.our_cell(D, H, **rates), torch.randn(B, D)
+    calls: list[int] = []
+    step = type(cell)._our_step
+    monkeypatch.setattr(type(cell), "_our_step", lambda *given: calls.append(1) or step(*given))
+    cell(x)
+    assert bool(calls) == (large or (kind.gates == 3 and "recurrent_dropout" in rates))
+
+
+def test_the_rates_of_a_cell_count_by_their_widths(monkeypatch) -> None:
+    """Where torch multiplies as fast: a fifth of 600 inputs and half of 400 units make .32."""
+    asked: list[float] = []
+    monkeypatch.setattr(ops, "leaves_out", lambda x, n, p: asked.append(p) or True)
+    rates = {"input_dropout": 0.2, "recurrent_dropout": 0.5}
+    StructuredLSTMCell(600, 400, **rates)(torch.randn(2, 600))
+    assert asked == [pytest.approx(0.32)]

@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from opennmt_sd import DropoutPattern, MaskedLinear, ops
+from opennmt_sd.ops import engines
+from opennmt_sd.ops.cpu import native
 
 T, B, D, N = 5, 3, 4, 6
 CASES = {"I": ("random", "random"), "II": ("random", "fixed"),
@@ -185,3 +187,33 @@ def test_multiplies_less(compacting: str, time: str, drawn) -> None:
     kept = drawn[0.65][0].mask().expand(8, -1, -1).double().mean()
     assert counter.get_total_flops() / (3 * 2 * 8 * 4 * 200 * 120) == pytest.approx(kept.item())
     assert kept < 0.45
+
+
+@pytest.mark.parametrize(
+    ("B", "p", "engine", "compacts"),
+    [(19, 0.5, "auto", False), (20, 0.5, "auto", True), (19, 0.5, "cpu", True),
+     (20, 0.5, "dense", False), (20, 0.25, "auto", False), (40, 0.25, "auto", True),
+     (19, 0.9, "auto", False)],
+)  # fmt: skip
+def test_a_small_product_is_torchs_own(
+    B: int, p: float, engine: str, compacts: bool, monkeypatch
+) -> None:
+    """Under 16 million multiplications what is left out saves less than leaving it out costs; under
+    p = .5, where torch multiplies as fast, more have to be there."""
+    if native() is None:
+        pytest.skip("the native module was not built")
+    calls: list[int] = []
+    op = ops.masked_linear
+    monkeypatch.setattr(ops, "masked_linear", lambda *a, **k: calls.append(1) or op(*a, **k))
+    monkeypatch.setattr(engines, "outruns_torch", lambda: False)
+    linear, x = MaskedLinear(400, 2000, dropout=p), torch.randn(1, B, 400)
+    with ops.use(engine):
+        torch.manual_seed(3)
+        got = linear(x)
+    assert bool(calls) == compacts
+    torch.manual_seed(3)
+    kept = DropoutPattern(p).draw(1, B, 400).apply(x)
+    torch.testing.assert_close(got, F.linear(kept, linear.weight, linear.bias))
+    monkeypatch.setattr(engines, "outruns_torch", lambda: True)
+    assert ops.leaves_out(x, 16_000_000, 0.1)
+    assert not ops.leaves_out(x, 15_999_999, 0.1)

@@ -30,6 +30,14 @@ def has_native() -> bool:
 
 
 @constant
+def outruns_torch() -> bool:
+    """Return whether the kernels multiply faster than torch's library: they do with AVX-512, which
+    that does not use on every processor; with AVX2 both are as fast."""
+    module = native()
+    return module is not None and module.simd_level() == "avx512"
+
+
+@constant
 def warn_if_missing() -> None:
     """Warn, once in a process, if there is no native module: what it means and what to do."""
     _warn_once()
