@@ -25,6 +25,16 @@ def is_compiling() -> bool:
     return KNOWS_OPS and torch.compiler.is_compiling()
 
 
+def is_recording() -> bool:
+    """Return whether the ops that the caller runs become a graph: a compiler's, or a trace."""
+    return is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def below_autograd() -> AbstractContextManager[Any]:
+    """Return a context in which ops run without their gradients."""
+    return torch._C._AutoDispatchBelowAutograd()
+
+
 def backward_pass() -> int:
     """Return autograd's number of the backward pass that runs in this thread; -1 outside one.
 

@@ -23,6 +23,7 @@ def test_the_version_is_read() -> None:
         (torch.autograd.Variable._execution_engine, "queue_callback"),
         (forward_ad, "_current_level"),
         (torch._C, "_are_functorch_transforms_active"),
+        (torch._C, "_AutoDispatchBelowAutograd"),
         (torch.Tensor, "_version"),
         (torch._VF, "lstm"),
         (torch._VF, "gru"),
