@@ -1,6 +1,7 @@
 # make quickstart   train a small translator with structured dropout, translate, print BLEU
 # make quickstart-eole   the same by Eole, in .venv-eole
-# make test         all tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
+# make test         the tests, on up to four cores, but those that are marked as slow; ARGS=... for pytest
+# make test-all     all tests: builds, compiled models, trainings by every door besides
 # make lint         ruff and mypy
 # make check-packaging   the tests of the wheel, with a native module: some minutes of compiling
 # make docs         the documentation site, into site/; a broken link ends it
@@ -15,11 +16,12 @@
 PYTHON = python3
 TORCH = torch==2.13.0
 ARGS =
+TESTS = -m "not slow"
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
-.PHONY: setup quickstart quickstart-eole test check-packaging lint docs rebuild wheel clean
+.PHONY: setup quickstart quickstart-eole test test-all check-packaging lint docs rebuild wheel clean
 .DEFAULT_GOAL = setup
 
 quickstart: setup
@@ -45,7 +47,10 @@ quickstart-eole: .venv-eole/.done
 test: setup
 	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
 	  .venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 \
-	  --dist=loadfile --no-loadscope-reorder $(ARGS)
+	  --dist=loadfile --no-loadscope-reorder $(TESTS) $(ARGS)
+
+test-all:
+	$(MAKE) test TESTS=
 
 check-packaging: setup
 	scripts/check_packaging.sh

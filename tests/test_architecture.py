@@ -145,6 +145,7 @@ def test_import_is_light(run_python) -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+@pytest.mark.slow
 def test_public_names_need_torch_alone(run_python) -> None:
     code = (
         "import sys, opennmt_sd\n"

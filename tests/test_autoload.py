@@ -257,6 +257,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("switch", "known"), [("1", "True"), ("0", "False")])
 def test_installed_plugin_in_a_spawned_child(
     run_python, tmp_path: Path, switch: str, known: str

@@ -153,6 +153,7 @@ def test_a_wrong_op_has_no_speed(op: str, monkeypatch: pytest.MonkeyPatch) -> No
         list(ops_gpu.run(1, CASES, OnCPU()))
 
 
+@pytest.mark.slow
 @ticking
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_recurrent_layer(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +194,7 @@ def test_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(seen) == {None, "dense", "naive"}
 
 
+@pytest.mark.slow
 @ticking
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_tagger(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +276,7 @@ def test_ceilings_are_the_cards() -> None:
     assert ceilings.gbs == pytest.approx(2**20 / 1.0 / 1e6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [lstm, gru, lm], ids=["lstm", "gru", "lm"])
 def test_cases_of_a_gpu_are_found_by_their_names(suite: Any) -> None:
     """Case IV is in them: one set for all steps, at every place."""

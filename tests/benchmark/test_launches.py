@@ -20,6 +20,8 @@ from opennmt_sd.benchmark import launches
 from opennmt_sd.benchmark.launching import counted
 from opennmt_sd.compat import TORCH
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
 META = torch.device("meta")
 

@@ -34,6 +34,7 @@ def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates, "peak_mb", lambda suite, case, variant, threads: peaks[variant])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_row_for_the_step_and_for_each_phase(case, caplog, capsys, recwarn) -> None:
     caplog.set_level("INFO")
@@ -218,6 +219,7 @@ def test_phases_out_of_order_are_no_measurement() -> None:
         watch.update()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "engine", "training"),
     [
@@ -251,6 +253,7 @@ def test_no_speed_where_results_are_wrong(phase, engine, training, monkeypatch) 
     assert list(rows) == []  # nor of any other case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "name"), [("torch", "onmt"), ("ours", "opennmt_sd")])
 def test_memory_is_that_of_an_update(variant, name) -> None:
     suite = updates.Suite("onmt", CASES, translator.Work)

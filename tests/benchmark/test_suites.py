@@ -84,12 +84,14 @@ def test_a_wrong_kernel_has_no_speed(kernel: str, monkeypatch: pytest.MonkeyPatc
         list(ops.run(1, cases))
 
 
+@pytest.mark.slow
 def test_memory_counts_what_a_workload_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (memory.peak_mb("lstm", name, "ours") for name in ("200x2 NR+RH", "650 NR"))
     assert 5 < small < large < 400  # the wide layer's parameters and gradients alone are 27 MB
     assert memory.peak_mb("gru", "650 GRU NR", "ours") < large, "three gates, not four"
 
 
+@pytest.mark.slow
 def test_memory_of_an_unknown_case_says_why() -> None:
     with pytest.raises(RuntimeError, match="memory of lstm nothing"):
         memory.peak_mb("lstm", "nothing", "ours")

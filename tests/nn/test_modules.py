@@ -207,6 +207,7 @@ class Tagger(nn.Module):
         return self.out(self.layers(self.drop(self.embed(ids)))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it falls back on
 def test_compilation(kind) -> None:
     """Graph breaks are allowed; other results are not."""

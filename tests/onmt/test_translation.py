@@ -119,6 +119,7 @@ def test_ours(translated: Callable[..., Found], name: str, beam: dict[str, int])
     assert len({tuple(lines) for lines, _ in alone}) > 3, "or all translations are one"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "ours"])
 def test_each_model(translated: Callable[..., Found], model: str) -> None:
     same_in_every_batch(translated, model, **ALL, **BEST)

@@ -59,6 +59,7 @@ def test_a_tracker_whose_package_is_missing_says_so(
     )
 
 
+@pytest.mark.slow
 def test_trackers_are_imported_when_they_are_made_only(run_python) -> None:
     """Nor is what the trainer is only given."""
     code = (

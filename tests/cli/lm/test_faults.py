@@ -48,6 +48,7 @@ def test_all_faults_at_once(lm, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
@@ -138,6 +139,7 @@ def test_a_text_that_cannot_be_used(lm, small, text, run, change, fault) -> None
     assert not (run / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_several_processes_do_not_go_with_a_sweep(lm, small) -> None:
     done = lm("-m", *small, "trainer.devices=2", "seed=1,2")
     assert done.code == 1

@@ -25,6 +25,7 @@ def test_evaluate_gives_the_figures_of_the_training(lm, small, run, cell: str) -
     assert done.out.startswith("w0 w1"), done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["path", "files"])
 def test_evaluate_reads_the_data_it_is_given(lm, lm_once, small, text, run, by: str) -> None:
     three = ["data=text", *(f"data.{n}=text/{n}.txt" for n in ("train", "valid", "test"))]
@@ -48,6 +49,7 @@ def test_evaluate_reads_the_data_it_is_given(lm, lm_once, small, text, run, by: 
         assert test_perplexity("data.test=other/test.txt") == others
 
 
+@pytest.mark.slow
 def test_evaluate_reads_no_other_text(lm, trained, text, run) -> None:
     evaluate = ("mode=evaluate", f"checkpoint={run}/best.pt", "name=e")
     own = lm(*evaluate).out.partition("test loss")[2]
@@ -63,6 +65,7 @@ def test_evaluate_reads_no_other_text(lm, trained, text, run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_evaluate_on_words_that_the_model_lacks(lm, trained, small, text, run) -> None:
     done = lm("mode=evaluate", f"checkpoint={run}/best.pt", "data.path=null", "name=other")
     assert done.code == 2

@@ -156,6 +156,7 @@ def test_a_refused_command_leaves_a_folder_as_it_was(lm, trained, tiny, run) -> 
     assert record(run) == before
 
 
+@pytest.mark.slow
 def test_going_on_with_a_finished_training_changes_no_figures(lm, lm_once, tiny, run) -> None:
     lm_once(*tiny)  # cut off between two evaluations
     before = {name: (run / name).read_bytes() for name in ("metrics.csv", "result.json")}
@@ -163,6 +164,7 @@ def test_going_on_with_a_finished_training_changes_no_figures(lm, lm_once, tiny,
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_gives_way_to_the_one_gone_on_from(
     lm, trained, tiny, run
 ) -> None:
@@ -249,6 +251,7 @@ def test_ctrl_c_outside_of_a_training(lm, tiny, monkeypatch, place: str) -> None
     )
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_second_have_folders_of_their_own(lm, tiny, tmp_path) -> None:
     for _ in range(2):
         assert lm(*tiny[:-1], "trainer.test=false", "sample.words=0").code == 0

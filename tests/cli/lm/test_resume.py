@@ -36,6 +36,7 @@ def test_resume_goes_on_and_equals_one_training(lm, small, run, cell: str) -> No
         assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_resume_of_awd_lstm_whose_lengths_are_random_and_weights_averaged(lm, small, run) -> None:
     options = (
         "experiment=awd_lstm", *small, "model.hidden=[9,8]", "data.unroll=9", "optim.lr=3",
@@ -68,6 +69,7 @@ def test_a_folder_with_a_training_is_not_overwritten(lm, trained, small, run) ->
     assert (run / "last.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_resuming_another_training_into_it_does_not_overwrite_it_either(
     lm, trained, small, run
 ) -> None:
@@ -111,6 +113,7 @@ def test_resuming_another_model_is_refused(lm, trained, small, run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_training_from_before_there_was_a_choice_goes_on_as_it_was(
     lm, trained, small, run
 ) -> None:
@@ -147,6 +150,7 @@ def test_resuming_from_a_file_cut_short(lm, trained, small, run) -> None:
     assert "beside it there is best.pt" in done.err
 
 
+@pytest.mark.slow
 def test_the_text_may_have_moved(lm, trained, small, text, run) -> None:
     text.rename(text.with_name("moved"))
     assert lm(*small, "resume=auto", "data.path=moved", "trainer.max_updates=2").code == 0

@@ -34,6 +34,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep_over_experiments_is_one_folder_with_a_table(lm, tiny, tmp_path) -> None:
     done = lm("-m", *tiny[:-1], "experiment=zaremba_small,gal_medium", "model.dropout.nr.p=0.1,0.3")
     assert done.code == 0, done.err
@@ -57,6 +58,7 @@ def test_a_sweep_over_experiments_is_one_folder_with_a_table(lm, tiny, tmp_path)
     assert f"{place / best}. The table: {place / 'summary.csv'}" in done.out
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_stands_in_the_table_without_a_score(lm, tiny, folder) -> None:
     done = lm("-m", *tiny, "model.dropout.fc.p=0.1,1.0,0.3")
     assert done.code == 1
@@ -77,6 +79,7 @@ def trials(folder: Path) -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_study_that_is_kept_goes_on(lm, tiny, tmp_path, folder) -> None:
     optuna = pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
     search = (*tiny, "hparams_search=optuna", "hydra.sweeper.storage=sqlite:///search.db")

@@ -50,6 +50,7 @@ def test_experiments_are_all_here() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains(lm, small, run, name: str) -> None:
     hidden = "[9,8]" if "awd" in name else "8"
@@ -65,6 +66,7 @@ def test_every_experiment_trains(lm, small, run, name: str) -> None:
     assert dropout["rh"] == {**dropout["rh"], "p": 0.1, "space": "random"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["word", "char"])
 def test_a_raw_text_of_ones_own(lm, small, text, run, level: str) -> None:
     """Words that training lacks, no test text, one long line: trained, resumed, written."""
@@ -113,6 +115,7 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(
     assert lm(*small, "resume=auto", "trainer.max_updates=2").code == 0
 
 
+@pytest.mark.slow
 def test_engines_give_the_same_loss(lm, small, tmp_path: Path) -> None:
     found = {}
     for engine in ("auto", "naive", "portable"):

@@ -37,6 +37,7 @@ def test_evaluate_and_predict(tagger, small, run, data, tmp_path: Path, cell: st
     assert written.read_text().startswith("Peter\tB-PER\nBlackburn\tI-PER\nmet\tO\n")
 
 
+@pytest.mark.slow
 def test_neither_checkpoint_nor_input_is_overwritten(
     tagger, trained, run, data, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_neither_checkpoint_nor_input_is_overwritten(
     assert (data / "eng.testa").read_text() == text
 
 
+@pytest.mark.slow
 def test_a_folder_is_a_checkpoint_to_every_mode(tagger, trained, run) -> None:
     for _ in ("tagger.pt", "best.pt"):
         done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")

@@ -35,6 +35,7 @@ def test_resume_equals_one_training(tagger, small, run, tmp_path: Path, cell: st
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_training_from_before_columns_were_named_goes_on(tagger, small, trained, run) -> None:
     for file in ("last.pt", "tagger.pt"):
         state = checkpoint.read(run / file)
@@ -45,6 +46,7 @@ def test_a_training_from_before_columns_were_named_goes_on(tagger, small, traine
     assert tagger("mode=evaluate", f"checkpoint={run}", "name=e").code == 0
 
 
+@pytest.mark.slow
 def test_a_training_from_before_there_was_a_choice_goes_on_as_it_was(
     tagger, small, trained, run
 ) -> None:

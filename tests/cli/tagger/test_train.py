@@ -64,6 +64,7 @@ def test_every_experiment_trains(tagger, small, run, name: str) -> None:
     assert config["chars"] == ("lstm" if name == "lample" else "cnn")
 
 
+@pytest.mark.slow
 def test_columns_and_encoding_go_along(tagger, small, run, data, tmp_path: Path) -> None:
     """Numbers in front, two columns of tags, comments: as GermEval has them, in Latin-1."""
     rows = "# a note\n1\tPétër\tB-PER\tO\n2\tmet\tO\tO\n3\tMary\tB-PER\tB-X\n\n"
@@ -126,6 +127,7 @@ def test_recipes_are_the_published_ones() -> None:
         assert (model.dropout.nr.space, model.dropout.nr.time) == ("structured", "random")
 
 
+@pytest.mark.slow
 def test_a_search_looks_for_the_highest_score(tagger, small, tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="hydra-optuna-sweeper is not installed")
     done = tagger(

@@ -73,6 +73,7 @@ def test_state_dicts_go_both_ways(nmt, option: str) -> None:
         assert torch.equal(stock.state_dict()[name], weight), name
 
 
+@pytest.mark.slow
 def test_engines_agree(nmt, option: str, case: str, engines: list[str]) -> None:
     # Every option in every case, and both of these with either encoder.
     number = list(nmt.OPTIONS).index(option) + list(nmt.CASES).index(case)

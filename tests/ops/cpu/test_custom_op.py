@@ -48,6 +48,7 @@ def sets(kind: str) -> tuple[Tensor | None, Tensor | None, float, Tensor | None]
     return keep.idx, keep.count, keep.scale, None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "bias", "dtype"), [("random", True, torch.float32), ("fixed", False, torch.float64)],
     ids=["random, bias, f32", "fixed, no bias, f64"],
@@ -80,6 +81,7 @@ def test_steps(kind: str, dtype: torch.dtype) -> None:
     check(ops.steps_wg, [x, x], [dy, dy], *two)
 
 
+@pytest.mark.slow
 @layers
 def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     given = *sets(of_x), *sets(of_h), *PACKED, reverse
@@ -95,6 +97,7 @@ def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, needs)
 
 
+@pytest.mark.slow
 @layers
 def test_gru_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
     given = *sets(of_x), *sets(of_h), *PACKED, reverse

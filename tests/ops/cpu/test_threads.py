@@ -99,6 +99,7 @@ def runtimes():
 """
 
 
+@pytest.mark.slow
 def test_it_starts_as_many_threads_as_torch_says(run_alone) -> None:
     code = """
 torch.set_num_threads(1)
@@ -112,6 +113,7 @@ print(tasks() - before, len(runtimes()))
     assert started == (0 if runtimes == 1 else 2)
 
 
+@pytest.mark.slow
 def test_it_shares_the_openmp_runtime_of_torch(run_alone) -> None:
     lib = Path(torch.__file__).parent / "lib"
     if not (lib / "libgomp.so.1").exists():
@@ -156,6 +158,7 @@ assert after - before > 10, (before, after)
     run(code)
 
 
+@pytest.mark.slow
 def test_a_forked_child_runs_one_thread_and_the_same_bits(run_alone) -> None:
     code = """
 want = results()
