@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import in_transform, is_compiling
+from opennmt_sd.compat import backward_pass, in_transform, is_compiling
 from opennmt_sd.ops.calibration import cache_file
 from opennmt_sd.ops.calibration.devices import DEVICES, Device
 from opennmt_sd.ops.calibration.key import Key
@@ -67,7 +67,8 @@ def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool
     At first use both are run and compared; then the faster one is taken, or what the rule says
     where nothing may be timed: with the switch off, and in training by several processes, which
     must choose alike. Dense where the two do not agree or one fails, under deterministic
-    algorithms, and while a graph is captured. Later it is a look into a dict.
+    algorithms, while a graph is captured, and in a backward pass while another thread decides.
+    Later it is a look into a dict.
 
     Args:
         key: what the choice holds for.
@@ -83,10 +84,16 @@ def chosen(key: Key, x: Tensor, *, rule: bool, ways: Callable[[], Ways]) -> bool
     found = choices.get(key)
     if found is not None:
         return found
-    with _one_at_a_time:
+    # A backward pass (a checkpointed part that runs again) waits for nobody: another thread's trial
+    # may need this very thread for its own backward pass. It goes the dense way until that is over.
+    if not _one_at_a_time.acquire(blocking=backward_pass() < 0):
+        return False
+    try:
         if key not in choices:
             choices[key] = _decided(key, device, rule, ways)
         return choices[key]
+    finally:
+        _one_at_a_time.release()
 
 
 def in_force() -> dict[str, bool]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
 from opennmt_sd import ops
@@ -82,3 +84,43 @@ def test_several_processes_follow_the_rule(
     assert use_of()(rule=True)
     assert not use_of()(T=60, rule=False)
     assert fake_card.marks == 0
+
+
+class Again(torch.autograd.Function):
+    """Calls something when its gradient is asked for, as a checkpointed part does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, call: Callable[[], bool]) -> Tensor:
+        ctx.call = call
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        ctx.call()
+        return grad, None
+
+
+def test_a_backward_pass_waits_for_no_other_thread(fake_card, use_of) -> None:
+    """The other's trial may need this thread. Outside a backward pass one waits for the choice."""
+    held, go, found = threading.Event(), threading.Event(), []
+
+    class Slow(use_of):
+        def ways(self) -> calibration.Ways:
+            held.set()
+            assert go.wait(30)
+            return super().ways()
+
+    slow, use = Slow(), use_of()
+    other = threading.Thread(target=slow)
+    waits = threading.Thread(target=lambda: found.append(use()))
+    other.start()
+    assert held.wait(30)
+    x = torch.ones(2, requires_grad=True)
+    Again.apply(x, lambda: found.append(use(T=60))).sum().backward()
+    assert (found, use.tried) == ([False], 0)
+    waits.start()
+    go.set()
+    other.join()
+    waits.join()
+    assert (found, slow.tried, use.tried) == ([False, True], 1, 0)
+    assert use(T=60), "what was not decided then is decided later"
