@@ -60,7 +60,8 @@ def main() -> None:
     arguments = options(__doc__).parse_args()
     torch.set_num_threads(arguments.threads)
     logging.getLogger("stanza").setLevel(logging.ERROR)
-    args, vocab, batches = training(arguments.limit, "--hidden_dim", str(arguments.hidden or 200))
+    sizes = ("--hidden_dim", str(arguments.hidden or 200), "--batch_size", "32")  # a small corpus
+    args, vocab, batches = training(arguments.limit, *sizes)
     theirs, ours = (Trainer(args=dict(args), vocab=vocab, device="cpu") for _ in range(2))
     ours.model.load_state_dict(theirs.model.state_dict())
     converted(ours)
