@@ -2,7 +2,7 @@
 # make quickstart-eole   the same by Eole, in .venv-eole
 # make test         the tests, on up to four cores, but those that are marked as slow; ARGS=... for pytest
 # make test-all     all tests: builds, compiled models, trainings by every door besides
-# make lint         ruff and mypy
+# make lint         ruff, clang-format and mypy
 # make check-packaging   the tests of the wheel, with a native module: some minutes of compiling
 # make docs         the documentation site, into site/; a broken link ends it
 # make setup        .venv with everything in it; only what changed is done again
@@ -18,6 +18,7 @@ TORCH = torch==2.13.0
 ARGS =
 TESTS = -m "not slow"
 
+NATIVE = $(wildcard opennmt_sd/ops/cpu/native/*.cpp opennmt_sd/ops/cpu/native/*.h)
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 SOURCES = pyproject.toml CMakeLists.txt cmake/native.cmake opennmt_sd/_autoload.py $(wildcard autoload/* opennmt_sd/ops/cpu/native/*)
 
@@ -57,6 +58,8 @@ check-packaging: setup
 
 lint: setup
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check --quiet .
+	.venv/bin/clang-format --style=file --dry-run -Werror $(NATIVE)
 	.venv/bin/mypy
 
 docs: .venv-docs/.done

@@ -31,7 +31,7 @@ class Bitext:
     subwords: bool = False
 
     def read(self, source: Path) -> dict[str, list[str]]:
-        """The sentences of each file, by the name it is written under; white space made blanks.
+        """Return the sentences of each file, by the name it is written under.
 
         Raises:
             SourceError: with all that is wrong with `source`, one line each.
@@ -67,7 +67,7 @@ class Bitext:
         return found
 
     def _side(self, path: Path, split: str, faults: list[str]) -> list[str] | None:
-        """The sentences of a file; None where it cannot be read. Adds what is wrong to `faults`."""
+        """Return a file's sentences, None if it cannot be read; add what is wrong to `faults`."""
         try:
             text = _text(path)
         except FileNotFoundError:
@@ -94,7 +94,7 @@ def _text(path: Path) -> str:
 
 
 def main(bitext: Bitext, *, description: str | None, out: str, argv: list[str] | None) -> int:
-    """The command of a prepare script.
+    """Run the command of a prepare script.
 
     Args:
         bitext: what the source must hold.

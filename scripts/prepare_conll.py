@@ -44,7 +44,7 @@ UNITS = ("sentences", "words", "entities")
 
 
 def check(folder: Path) -> list[Corpus]:
-    """The three files.
+    """Return the three files.
 
     Raises:
         TextError: with all that is wrong with them, one line each.

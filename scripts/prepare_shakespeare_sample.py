@@ -37,7 +37,7 @@ Line = list[str]
 
 
 def speeches(source: Path) -> list[list[Line]]:
-    """The speeches of SOURCE, each a list of tokenised lines."""
+    """Return the speeches of SOURCE, each a list of tokenised lines."""
     try:
         text = source.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:

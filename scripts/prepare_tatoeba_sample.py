@@ -36,7 +36,7 @@ WORD = re.compile(r"\w+")
 
 
 def read_pairs(source: Path) -> list[Pair]:
-    """The distinct pairs of SOURCE in its order, NFC, every run of white space one blank."""
+    """Return the distinct pairs of SOURCE in its order, NFC, every run of white space one blank."""
     opened = lzma.open if source.suffix == ".xz" else open
     pairs: dict[Pair, None] = {}
     try:
@@ -59,12 +59,12 @@ def read_pairs(source: Path) -> list[Pair]:
 
 
 def key(sentence: str) -> str:
-    """What counts as the same sentence: its words, without case and punctuation."""
+    """Return what counts as the same sentence: its words, without case and punctuation."""
     return " ".join(WORD.findall(sentence.casefold()))
 
 
 def groups(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """The connected groups: two pairs that share a German or an English sentence are together."""
+    """Return the connected groups: pairs that share a German or an English sentence."""
     parent: dict[Pair, Pair] = {}
 
     def root(node: Pair) -> Pair:
@@ -83,7 +83,7 @@ def groups(pairs: Iterable[Pair]) -> list[list[Pair]]:
 
 
 def wanted(pairs: Iterable[Pair]) -> set[Pair]:
-    """The pairs fit to learn from: clean characters, sane lengths, no rare word on either side."""
+    """Return the pairs fit to learn from: clean characters, sane lengths, no rare word."""
     clean = [pair for pair in pairs if all(CLEAN.fullmatch(side) for side in pair)]
     counts = [Counter(word for side in sides for word in WORD.findall(side))
               for sides in zip(*clean, strict=True)]  # fmt: skip
@@ -105,7 +105,7 @@ def wanted(pairs: Iterable[Pair]) -> set[Pair]:
 
 
 def by_digest(pair: Pair) -> str:
-    """A sort key that shuffles alike on every machine and Python version."""
+    """Return a sort key that shuffles alike on every machine and Python version."""
     return hashlib.sha256("\t".join(pair).encode("utf-8")).hexdigest()
 
 

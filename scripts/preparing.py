@@ -1,4 +1,4 @@
-"""What the prepare scripts share: the command line, how faults are told, files written whole."""
+"""What the prepare scripts share: the command line, reports of faults, files written whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SourceError(ValueError):
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose --help is a script's own docstring, as it stands."""
+    """Make a parser whose --help is a script's own docstring, as it stands."""
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -176,7 +176,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def run(plan: Plan, setting: str, seed: int) -> Row | None:
-    """Make a run and return its row; None where it failed, which is told."""
+    """Make a run and return its row; None where it failed, which is reported."""
     log = Path("runs") / plan.path.stem / f"{setting}.{seed}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -157,7 +157,7 @@ def tagger() -> tuple[Launches, Launches]:
 
 
 def translator(*, input_feed: bool, rnn: str = "LSTM") -> tuple[Launches, Launches]:
-    """A translator of OpenNMT-py, NR: an update as its trainer makes it."""
+    """Count a translator of OpenNMT-py, NR: an update as its trainer makes it."""
     from opennmt_sd.benchmark.translation import Case as Size
     from opennmt_sd.benchmark.translator import Work
 

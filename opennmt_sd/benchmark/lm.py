@@ -62,7 +62,7 @@ class Case:
 
     @property
     def words(self) -> int:
-        """Of an update."""
+        """Return the words of an update."""
         return self.T * self.B
 
     @property

@@ -63,7 +63,7 @@ class Row:
 
     @property
     def share_of_ideal(self) -> float:
-        """Of the speed-up over torch."""
+        """Return how much of the ideal the speed-up over torch is."""
         return self.speedup_vs_torch / self.ideal
 
     def as_json(self) -> dict[str, Any]:

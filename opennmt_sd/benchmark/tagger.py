@@ -109,8 +109,8 @@ def _row(
 
 
 def check_step(case: Case, ours: Work) -> float:
-    """The error of loss and gradients against the naive engine in float64; one seed, so the same
-    units are dropped. The CRF is the same in both.
+    """Return the error of loss and gradients against the naive engine in float64; one seed, so
+    the same units are dropped. The CRF is the same in both.
 
     Raises:
         RedGateError: it is too large.
@@ -122,8 +122,8 @@ def check_step(case: Case, ours: Work) -> float:
 
 
 def check_eval(case: Case, plain: Work, ours: Work) -> float:
-    """The error of the tags' scores against the plain model in float64, and, in float32, the tags
-    themselves.
+    """Compare the tags' scores with the plain model's in float64 and, in float32, the tags
+    themselves; return the error.
 
     Raises:
         RedGateError: it is too large, or a tag is another one.

@@ -57,8 +57,8 @@ class Case:
 
     @property
     def ideal(self) -> float:
-        """Of the products of the recurrent layer and of the tags; all three phases shrink alike,
-        so the forward pass tells."""
+        """Return the ideal gain of the products of the recurrent layer and of the tags; all three
+        phases shrink alike, so the forward pass tells."""
         kept, H, tags = 1 - self.p, self.hidden, len(vocabulary().tags)
         D = self.word_dim + self.config(0.0).char_width
         gates = STRUCTURED[self.cell].gates * H
@@ -73,8 +73,8 @@ def corpora() -> Corpora:
 
 @cache
 def vocabulary() -> Vocabulary:
-    """Of all three files: nothing is scored here, and the sample's training file alone has fewer
-    words than a tagger usually knows."""
+    """Read the words of all three files: nothing is scored here, and the sample's training
+    file alone has fewer words than a tagger usually knows."""
     parts = corpora().train, corpora().valid, corpora().test
     return Vocabulary.build(
         [sentence.words for part in parts for sentence in part.sentences],

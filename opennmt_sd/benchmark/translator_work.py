@@ -51,8 +51,8 @@ class TranslatorWork:
         ]  # fmt: skip
 
     def results(self, seed: int | None, number: int = 0) -> list[Tensor]:
-        """Of one batch the loss and every gradient; in evaluation the loss, the decoder's output
-        and the attention.
+        """Return the loss and every gradient of one batch; in evaluation the loss, the decoder's
+        output and the attention.
 
         Args:
             seed: of the draw; None: as the generator stands.

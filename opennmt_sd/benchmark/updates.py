@@ -66,8 +66,8 @@ class Suite:
     def run(
         self, repeats: int = 15, cases: Sequence[Case] | None = None, target: Target = CPU
     ) -> Iterator[Row]:
-        """For each case the row ``step``, and one for each of the :data:`PHASES`, which are timed
-        in further updates, a third as many.
+        """Measure, for each case, the row ``step``, and one for each of the :data:`PHASES`, which
+        are timed in further updates, a third as many.
 
         Raises:
             RedGateError: a case computes something wrong; nothing more is measured.

@@ -196,7 +196,7 @@ def _rows(
 
 
 def _on(target: Target) -> tuple[Target, ...]:
-    """Return what a suite is told besides: the CPU goes without saying."""
+    """Return what else a suite takes: nothing for the CPU, its default."""
     return (target,) if target.gpu else ()
 
 

@@ -1,3 +1,13 @@
-"""The former place of ``opennmt_sd.config.lm``; it goes with version 1.0."""
+"""The former place of ``opennmt_sd.config.lm``. Deprecated: ends with version 0.4."""
+
+import warnings
 
 from opennmt_sd.config.lm import *  # noqa: F403
+from opennmt_sd.config.shared import *  # noqa: F403
+
+warnings.warn(
+    "opennmt_sd.cli.schema is deprecated and ends with version 0.4 (June 2027): its classes are in "
+    "opennmt_sd.config.lm and opennmt_sd.config.shared",
+    DeprecationWarning,
+    stacklevel=2,
+)

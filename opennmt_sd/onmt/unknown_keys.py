@@ -1,4 +1,4 @@
-"""Keys that `onmt_train` does not know and drops in silence: each is told today's name."""
+"""Keys that `onmt_train` does not know and drops in silence: each is reported with today's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that `onmt_train` knows and still does not read where they were written: each is told.
+"""Reports options that `onmt_train` knows and still does not read where they were written.
 
 None is refused: stock trains such configurations, and so do our types.
 """

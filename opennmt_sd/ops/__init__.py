@@ -23,6 +23,7 @@ from opennmt_sd.ops.engines import (
     left_to_torch,
     reads_back,
     use,
+    worth_compacting,
     worth_gathering,
 )
 from opennmt_sd.ops.forked import calm_children
@@ -62,6 +63,7 @@ __all__ = [
     "projected_nll",
     "reads_back",
     "use",
+    "worth_compacting",
     "worth_gathering",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -126,6 +127,23 @@ def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
     if dtype is not None:
         return _engine_for(x.device.type, dtype) == "cpu"
     return engine_for(x.device, x.dtype) == "cpu"
+
+
+def worth_compacting(x: torch.Tensor, N: int) -> bool:
+    """Return whether to leave units out where torch has a dense layer that does the same.
+    Deprecated: ends with version 0.4.
+
+    Args:
+        x: the rows of a product, ``[.., D]``.
+        N: the outputs of its weight ``[N, D]``.
+    """
+    warnings.warn(
+        "opennmt_sd.ops.worth_compacting is deprecated and ends with version 0.4 (June 2027): use "
+        "leaves_out, which takes the multiplications and the rate",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return leaves_out(x, x.numel() * N)
 
 
 def left_to_torch() -> bool:

@@ -193,7 +193,7 @@ def write_text(cfg: DictConfig, model: LanguageModel, vocabulary: Vocabulary) ->
 
 
 def load(path: str) -> tuple[dict[str, Any], LanguageModel, Vocabulary]:
-    """Content, model and vocabulary of a checkpoint.
+    """Read the content, model and vocabulary of a checkpoint.
 
     Raises:
         CheckpointError: it cannot be read, or is not of a language model.
@@ -224,12 +224,12 @@ def places_of(data: DictConfig) -> dict[str, Any]:
 
 
 def model_of(model: DictConfig, vocabulary: int) -> LanguageModel:
-    """The model that ``model`` describes, over so many words."""
+    """Make the model that ``model`` describes, over so many words."""
     return LanguageModel(vocabulary, **model_arguments(model))
 
 
 def model_arguments(model: DictConfig) -> dict[str, Any]:
-    """Arguments of ``LanguageModel``."""
+    """Return the arguments of ``LanguageModel``."""
     plain = cast("dict[str, Any]", OmegaConf.to_container(model, resolve=True))
     dropout: Mapping[str, Any] = plain.pop("dropout")
     patterns = {name: DropoutPattern(**dropout[name]) for name in PATTERNS}
@@ -239,7 +239,7 @@ def model_arguments(model: DictConfig) -> dict[str, Any]:
 def task_of(
     cfg: DictConfig, model: LanguageModel, corpus: Corpus, rank: int, world_size: int
 ) -> LMTask:
-    """The task of training a model on a corpus."""
+    """Make the task of training a model on a corpus."""
     data = cfg.data
     return LMTask(
         model,

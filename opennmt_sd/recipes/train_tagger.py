@@ -112,7 +112,7 @@ def _check_columns(checks: Checks) -> Columns | None:
 
 
 def _check_checkpoint(checks: Checks) -> Path | None:
-    """The file that ``checkpoint`` means, where there is one."""
+    """Return the file that ``checkpoint`` means, where there is one."""
     given = checks.value("checkpoint")
     if given is None or not Path(given).exists():
         return None
@@ -260,8 +260,8 @@ def _trained(path: str) -> Trained:
 
 
 def _data_of(path: str) -> DictConfig:
-    """The ``data`` of a checkpoint's training; without places where it does not say (from a spaCy
-    pipeline, for instance)."""
+    """Return the ``data`` of a checkpoint's training; without places where it does not say (from a
+    spaCy pipeline, for instance)."""
     before = checkpoint.read(file_of(path)).get("config", {}).get("data")
     return OmegaConf.create(before or {"path": "???", "train": None, "valid": None, "test": None})
 
@@ -280,7 +280,7 @@ def corpora_of(data: Any) -> Corpora:
 
 
 def model_config(model: DictConfig) -> TaggerConfig:
-    """A ``TaggerConfig``."""
+    """Make a ``TaggerConfig``."""
     plain: Any = OmegaConf.to_container(model, resolve=True)
     dropout = plain.pop("dropout")
     plain["char_dropout"] = dropout["chars"]
@@ -291,7 +291,7 @@ def model_config(model: DictConfig) -> TaggerConfig:
 def task_of(
     cfg: DictConfig, model: Tagger, vocabulary: Vocabulary, corpora: Corpora, rank: int, size: int
 ) -> TaggerTask:
-    """The task of training a model on these data."""
+    """Make the task of training a model on these data."""
     data = cfg.data
     return TaggerTask(
         model, vocabulary, **vars(corpora), batch_size=data.batch_size,

@@ -95,7 +95,7 @@ def run_mode(
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:
-    """Fabric, launched: it starts the other processes, where there are several.
+    """Make a Fabric and launch it: it starts the other processes, where there are several.
 
     Under torchrun (its variables are in the environment) the number of processes is torchrun's.
     """

@@ -79,8 +79,8 @@ def projected_loss(
 
 @contextmanager
 def generator_of_kept(loss: Any, output: Tensor) -> Iterator[None]:
-    """For a ``with``: let a toolkit's own loss make its generator's product of what all steps keep
-    alone, where they keep the same and that is faster.
+    """Return a context that lets a toolkit's own loss make its generator's product of what all
+    steps keep alone, where they keep the same and that is faster.
 
     Args:
         loss: the toolkit's, which calls its ``generator`` with rows ``[R, H]``.

@@ -174,7 +174,7 @@ class Trainer:
             self._log("train", {**figures, "lr": lr, f"{self.task.unit}_per_s": speed})
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        """Scores on ``"valid"`` or ``"test"``, without a trace; collective."""
+        """Score ``"valid"`` or ``"test"``, without a trace; collective."""
         self.progress.clear()
         alone = self.fabric.world_size == 1  # else the others would wait for who was interrupted
         with (
@@ -280,5 +280,5 @@ class Trainer:
         self.reports.log(self.at.updates, {"epoch": self._epochs(), **named})
 
     def _epochs(self) -> float:
-        """Epochs done, with their fraction."""
+        """Return the epochs done, with their fraction."""
         return self.at.epoch + (self.at.index / len(self.batches) if self.at.index else 0.0)

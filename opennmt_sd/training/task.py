@@ -59,7 +59,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
-        """Scores on ``"valid"`` or ``"test"``, without a trace in what is carried."""
+        """Score ``"valid"`` or ``"test"``, without a trace in what is carried."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:

@@ -47,7 +47,7 @@ def test_a_row_a_case() -> None:
 
 
 def test_cases_are_those_of_the_ceilings_by_arithmetic() -> None:
-    """shared/design/method.md: dense products over what is left of them."""
+    """docs/method.md: dense products over what is left of them."""
     assert {case.name: round(case.ideal, 2) for case in lm.CASES} == {
         "medium NR+FC": 1.59, "medium NR+RH+FC": 2.0, "medium": 1.0,
         "medium GRU NR+RH+FC": 2.0,

@@ -1,7 +1,7 @@
 """Configurations as users of OpenNMT-py 2 and 3 publish them, with our two types in them.
 
 Each is accepted and trains, or it is refused with texts that name the options and the remedies;
-done, these let it train. What it has that does nothing is told.
+done, these let it train. What it has that does nothing is reported.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Case:
         return self.commands.run(["-config", f"{folder}/config.yaml"], folder / "model")
 
     def trains(self, options: dict[str, Any]) -> None:
-        """Train, and compare what is told with what is expected."""
+        """Train, and compare what is reported with what is expected."""
         run = self.train(options)
         assert [update.step for update in run.updates] == [1, 2, 3, 4, 5]
         assert all(update.loss == update.loss for update in run.updates), "no NaN"

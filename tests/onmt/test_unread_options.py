@@ -1,4 +1,4 @@
-"""An option that onmt_train knows and does not read where it stands is told, whatever the types."""
+"""An option that onmt_train knows and does not read where it stands is reported, with any type."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def test_every_key_is_one() -> None:
     pytest.importorskip("hydra", reason="hydra-core is not installed")
     from omegaconf import OmegaConf
 
-    from opennmt_sd.cli.schema_tagger import TaggerRunConfig
+    from opennmt_sd.config.tagger import TaggerRunConfig
 
     config = OmegaConf.structured(TaggerRunConfig)
     parts = "data|model|predict|trainer|optim"

@@ -1,4 +1,4 @@
-"""What the kernels are told of the steps of a sequence, on the device."""
+"""What the kernels read about the steps of a sequence, on the device."""
 
 from __future__ import annotations
 

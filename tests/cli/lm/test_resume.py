@@ -1,4 +1,4 @@
-"""A language model's training goes on, bit for bit, or is told why it cannot."""
+"""A language model's training goes on, bit for bit, or says why it cannot."""
 
 from __future__ import annotations
 

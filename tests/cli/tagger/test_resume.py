@@ -1,4 +1,4 @@
-"""A tagger's training goes on, bit for bit, or is told why it cannot."""
+"""A tagger's training goes on, bit for bit, or says why it cannot."""
 
 from __future__ import annotations
 
