@@ -234,7 +234,7 @@ template <class T> class WeightGradient {
     WeightGradient(const Linear<T> &a_, const T *const *dy_, T *dw_, T *db_)
         : a(a_), dy(dy_), dw(dw_), db(db_), columns(a.N, a.grads), grouped(a.grads.H), at(a, 1, 0),
           xg(at.total), strips(a.threads, a.D * NR<T>), dys(a.threads, most_rows(a) * NR<T>),
-          line(a.threads, a.D) {}
+          line(a.threads, a.D + VL<T>) {}
 
     void run() {
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)

@@ -96,7 +96,8 @@ void gather(const T *const *x, int rows, const int32_t *K, int64_t count, T *xg)
     }
 }
 
-// The same for WG: tile of units after tile, in each [rows, units]. line: room for count.
+// The same for WG: tile of units after tile, in each [rows, units]. line: room for count
+// and a vector more.
 template <class T>
 void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, T *line, T *xg) {
     const Split tiles(count, ROWS);
@@ -105,8 +106,10 @@ void gather_tiles(const T *const *x, int rows, const int32_t *K, int64_t count, 
         for (int64_t i = 0; i < tiles.parts; i++) {
             const int64_t j0 = tiles.at(i), units = tiles.at(i + 1) - j0;
             T *to = xg + j0 * rows + r * units;
+            // What is too much belongs to the tile's next row, which comes after this one.
             for (int64_t j = 0; j < units; j += VL<T>)
-                store_part(to + j, load_part(line + j0 + j, int(units - j)), int(units - j));
+                if ((rows - r) * units - j >= VL<T>) store(to + j, load(line + j0 + j));
+                else store_part(to + j, load_part(line + j0 + j, int(units - j)), int(units - j));
         }
     }
 }

@@ -57,6 +57,34 @@ SD_INLINE void store_mask(float *p, V32 v, int n) { _mm512_mask_storeu_ps(p, mas
 SD_INLINE void store_mask(double *p, V64 v, int n) {
     _mm512_mask_storeu_pd(p, mask(n), (__m512d)v);
 }
+#elif SD_BYTES == 32
+alignas(32) constexpr int32_t FIRST[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+SD_INLINE __m256i mask(int words) { return _mm256_loadu_si256((const __m256i *)(FIRST + 8 - words)); }
+SD_INLINE V32 load_mask(const float *p, int n) { return (V32)_mm256_maskload_ps(p, mask(n)); }
+SD_INLINE V64 load_mask(const double *p, int n) { return (V64)_mm256_maskload_pd(p, mask(2 * n)); }
+// A masked store is many times slower than these.
+SD_INLINE void store_mask(float *p, V32 v, int n) {
+    __m128 part = _mm256_castps256_ps128((__m256)v);
+    if (n & 4) {
+        _mm_storeu_ps(p, part);
+        p += 4, part = _mm256_extractf128_ps((__m256)v, 1);
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, part);
+        p += 2, part = _mm_movehl_ps(part, part);
+    }
+    if (n & 1) _mm_store_ss(p, part);
+}
+SD_INLINE void store_mask(double *p, V64 v, int n) {
+    __m128d part = _mm256_castpd256_pd128((__m256d)v);
+    if (n & 2) {
+        _mm_storeu_pd(p, part);
+        p += 2, part = _mm256_extractf128_pd((__m256d)v, 1);
+    }
+    if (n & 1) _mm_store_sd(p, part);
+}
+#endif
+#if SD_BYTES > 16
 template <class T> SD_INLINE Vec<T> load_part(const T *p, int n) {
     return n >= VL<T> ? load(p) : load_mask(p, n);
 }
