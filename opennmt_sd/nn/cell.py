@@ -14,7 +14,8 @@ from opennmt_sd.nn.tools import leaf
 class StructuredLSTMCell(RecurrentCell, nn.LSTMCell):
     """One LSTM step whose input and recurrent state are dropped by a pattern.
 
-    In evaluation, or with nothing to drop, it is ``nn.LSTMCell``.
+    In evaluation, or with nothing to drop, it is ``nn.LSTMCell``; a small step is torch's own of a
+    masked input and state.
 
     Args:
         input_size, hidden_size, bias, device, dtype: as in ``nn.LSTMCell``; so are parameters.

@@ -23,6 +23,8 @@ Operands = tuple[Tensor, Tensor, "Tensor | None"]  # x, weight, bias
 class MaskedLinear(Structured, nn.Linear):
     """Drops its input by a pattern, then projects it. In evaluation it is ``nn.Linear``.
 
+    A small product, where leaving units out would save nothing, is torch's own of a masked input.
+
     Args:
         in_features, out_features, bias, device, dtype: as in ``nn.Linear``; so are parameters.
         dropout: a pattern, or a rate for Case III. Default 0.5.
