@@ -15,16 +15,16 @@ TASKS, SHARED = ("lm", "tagger"), "shared"  # no two roots hold one name
 
 class OpenNMTSDSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        there = [element.path for element in search_path.get_path()]
-        if f"{PACKAGE}benchmark" in there:
+        known = [element.path for element in search_path.get_path()]
+        if f"{PACKAGE}benchmark" in known:
             return
         wanted = [SHARED]
-        if not any(f"{PACKAGE}{task}" in there for task in TASKS):  # no command of ours
+        if not any(f"{PACKAGE}{task}" in known for task in TASKS):  # no command of ours
             from opennmt_sd.config import lm, tagger
 
             lm.register()
             tagger.register()
             wanted = [*TASKS, SHARED]
         for root in wanted:
-            if f"{PACKAGE}{root}" not in there:
+            if f"{PACKAGE}{root}" not in known:
                 search_path.append("opennmt_sd", f"{PACKAGE}{root}")

@@ -90,14 +90,14 @@ def _no_such(key: str, names: list[str]) -> str:
             break
         section += f"{part}."
     beside = [name.removeprefix(section) for name in names if name.startswith(section)]
-    there = [name for name in beside if "." not in name]
+    whole = [name for name in beside if "." not in name]
     wrong, *rest = key.removeprefix(section).split(".")
-    near = get_close_matches(wrong, there, n=1)
+    near = get_close_matches(wrong, whole, n=1)
     last = key.rpartition(".")[2]
     meant = [".".join([section + name, *rest]) for name in near]
     meant += [name for name in names if name.rpartition(".")[2] == last]
     ask = f"did you mean {meant[0]}? There are" if meant else "use one of"
-    return f"there is no such key; {ask} {', '.join(there)}"
+    return f"there is no such key; {ask} {', '.join(whole)}"
 
 
 def _given(text: str) -> str | None:

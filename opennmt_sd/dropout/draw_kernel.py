@@ -23,7 +23,7 @@ def draw(out, seed, n, blocks, threshold, kept, dropped, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def write(out, bits, unit, n, threshold, kept, dropped, there):
+def write(out, bits, unit, n, threshold, kept, dropped, alive):
     keeps = (bits.to(tl.int64) & 0xFFFFFFFF) >= threshold
     value = tl.where(keeps, kept, dropped).to(out.dtype.element_ty)
-    tl.store(out + unit, value, mask=there & (unit < n))
+    tl.store(out + unit, value, mask=alive & (unit < n))

@@ -52,7 +52,7 @@ class StructuredStdRNNDecoder(StdDecoderMixin, StructuredRNNDecoder, StdRNNDecod
     ) -> tuple[State, Tensor, dict[str, Tensor]]:
         emb = self.embeddings(tgt)  # [B, T, E], raw
         if self.training:
-            targets = self.order(emb, _there(tgt, self.embeddings.word_padding_idx))
+            targets = self.order(emb, _words(tgt, self.embeddings.word_padding_idx))
             return self.train_pass(
                 targets, emb, _source(enc_out, src_len),
                 lambda queries: self.attn(queries, enc_out, src_len=src_len),
@@ -80,7 +80,7 @@ class StructuredInputFeedRNNDecoder(
         # Coverage is summed, and its loss taken, past the end of a target too.
         padding = None if self._coverage else self.embeddings.word_padding_idx
         emb = self.embeddings(tgt)
-        targets, source = self.order(emb, _there(tgt, padding)), _source(enc_out, src_len)
+        targets, source = self.order(emb, _words(tgt, padding)), _source(enc_out, src_len)
         state, out, attns = self.train_pass(targets, emb, source)
         attns = {name: weights.transpose(0, 1) for name, weights in attns.items()}  # as stock's
         if self._reuse_copy_attn:
@@ -88,7 +88,7 @@ class StructuredInputFeedRNNDecoder(
         return state, out, attns
 
 
-def _there(tgt: Tensor, padding: int | None) -> Tensor | None:
+def _words(tgt: Tensor, padding: int | None) -> Tensor | None:
     """Return which words ``[B, T, features]`` there are, bool ``[B, T]``; padding None: all."""
     return None if padding is None else tgt[:, :, 0] != padding
 

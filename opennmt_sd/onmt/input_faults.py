@@ -172,13 +172,13 @@ def vector_size_faults(opt: Namespace, vocabs: Mapping[str, Any]) -> Iterator[st
 
 def _output_faults(opt: Namespace) -> Iterator[str]:
     folder = Path(opt.save_model).absolute().parent
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if there != folder and there.is_relative_to("/proc"):
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if nearest != folder and nearest.is_relative_to("/proc"):
         yield f"save_model {opt.save_model}: {folder} cannot be made: name another path"
-    elif not there.is_dir():
-        yield f"save_model {opt.save_model}: {there} is no folder: name another path"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield f"save_model {opt.save_model}: you may not write into {there}: name another path"
+    elif not nearest.is_dir():
+        yield f"save_model {opt.save_model}: {nearest} is no folder: name another path"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        yield f"save_model {opt.save_model}: you may not write into {nearest}: name another path"
     if opt.tensorboard and find_spec("tensorboard") is None:
         yield "tensorboard needs a package that is not installed: pip install tensorboard"
 

@@ -90,8 +90,8 @@ def ignored_faults(opt: Namespace) -> list[str]:
     """Name options of ours that were set, where the model has no part that reads them."""
     sides = {
         side
-        for side, there in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))
-        if there
+        for side, is_ours in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))
+        if is_ours
     }
     readers = {f"sd_{choice}": {"encoder", "decoder"} for choice in ("space", "time", "count")}
     readers.update({option(name): set(place.sides) for name, place in PLACES.items()})

@@ -156,7 +156,7 @@ def _summary(model: Any, model_opt: Namespace, rate: float) -> str:
     plan.follow(rate)
     ours = (("encoder", has_our_encoder(model_opt)), ("decoder", has_our_decoder(model_opt)))
     engine = engine_of(model)
-    sides = tuple(side for side, there in ours if there)
+    sides = tuple(side for side, is_ours in ours if is_ours)
     return f"dropout {plan.describe(sides)}; engine {engine}"
 
 

@@ -90,11 +90,11 @@ def _device_faults(opt: Namespace) -> Iterator[str]:
             f"gpu_ranks {ranks} must be {[*range(size)]} with world_size {size} on one machine: "
             "they are ranks, CUDA_VISIBLE_DEVICES chooses the GPUs"
         )
-    there = gpus()
-    if len(ranks) > there:
+    count = gpus()
+    if len(ranks) > count:
         needed = f"gpu_ranks {ranks} needs {len(ranks)} GPU{'s' * (len(ranks) > 1)}, torch sees "
-        if there:
-            yield f"{needed}{there}: set gpu_ranks: {[*range(there)]} and world_size: {there}"
+        if count:
+            yield f"{needed}{count}: set gpu_ranks: {[*range(count)]} and world_size: {count}"
         else:
             yield (f"{needed}none: remove gpu_ranks and world_size to train on the CPU")
 
@@ -149,13 +149,13 @@ def _sizes(opt: Namespace) -> dict[str, list[int]]:
 def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
     if opt.rnn_type != old.rnn_type:
         yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"
-    there = _sizes(old)
+    known = _sizes(old)
     for both, new in _sizes(opt).items():
-        if new == there[both]:
+        if new == known[both]:
             continue
-        wanted = {both: there[both][0]}
-        if there[both][0] != there[both][1]:
-            wanted = {both: -1, **dict(zip(SIZES[both], there[both]))}
+        wanted = {both: known[both][0]}
+        if known[both][0] != known[both][1]:
+            wanted = {both: -1, **dict(zip(SIZES[both], known[both]))}
         yield (
             f"{both} {' and '.join(map(str, dict.fromkeys(new)))} is not the checkpoint's: set "
             + ", ".join(f"{key}: {size}" for key, size in wanted.items())

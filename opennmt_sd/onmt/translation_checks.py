@@ -111,11 +111,11 @@ def _size_faults(opt: Namespace) -> list[str]:
 
 def _device_faults(opt: Namespace) -> Iterator[str]:
     """Name GPUs that there are not: a traceback in stock, and with several no end at all."""
-    there = gpus()
-    sees = f"torch sees {there or 'none'}"
-    if opt.gpu >= there:
+    count = gpus()
+    sees = f"torch sees {count or 'none'}"
+    if opt.gpu >= count:
         yield f"gpu {opt.gpu} is not there, {sees}: set gpu: -1 to translate on the CPU"
-    if opt.world_size > 1 and opt.world_size > there:
+    if opt.world_size > 1 and opt.world_size > count:
         yield (
             f"world_size {opt.world_size} needs as many GPUs, {sees}: remove world_size and "
             "gpu_ranks to translate in one process"

@@ -46,20 +46,20 @@ class DecoderMixin(DropoutMixin):
         mark_kept(dec_outs, self.keep_output)
         return dec_outs, attns
 
-    def order(self, emb: Tensor, there: Tensor | None) -> SortedTargets:
+    def order(self, emb: Tensor, words: Tensor | None) -> SortedTargets:
         """Return the targets without what lies past their end; but whole where a GPU would have to
         be waited for to know where that is. Then their order matters to masks of each sample's own
         alone.
 
         Args:
             emb: their embeddings ``[B, T, E]``.
-            there: which words there are, bool ``[B, T]``; None: all.
+            words: where there is one, bool ``[B, T]``; None: all.
         """
         B, T, _ = emb.shape
         if ops.reads_back(emb):
-            return SortedTargets(B, T, there)
+            return SortedTargets(B, T, words)
         shared = self.plan.pattern("output").structured
-        return SortedTargets(B, T, None if shared else there, whole=True)
+        return SortedTargets(B, T, None if shared else words, whole=True)
 
     def draw_output(self, T: int, B: int) -> Keep | None:
         """Draw what is kept of the output ``[T, B, H]``."""
@@ -154,8 +154,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         coverage = self.state["coverage"]
         coverage = None if coverage is None else coverage.squeeze(0)
         outs: list[Tensor] = []
-        there = {"std": attend, "copy": attend_to_copy, "coverage": self._coverage or None}
-        attns: dict[str, list[Tensor]] = {k: [] for k, part in there.items() if part is not None}
+        parts = {"std": attend, "copy": attend_to_copy, "coverage": self._coverage or None}
+        attns: dict[str, list[Tensor]] = {k: [] for k, part in parts.items() if part is not None}
 
         for t, n in enumerate(targets.sizes.tolist()):
             feed = feed[:n]

@@ -13,21 +13,21 @@ class SortedTargets:
 
     Args:
         B, T: targets, and the steps of the longest.
-        there: bool ``[B, T]``, False past the end of a target; None: every step counts for all.
+        words: bool ``[B, T]``, False past the end of a target; None: every step counts for all.
         whole: every step counts for all, in the same order: nothing is read back from a GPU.
 
     Attributes:
         sizes: int64 ``[T]`` on the CPU: how many targets go on at each step; R is their sum.
     """
 
-    def __init__(self, B: int, T: int, there: Tensor | None, *, whole: bool = False) -> None:
+    def __init__(self, B: int, T: int, words: Tensor | None, *, whole: bool = False) -> None:
         self.B, self.T = B, T
         self.sizes = torch.full((T,), B)
         self._order: Tensor | None = None
-        if there is None or (not whole and there[:, -1].all()):
+        if words is None or (not whole and words[:, -1].all()):
             return
-        steps = torch.arange(T, device=there.device)
-        lengths = (there * (steps + 1)).amax(1)  # [B]
+        steps = torch.arange(T, device=words.device)
+        lengths = (words * (steps + 1)).amax(1)  # [B]
         lengths, self._order = lengths.sort(descending=True, stable=True)
         if whole:
             self._back = self._order.argsort()

@@ -24,12 +24,12 @@ def wrap(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None
         RuntimeError: another wrapper of ours is there; it would be the only one.
     """
     stock, found = getattr(owner, name), inspect.getattr_static(owner, name)
-    there = getattr(stock, "_wrapped_by_opennmt_sd", None)
-    if there is wrapper:
+    known = getattr(stock, "_wrapped_by_opennmt_sd", None)
+    if known is wrapper:
         return
-    if there is not None:
+    if known is not None:
         raise RuntimeError(
-            f"{name} is wrapped by {there.__name__} already: write {wrapper.__name__} into it"
+            f"{name} is wrapped by {known.__name__} already: write {wrapper.__name__} into it"
         )
     of_class = isinstance(found, classmethod)
     ours = wrapper(found.__func__ if of_class else stock)

@@ -58,16 +58,16 @@ class CRFHead(torchcrf.CRF):
         super().__init__(tags)
 
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
-        there = _alive(sizes)
-        places, alive = sent(_places(there), rows.device), sent(there, rows.device)
-        scores = _padded(_wide(rows), places, there.shape)  # [T, B, K]
-        given = self.score(scores, _padded(tags, places, there.shape), alive)
+        words = _alive(sizes)
+        places, alive = sent(_places(words), rows.device), sent(words, rows.device)
+        scores = _padded(_wide(rows), places, words.shape)  # [T, B, K]
+        given = self.score(scores, _padded(tags, places, words.shape), alive)
         return -(given - log_partition(self, scores, alive)).sum()
 
     def decode(self, rows: Tensor, sizes: Tensor) -> Tensor:
-        there = _alive(sizes)
-        places, alive = sent(_places(there), rows.device), sent(there, rows.device)
-        scores = _padded(_wide(rows), places, there.shape)
+        words = _alive(sizes)
+        places, alive = sent(_places(words), rows.device), sent(words, rows.device)
+        scores = _padded(_wide(rows), places, words.shape)
         return self.best(scores, alive).flatten().index_select(0, places)
 
     def score(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:

@@ -129,11 +129,11 @@ def differences(
         ignore: dotted names that may differ, and all below them.
         added: dotted names that came later, and what holds where they are not.
     """
-    there, here = {**(added or {}), **_flat(before)}, {**(added or {}), **_flat(now)}
+    saved, given = {**(added or {}), **_flat(before)}, {**(added or {}), **_flat(now)}
     return [
-        f"{key}: {_contrast(there.get(key, 'nothing'), here.get(key, 'nothing'))}"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
+        f"{key}: {_contrast(saved.get(key, 'nothing'), given.get(key, 'nothing'))}"
+        for key in sorted(saved.keys() | given.keys())
+        if saved.get(key) != given.get(key)
         and not any(key == name or key.startswith(f"{name}.") for name in ignore)
     ]
 
@@ -149,14 +149,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _contrast(there: Any, here: Any) -> str:
+def _contrast(saved: Any, given: Any) -> str:
     """Both values in a few words: of a long list its length, or its first entry that differs."""
-    if isinstance(there, list) and isinstance(here, list) and max(len(there), len(here)) > 9:
-        if len(there) != len(here):
-            return f"{len(there):,} entries there, {len(here):,} here"
-        i = next(i for i in range(len(there)) if there[i] != here[i])
-        return f"entry {i + 1:,} is {there[i]!r} there, {here[i]!r} here"
-    return f"{_short(there)} there, {_short(here)} here"
+    if isinstance(saved, list) and isinstance(given, list) and max(len(saved), len(given)) > 9:
+        if len(saved) != len(given):
+            return f"{len(saved):,} entries there, {len(given):,} here"
+        i = next(i for i in range(len(saved)) if saved[i] != given[i])
+        return f"entry {i + 1:,} is {saved[i]!r} there, {given[i]!r} here"
+    return f"{_short(saved)} there, {_short(given)} here"
 
 
 def _short(value: Any) -> str:

@@ -107,9 +107,9 @@ class Meter:
 
     def _mean(self, sums: Tensor) -> float:
         if self.fabric.world_size > 1:
-            there = sums.to(self.fabric.device, copy=True)
-            torch.distributed.all_reduce(there)
-            sums = there
+            added = sums.to(self.fabric.device, copy=True)
+            torch.distributed.all_reduce(added)
+            sums = added
         nats, units = sums.tolist()
         return nats / units if units else 0.0
 

@@ -28,7 +28,7 @@ class Progress:
         # Processes side by side (of a sweep) would write over each other's bars.
         self.live = shown and sys.stderr.isatty() and multiprocessing.parent_process() is None
         self.bar: Any = None
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
 
     def start_epoch(self, name: str, *, done: int, total: int) -> None:
         """Begin an epoch of ``total`` batches, ``done`` of which lie behind."""
@@ -55,8 +55,8 @@ class Progress:
         text = f"{speed:,.0f} {self.unit}/s, {text}"
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
-        elif self.shown and time.monotonic() - self.said > LINE_SECONDS:
-            self.said = time.monotonic()
+        elif self.shown and time.monotonic() - self.last_line > LINE_SECONDS:
+            self.last_line = time.monotonic()
             log.info(f"{self.name}: {100 * self.done // self.total:3} %  {text}")
 
     def clear(self) -> None:

@@ -144,15 +144,15 @@ def _decided(key: Key, device: Device, rule: bool, ways: Callable[[], Ways]) -> 
 
 
 def _weighed(key: Key, text: str, device: Device, rule: bool, ways: Callable[[], Ways]) -> bool:
-    known, said = _known(text, rule)
+    known, words = _known(text, rule)
     if known is not False:
         both = ways()
         check(both, device, _tolerance(key))
         if known is None:
             times = timed(both, device)
             cache_file.add(text, times)
-            known, said = times.better, described(times)
-    log.info("opennmt_sd: %s: %s", said, text)
+            known, words = times.better, described(times)
+    log.info("opennmt_sd: %s: %s", words, text)
     return known
 
 

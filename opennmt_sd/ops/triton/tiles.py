@@ -122,11 +122,13 @@ def fp_product(
         total = tl.load(count + s)
         units = kept + s * H
         for first in range(0, total, K):
-            k, there = in_rows(first, K, SPLIT), in_rows(first, K, SPLIT) < total
-            x = tl.load(rows + tl.load(units + k, mask=there, other=0), mask=alive & there, other=0)
-            k, there = in_columns(first, K, SPLIT), in_columns(first, K, SPLIT) < total
-            of_unit = tl.load(units + k, mask=there, other=0) * columns
-            w = tl.load(mine + of_unit, mask=there, other=0)
+            k, inside = in_rows(first, K, SPLIT), in_rows(first, K, SPLIT) < total
+            x = tl.load(
+                rows + tl.load(units + k, mask=inside, other=0), mask=alive & inside, other=0
+            )
+            k, inside = in_columns(first, K, SPLIT), in_columns(first, K, SPLIT) < total
+            of_unit = tl.load(units + k, mask=inside, other=0) * columns
+            w = tl.load(mine + of_unit, mask=inside, other=0)
             acc = tl.dot(x, w, acc, input_precision=PRECISION)
     else:
         for first in range(0, H, K):
