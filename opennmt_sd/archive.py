@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from opennmt_sd import unpickling
-from opennmt_sd.compat import TORCH
+from opennmt_sd.compat import TORCH, is_program
 
 # From here on `weights_only=True` can be told of a Namespace, and cannot be led around.
 HAS_SAFE_LOAD = TORCH >= (2, 6)
@@ -46,7 +46,7 @@ def load(path: str | os.PathLike[str], *, mmap: bool = False) -> Any:
     """
     path = os.fspath(path)  # torch 2.1 and 2.2 map no other kind of path than a str
     zipped = zipfile.is_zipfile(path)
-    if zipped and _is_program(path):
+    if zipped and is_program(path):
         raise ValueError("it is a TorchScript program")
     options: dict[str, Any] = {"map_location": "cpu", "mmap": mmap and zipped}
     if HAS_SAFE_LOAD:
@@ -71,9 +71,3 @@ def reason(error: BaseException) -> str:
         text = "it holds more than plain data"
     first = text.splitlines()[0].strip() if text else "no details"
     return f"{type(error).__name__}: {first}"
-
-
-def _is_program(path: str) -> bool:
-    """Return whether ``torch.load`` would hand a zip file on to ``torch.jit.load``, and run it."""
-    with torch.serialization._open_zipfile_reader(path) as file:
-        return torch.serialization._is_torchscript_zip(file)

@@ -10,9 +10,12 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Variable, forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+
+__all__ = ["tree_leaves", "tree_map"]  # besides what is defined here
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
@@ -146,6 +149,28 @@ def without_dispatch_modes() -> AbstractContextManager[Any]:
     """Return a context in which nobody looks at the ops that torch dispatches: whoever counts
     them, say."""
     return _disable_current_modes()
+
+
+def flat_weights(layers: nn.RNNBase) -> tuple[list[Tensor | None], list[str]]:
+    """Return the weights of ``nn.LSTM`` and the like, as they are handed to cuDNN, and names."""
+    return layers._flat_weights, layers._flat_weights_names
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether something is called before or after a module's forward."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def is_program(path: str) -> bool:
+    """Return whether ``torch.load`` would hand a zip file on to ``torch.jit.load``, and run it."""
+    with torch.serialization._open_zipfile_reader(path) as file:
+        return torch.serialization._is_torchscript_zip(file)
+
+
+def tensor_builders() -> dict[tuple[str, str], Callable[..., Any]]:
+    """Return what a file may name to have its tensors built, by module and name."""
+    names = "_rebuild_parameter", "_rebuild_tensor", "_rebuild_tensor_v2"
+    return {("torch._utils", name): getattr(torch._utils, name) for name in names}
 
 
 def tf32() -> tuple[str, str]:

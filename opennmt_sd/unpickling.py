@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from opennmt_sd.compat import tensor_builders
+
 _PLAIN = {
     "builtins": (bytearray, bytes, complex, frozenset, set),
     "collections": (collections.Counter, collections.OrderedDict),
@@ -22,14 +24,13 @@ _PLAIN = {
     "torch": (torch.Size, torch.device),
     "torch.nn.parameter": (torch.nn.Parameter,),
 }
-_BUILDERS = ("_rebuild_parameter", "_rebuild_tensor", "_rebuild_tensor_v2")
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
     names: dict[tuple[str, str], Any] = {
         (module, cls.__name__): cls for module, classes in _PLAIN.items() for cls in classes
     }
-    names |= {("torch._utils", name): getattr(torch._utils, name) for name in _BUILDERS}
+    names |= tensor_builders()
     # Storages: torch looks up the names of the typed ones by itself, and asks for the rest.
     names[("torch.storage", "UntypedStorage")] = torch.UntypedStorage
     for name, value in vars(torch).items():

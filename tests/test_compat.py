@@ -28,6 +28,19 @@ def test_the_version_is_read() -> None:
         (torch._VF, "lstm"),
         (torch._VF, "gru"),
         (torch.utils._python_dispatch, "_disable_current_modes"),
+        (torch.utils._pytree, "tree_leaves"),
+        (torch.utils._pytree, "tree_map"),
+        (torch.nn.LSTM(2, 2), "_flat_weights_names"),
+        (torch.nn.Linear(1, 1), "_forward_pre_hooks"),
+        (torch._utils, "_rebuild_tensor_v2"),
+        (torch._utils, "_rebuild_parameter"),
+        (torch.serialization, "_open_zipfile_reader"),
+        (torch.serialization, "_is_torchscript_zip"),
+        (torch.ops.aten, "_thnn_fused_lstm_cell"),
+        (torch.ops.aten, "_thnn_fused_lstm_cell_backward_impl"),
+        (torch.ops.aten, "_thnn_fused_gru_cell"),
+        (torch.ops.aten, "_thnn_fused_gru_cell_backward"),
+        (torch.ops.aten, "_softmax_backward_data"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -111,7 +124,7 @@ def test_nobody_looks_at_ops() -> None:
     assert counter.get_total_flops() == 16
 
 
-def test_tf32_is_told_by_both_flags() -> None:
+def test_tf32_is_read_from_both_flags() -> None:
     """Also where the flags were set by torch's older names, and by its newer ones."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32

@@ -23,7 +23,6 @@ from torch.autograd import Function
 from torch.optim import optimizer
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from opennmt_sd import compat
 from opennmt_sd.ops.dense import cells, gru, lstm
@@ -63,7 +62,7 @@ def _is_view(func: Any) -> bool:
 
 
 def _on_device(tree: Any) -> bool:
-    return any(isinstance(x, Tensor) and x.device.type != "cpu" for x in tree_leaves(tree))
+    return any(isinstance(x, Tensor) and x.device.type != "cpu" for x in compat.tree_leaves(tree))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from opennmt_sd.compat import is_compiling
+from opennmt_sd.compat import flat_weights, is_compiling
 
 Layout = tuple[bool, tuple[int, ...]]
 
@@ -27,7 +27,7 @@ def lay_out(layers: nn.RNNBase, apart: bool) -> None:
     Args:
         apart: each layer in a buffer of its own, since each is a call of its own.
     """
-    weights, names = layers._flat_weights, layers._flat_weights_names
+    weights, names = flat_weights(layers)
     if len(weights) != len(names) or not layers.num_layers:
         return
     count = 1 if apart else layers.num_layers  # layers of a call
@@ -71,7 +71,7 @@ def joined(layers: list[list[list[Tensor]]]) -> list[list[list[Tensor]]]:
 
 def _layout(layers: nn.RNNBase, apart: bool) -> Layout | None:
     """Return how and where the weights lie; None where nobody knows."""
-    weights = layers._flat_weights
+    weights, _ = flat_weights(layers)
     if any(type(w) not in (Tensor, nn.Parameter) for w in weights):
         return None
     return apart, tuple(w.data_ptr() for w in weights)  # type: ignore[union-attr]

@@ -43,6 +43,7 @@ SEEN = {
     "onmt.transforms.misc:FilterTooLongTransform.apply": "a08f898fa47553ae",
     "onmt.modules.copy_generator:CopyGenerator": "c75d2e7bd4001dbe",
     "onmt.modules.copy_generator:CopyGeneratorLoss": "fe77a64ae7a701d0",
+    "onmt.utils.loss:LossCompute._compute_coverage_loss": "c648976ba34c3698",
     "onmt.utils.loss:LossCompute.forward": "df496dc3fe738897",
     "onmt.utils.parse:ArgumentParser.validate_train_opts": "7d928c9ce22d2a2e",
     "onmt.utils.parse:ArgumentParser.validate_prepare_opts": "8dd01625b9150509",

@@ -6,6 +6,8 @@ from typing import TypeGuard
 
 from torch import nn
 
+from opennmt_sd.compat import has_hooks
+
 
 def is_plain_linear(linear: nn.Module) -> TypeGuard[nn.Linear]:
     """Say whether a layer is what its weight and bias say, and no more.
@@ -13,5 +15,4 @@ def is_plain_linear(linear: nn.Module) -> TypeGuard[nn.Linear]:
     A subclass is not (LoRA, quantisation, parametrizations), nor is one with hooks (pruning, and
     weight norm of old).
     """
-    hooks = linear._forward_pre_hooks or linear._forward_hooks
-    return type(linear) is nn.Linear and not hooks
+    return type(linear) is nn.Linear and not has_hooks(linear)

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_leaves, tree_map
 
-from opennmt_sd.compat import without_dispatch_modes
+from opennmt_sd.compat import tree_leaves, tree_map, without_dispatch_modes
 from opennmt_sd.ops.autocast import autocast_dtype
 from opennmt_sd.ops.calibration.devices import Device
 
