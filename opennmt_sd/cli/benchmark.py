@@ -212,6 +212,10 @@ def count(cfg: BenchmarkConfig) -> None:
     if cfg.plot and not hasattr(module, "draw"):
         raise ConfigError([f"plot={cfg.plot}: suite={cfg.suite} has no picture; use json="])
     cases = _chosen(cfg, module.CASES)
+    if cfg.threads:
+        import torch
+
+        torch.set_num_threads(cfg.threads)
     with report.waiting(f"suite={cfg.suite}"):
         rows = list(module.rows(cases))
     report.show_columns(f"suite={cfg.suite}: {module.TITLE}", module.table(rows))
