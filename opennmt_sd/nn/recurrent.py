@@ -158,11 +158,12 @@ class Recurrent(Structured, nn.RNNBase):
         weights = [self._weights(k) for k in range(self.num_layers)]
         input_keep = input_keep if self.training else None
         dtype = result_dtype(x, state[0], self.autocast_on_cpu and sizes is None)
-        launches = not ops.reads_back(x) and ops.left_to_torch()
+        left_to_torch = ops.left_to_torch()
+        launches = left_to_torch and not ops.reads_back(x)
         if flat.wanted(x):
             flat.keep_laid_out(self, self._apart())
         drops = self._drops(input_keep) or (launches and self._apart())
-        if not (drops or not ops.left_to_torch() or self._packed_kernels(x, sizes, dtype)):
+        if not (drops or not left_to_torch or self._packed_kernels(x, sizes, dtype)):
             return self._torch(x, state, weights, sizes, dtype)
 
         T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), state[0].shape[1])
@@ -196,9 +197,11 @@ class Recurrent(Structured, nn.RNNBase):
 
     def _drops(self, input_keep: Keep | None) -> bool:
         """Return whether this call drops anything."""
+        if not self.training:
+            return False
         between = self.dropout.active and self.num_layers > 1
         drops = self.input_dropout.active or self.recurrent_dropout.active or between
-        return self.training and (input_keep is not None or drops)
+        return input_keep is not None or drops
 
     def _ours(
         self, x: Tensor, pattern: DropoutPattern, given: Keep | None, sizes: Tensor | None,
@@ -269,9 +272,9 @@ class Recurrent(Structured, nn.RNNBase):
 
         Read as attributes at every call, so that parametrizations take effect.
         """
-        names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
-        suffixes = ["", "_reverse"] if self.bidirectional else [""]
-        return [[getattr(self, f"{n}_l{layer}{s}") for n in names] for s in suffixes]
+        count = 2 if self.bidirectional else 1
+        names = self._all_weights[layer * count : (layer + 1) * count]  # as torch lists them
+        return [[getattr(self, name) for name in direction] for direction in names]
 
     def extra_repr(self) -> str:
         shape = [f"{self.input_size}, {self.hidden_size}"]
