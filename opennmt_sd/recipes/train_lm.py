@@ -24,7 +24,8 @@ from opennmt_sd.lm.sample import sample as written
 from opennmt_sd.lm.task import LMTask
 from opennmt_sd.lm.text import CHAR, WORD, Reading
 from opennmt_sd.lm.vocabulary import Vocabulary
-from opennmt_sd.recipes.training import fabric_for, fit, run_mode
+from opennmt_sd.recipes.record import run_folder
+from opennmt_sd.recipes.training import fabric_for, fit, ready, score_or_worst, started
 from opennmt_sd.training import checkpoint
 from opennmt_sd.training.resuming import BEST
 
@@ -53,8 +54,14 @@ def run(cfg: DictConfig) -> float | None:
         CorpusError, CheckpointError: a file that cannot be used.
         Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    modes = {"train": train, "evaluate": evaluate, "sample": sample}
-    return run_mode(cfg, paths=PATHS, validate=validate, modes=modes, better="min")
+    cfg = ready(cfg, PATHS)
+    validate(cfg, run_folder())
+    if cfg.mode == "train":
+        return score_or_worst(lambda: train(cfg), "min")
+    if cfg.mode == "evaluate":
+        return evaluate(cfg)
+    sample(cfg)
+    return None
 
 
 def validate(cfg: DictConfig, folder: Path) -> None:
@@ -105,17 +112,17 @@ def train(cfg: DictConfig) -> float:
     for line in corpus.described():
         log.info(line)
 
-    def build(rank: int, world_size: int) -> tuple[LMTask, dict[str, Any]]:
+    constants = {
+        "vocabulary": list(corpus.vocabulary.words),
+        "words": {name: len(text) for name, text in corpus.splits.items()},
+    }
+    with started(cfg) as fabric:
         model = model_of(cfg.model, len(corpus.vocabulary))
-        constants = {
-            "vocabulary": list(corpus.vocabulary.words),
-            "words": {name: len(text) for name, text in corpus.splits.items()},
-        }
-        return task_of(cfg, model, corpus, rank, world_size), constants
-
-    outcome, task, fabric = fit(
-        cfg, build=build, measure="perplexity", places=(*PLACES, *READING), added=ADDED
-    )
+        task = task_of(cfg, model, corpus, fabric.global_rank, fabric.world_size)
+        outcome = fit(
+            cfg, fabric, task, constants=constants, measure="perplexity",
+            places=(*PLACES, *READING), added=ADDED,
+        )  # fmt: skip
     if fabric.is_global_zero:
         test = f", test {figure(outcome.test['perplexity'], corpus)}" if outcome.test else ""
         log.info(
@@ -123,7 +130,7 @@ def train(cfg: DictConfig) -> float:
             f"Best weights: {outcome.checkpoint}"
         )
         if cfg.sample.words:
-            write_text(cfg, cast("LanguageModel", task.model), corpus.vocabulary)
+            write_text(cfg, model, corpus.vocabulary)
     return outcome.score
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +15,7 @@ from opennmt_sd.config.places import PLACES, check_places, data_given, given_dat
 from opennmt_sd.config.tagger import MODES
 from opennmt_sd.data.textfile import check_encoding
 from opennmt_sd.recipes.record import run_folder
-from opennmt_sd.recipes.training import fabric_for, fit, run_mode
+from opennmt_sd.recipes.training import fabric_for, fit, ready, score_or_worst, started
 from opennmt_sd.tagger import files, page
 from opennmt_sd.tagger.card import Card
 from opennmt_sd.tagger.chars import parity
@@ -61,8 +61,14 @@ def run(cfg: DictConfig) -> float | None:
         TextError, CheckpointError: a file that cannot be used.
         Stopped, SaveError, LoggerError, OSError: see ``Trainer.run``.
     """
-    modes = {"train": train, "evaluate": evaluate, "predict": predict}
-    return run_mode(cfg, paths=PATHS, validate=validate, modes=modes, better="max")
+    cfg = ready(cfg, PATHS)
+    validate(cfg, run_folder())
+    if cfg.mode == "train":
+        return score_or_worst(lambda: train(cfg), "max")
+    if cfg.mode == "evaluate":
+        return evaluate(cfg)
+    predict(cfg)
+    return None
 
 
 def validate(cfg: DictConfig, folder: Path) -> None:
@@ -162,10 +168,8 @@ def train(cfg: DictConfig) -> float:
     Returns:
         The best F1 on the validation data.
     """
-    corpora = corpora_of(cfg.data)
-    glove = cfg.data.glove
-    vectors = read_vectors(glove, cfg.model.word_dim) if glove else {}
-    data = cfg.data
+    data, corpora = cfg.data, corpora_of(cfg.data)
+    vectors = read_vectors(data.glove, cfg.model.word_dim) if data.glove else {}
     vocabulary = corpora.vocabulary(
         scheme=data.scheme, vectors=vectors, lower=data.lower, digits=data.digits
     )
@@ -175,36 +179,31 @@ def train(cfg: DictConfig) -> float:
         f"vector only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
         f"{vocabulary.scheme.upper()}"
     )
-    if vectors:
-        for name, corpus in vars(corpora).items():
-            share = coverage(corpus, vocabulary, vectors)
-            log.info(f"Word vectors cover {share:.1%} of the words of {name}")
-
-    def build(rank: int, world_size: int) -> tuple[Any, dict[str, Any]]:
+    for name, corpus in (vars(corpora) if vectors else {}).items():
+        share = coverage(corpus, vocabulary, vectors)
+        log.info(f"Word vectors cover {share:.1%} of the words of {name}")
+    with started(cfg) as fabric:
         model = Tagger(model_config(cfg.model), vocabulary)
         load_vectors(model.words, vocabulary, vectors)
-        task = task_of(cfg, model, vocabulary, corpora, rank, world_size)
-        return task, Trained(model, vocabulary).constants()
-
-    outcome, task, fabric = fit(
-        cfg, build=build, measure="loss", added=ADDED,
-        places=(*PLACES, *READING, "data.glove", "predict"),
-    )  # fmt: skip
+        trained = Trained(model, vocabulary)
+        task = task_of(cfg, model, vocabulary, corpora, fabric.global_rank, fabric.world_size)
+        outcome = fit(
+            cfg, fabric, task, constants=trained.constants(), added=ADDED,
+            places=(*PLACES, *READING, "data.glove", "predict"),
+        )  # fmt: skip
     if fabric.is_global_zero:
-        tagger_task = cast(TaggerTask, task)
-        trained, folder = Trained(tagger_task.model, vocabulary), outcome.checkpoint.parent
-        found = {"valid": tagger_task.scores("valid")}
-        found |= {name: s for name, s in tagger_task.latest.items() if name == "test"}
+        folder = outcome.checkpoint.parent
+        latest = {name: s for name, s in task.latest.items() if name == "test"}
+        found = {"valid": task.scores("valid"), **latest}
         for name, scores in found.items():
             log.info(f"{name}, best weights:\n{scores}")
         trained.save(folder / FILE, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        card = Card(trained, corpora, found, glove, covered, OmegaConf.to_yaml(cfg, resolve=True))
+        config = OmegaConf.to_yaml(cfg, resolve=True)
+        card = Card(trained, corpora, found, data.glove, covered, config)
         atomic.write_text(folder / CARD, str(card))
         test = f", test {outcome.test['f1']:.2f}" if outcome.test else ""
-        log.info(
-            f"F1: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
-            f"Tagger: {folder / FILE}, its card: {folder / CARD}"
-        )
+        log.info(f"F1: valid {outcome.score:.2f} (update {outcome.update:,}){test}. "
+                 f"Tagger: {folder / FILE}, its card: {folder / CARD}")  # fmt: skip
     return outcome.score
 
 
@@ -234,9 +233,9 @@ def predict(cfg: DictConfig) -> None:
     fabric.to_device(trained.model)
     what = cfg.predict
     columns = columns_of(overridden(cfg.data, _data_of(cfg.checkpoint)))
+    columns = replace(columns, encoding=cfg.data.encoding)  # this file's, not the training's
     tagged = files.tag(
-        trained, Path(what.input), kind=what.format, language=what.language,
-        columns=replace(columns, encoding=cfg.data.encoding),  # this file's, not the training's
+        trained, Path(what.input), kind=what.format, language=what.language, columns=columns,
         batch_size=cfg.data.eval_batch_size,
     )  # fmt: skip
     output = Path(what.output) if what.output else run_folder() / PREDICTED

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,41 +57,16 @@ MAY_CHANGE = (
 )
 
 
-def absolute(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
-    """Make these paths absolute, from the folder in which the command was started."""
+def ready(cfg: DictConfig, paths: Sequence[str]) -> DictConfig:
+    """Return a configuration with these paths absolute, from the folder in which the command was
+    started, and write the record of the run."""
     cfg = cfg.copy()
     cfg.data = settled(cfg.data)
     for key in paths:
         if not OmegaConf.is_missing(cfg, key) and (value := OmegaConf.select(cfg, key)):
             OmegaConf.update(cfg, key, to_absolute_path(str(value)))
-    return cfg
-
-
-def run_mode(
-    cfg: DictConfig,
-    *,
-    paths: Sequence[str],
-    validate: Callable[[DictConfig, Path], None],
-    modes: Mapping[str, Callable[[DictConfig], float | None]],
-    better: str,
-) -> float | None:
-    """Do what ``cfg.mode`` says, once the configuration is found to be sound.
-
-    Args:
-        paths: keys of ``cfg`` that name files and folders.
-        validate: refuses what cannot work, given the configuration and the run's folder.
-        modes: what each mode does; ``train`` among them.
-        better: ``"min"`` or ``"max"``: which score of a training is better.
-
-    Returns:
-        What the mode gives: a score, for a sweeper, or None.
-    """
-    cfg = absolute(cfg, paths)
     begin(cfg)
-    validate(cfg, run_folder())
-    if cfg.mode == "train":
-        return score_or_worst(lambda: cast(float, modes["train"](cfg)), better)
-    return modes[cfg.mode](cfg)
+    return cfg
 
 
 def fabric_for(trainer: DictConfig) -> Fabric:
@@ -150,44 +125,42 @@ def plan_for(cfg: DictConfig, measure: str) -> Plan:
     return Plan(**values, seed=cfg.seed, measure=measure)
 
 
+@contextmanager
+def started(cfg: DictConfig) -> Iterator[Fabric]:
+    """Start the processes of a training, alone in Hydra's folder of the run, and seed torch's
+    generators, on every rank alike: then weights are made."""
+    # Before other processes start: they would wait for the first one.
+    with alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
+        fabric = fabric_for(cfg.trainer)
+        seeds.seed_all(seeds.derive(cfg.seed, "weights"))
+        yield fabric
+
+
 def fit(
     cfg: DictConfig,
+    fabric: Fabric,
+    task: Task,
     *,
-    build: Callable[[int, int], tuple[Task, Mapping[str, Any]]],
+    constants: Mapping[str, Any],
     measure: str = "loss",
     places: Sequence[str] = (),
     added: Mapping[str, Any] | None = None,
-) -> tuple[Outcome, Task, Fabric]:
+) -> Outcome:
     """Train as configured, in Hydra's folder of the run.
 
     Args:
         cfg: with ``seed``, ``resume``, ``optim``, ``trainer`` and ``logger``; validated.
-        build: makes the task and the constants that belong to its weights, for a rank and a
-            number of ranks. The default generators are seeded, on every rank alike.
+        fabric: of :func:`started`.
+        task: the model with its data, of this rank.
+        constants: what belongs to its weights.
         measure: ``"loss"`` or ``"perplexity"``: what is shown of training.
         places: further keys that a resumed training may have otherwise: where its data lie.
         added: see ``Trainer``.
 
     Raises:
-        What ``Trainer.run`` and ``Trainer.resume`` raise, and ``build``.
+        What ``Trainer.run`` and ``Trainer.resume`` raise.
     """
-    # Before other processes start: they would wait for the first one.
-    with alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
-        return _fit(cfg, build=build, measure=measure, places=places, added=added)
-
-
-def _fit(
-    cfg: DictConfig,
-    *,
-    build: Callable[[int, int], tuple[Task, Mapping[str, Any]]],
-    measure: str,
-    places: Sequence[str],
-    added: Mapping[str, Any] | None,
-) -> tuple[Outcome, Task, Fabric]:
-    fabric = fabric_for(cfg.trainer)
     folder = Path(fabric.broadcast(str(run_folder())))
-    seeds.seed_all(seeds.derive(cfg.seed, "weights"))
-    task, constants = build(fabric.global_rank, fabric.world_size)
     loggers = [CSV(folder / METRICS), *(_logger(name, node) for name, node in cfg.logger.items())]
     config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
     trainer = Trainer(
@@ -219,7 +192,7 @@ def _fit(
         result = {f"valid/{task.score}": outcome.score, "update": outcome.update}
         result |= {f"test/{name}": value for name, value in outcome.test.items()}
         atomic.write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
-    return outcome, task, fabric
+    return outcome
 
 
 def score_or_worst(run: Callable[[], float], mode: str) -> float:

@@ -40,10 +40,12 @@ class Task(Protocol):
         mode: ``"min"`` or ``"max"``: which way that score is better.
     """
 
-    model: nn.Module
     unit: str
     score: str
     mode: str
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def batches(self, epoch: int) -> Sequence[Any]:
         """Give all batches of an epoch (from 0) for this rank; the same for one epoch, seed and
