@@ -25,6 +25,8 @@ from opennmt_sd import DropoutPattern
 from opennmt_sd.dropout import Keep
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
+# Corpora that may not be shipped: ptb/, conll2003/, multi30k/, and the sources of the samples.
+os.environ.setdefault("OPENNMT_SD_CORPORA", str(Path(__file__).parents[2] / "shared" / "data"))
 WARM = Path(__file__).with_name("warm")
 WARM_COMMAND = pytest.StashKey[list[str]]()
 

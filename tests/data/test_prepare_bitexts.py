@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 yaml = pytest.importorskip("yaml", reason="OpenNMT-py is not installed")
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(os.environ["OPENNMT_SD_CORPORA"])
 SMALL = 4  # sentence pairs of every split in these tests
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 from opennmt_sd.lm.data import PTB
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT.parent / "shared" / "data" / "ptb"
+REAL = Path(os.environ["OPENNMT_SD_CORPORA"]) / "ptb"
 
 
 @pytest.fixture

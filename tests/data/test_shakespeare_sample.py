@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from opennmt_sd.data import SHAKESPEARE
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT.parent / "shared" / "data" / "samples" / "shakespeare.txt"
+SOURCE = Path(os.environ["OPENNMT_SD_CORPORA"]) / "samples" / "shakespeare.txt"
 COUNTS = {"train": (29_625, 232_788), "valid": (1_765, 14_066), "test": (1_387, 10_606)}
 
 

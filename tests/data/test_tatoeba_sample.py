@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import subprocess
 import unicodedata
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from opennmt_sd.cli import stock
 from opennmt_sd.data import TATOEBA
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT.parent / "shared" / "data" / "tatoeba-de-en" / "deu.txt.xz"
+SOURCE = Path(os.environ["OPENNMT_SD_CORPORA"]) / "tatoeba-de-en" / "deu.txt.xz"
 SIZES = {"train": 20_000, "valid": 500, "test": 500}
 FILES = [f"{split}.{language}" for split in SIZES for language in ("de", "en")]
 

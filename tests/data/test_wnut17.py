@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from opennmt_sd.data import WNUT17
 from opennmt_sd.tagger.conll import read
 from opennmt_sd.tagger.schemes import entities
 
-SOURCE = Path(__file__).parents[2].parent / "shared" / "data" / "samples"
+SOURCE = Path(os.environ["OPENNMT_SD_CORPORA"]) / "samples"
 COUNTS = {
     "train": (3_394, 62_730, 1_975),
     "dev": (1_009, 15_733, 836),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from opennmt_sd.lm import Corpus
 
-PTB = Path(__file__).parents[3] / "shared" / "data" / "ptb"
+PTB = Path(os.environ["OPENNMT_SD_CORPORA"]) / "ptb"
 
 LINES = {
     "train": ["the cat sat on the mat", "the dog sat", "a <unk> cat ran on"] * 12,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from opennmt_sd.tagger.columns import ConllError
 from opennmt_sd.tagger.conll import Sentence, read
 from opennmt_sd.tagger.reading import read_table
 
-CONLL = Path(__file__).parents[2].parent / "shared" / "data" / "conll2003"
+CONLL = Path(os.environ["OPENNMT_SD_CORPORA"]) / "conll2003"
 COUNTS = {
     "eng.train": (14_041, 203_621, 23_499, 946),
     "eng.testa": (3_250, 51_362, 5_942, 216),

@@ -8,6 +8,7 @@ at O; a sentence's end ends it.
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_it_is_seqevals_default_mode() -> None:
         assert f1_score(gold, broken, mode="strict", scheme=IOB2) == 0  # the mode not taken
 
 
-CONLL = Path(__file__).parents[2].parent / "shared" / "data" / "conll2003"
+CONLL = Path(os.environ["OPENNMT_SD_CORPORA"]) / "conll2003"
 
 
 @pytest.mark.skipif(not CONLL.exists(), reason=f"{CONLL} is not there")
