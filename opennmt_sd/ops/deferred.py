@@ -132,7 +132,8 @@ class _LinearStep(Function):
         if ctx.needs_input_grad[1]:
             (x,) = ctx.saved_tensors
             # x with its graph would be a cycle
-            ctx.steps.leave(ctx.number, LinearStep(x.detach(), dy, ctx.keep, ctx.t))
+            left = LinearStep(x=x.detach(), dy=dy, keep=ctx.keep, t=ctx.t)
+            ctx.steps.leave(ctx.number, left)
         if ctx.needs_input_grad[0]:
             dx = ctx.kernels.bp(dy, ctx.keep, ctx.t)
         return dx, None, None, None, None, None
@@ -198,9 +199,10 @@ class DeferredAttention:
 
 def _memory_gradient(steps: list[AttentionStep], B: int) -> Tensor:
     """Return d_memory ``[B, S, D]`` of all these steps."""
-    weights, d_scores, d_context, query = zip(*steps)
-    left = torch.stack([_whole(x, B) for x in (*weights, *d_scores)], 2)  # [B, S, 2 T]
-    return left @ torch.stack([_whole(x, B) for x in (*d_context, *query)], 1)  # [B, 2 T, D]
+    lefts = [step.weights for step in steps] + [step.d_scores for step in steps]
+    rights = [step.d_context for step in steps] + [step.query for step in steps]
+    left = torch.stack([_whole(x, B) for x in lefts], 2)  # [B, S, 2 T]
+    return left @ torch.stack([_whole(x, B) for x in rights], 1)  # [B, 2 T, D]
 
 
 def _whole(rows: Tensor, B: int) -> Tensor:
@@ -232,6 +234,9 @@ class _AttentionStep(Function):
             memory, ctx.lengths, weights.detach(), d_context, d_weights
         )
         if ctx.needs_input_grad[1]:
-            left = AttentionStep(weights.detach(), d_scores, d_context, query.detach())
+            left = AttentionStep(
+                weights=weights.detach(), d_scores=d_scores, d_context=d_context,
+                query=query.detach(),
+            )  # fmt: skip
             ctx.steps.leave(ctx.number, left)
         return d_query if ctx.needs_input_grad[0] else None, None, None, None, None, None

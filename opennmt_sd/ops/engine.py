@@ -4,7 +4,8 @@ Axis names: T time, B batch, D input features, H hidden, N output features, V vo
 is ``[T, B, .]``, or packed rows ``[sum(batch_sizes), .]``. Gate order i, f, g, o of an LSTM, and
 r, z, n of a GRU.
 
-A further argument of an op is a further field of its record, with a default.
+A further argument of an op is a further field of its record, with a default: records are made and
+read by name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
+
+
+class Projection(NamedTuple):
+    """The operands of a linear layer on a dropped input: x ``[T, B, D]`` or packed, weight
+    ``[N, D]``, bias ``[N]``."""
+
+    x: Tensor
+    keep: Keep | None
+    weight: Tensor
+    bias: Tensor | None = None
+    batch_sizes: Tensor | None = None
 
 
 class LSTMLayer(NamedTuple):
@@ -33,6 +45,14 @@ class LSTMLayer(NamedTuple):
     state_keep: Keep | None = None
     batch_sizes: Tensor | None = None
     reverse: bool = False
+
+    @property
+    def projection(self) -> Projection:
+        """The product of the input."""
+        return Projection(
+            x=self.x, keep=self.keep, weight=self.weight_ih, bias=self.bias,
+            batch_sizes=self.batch_sizes,
+        )  # fmt: skip
 
 
 class GRULayer(NamedTuple):
@@ -55,16 +75,13 @@ class GRULayer(NamedTuple):
     batch_sizes: Tensor | None = None
     reverse: bool = False
 
-
-class Projection(NamedTuple):
-    """The operands of a linear layer on a dropped input: x ``[T, B, D]`` or packed, weight
-    ``[N, D]``, bias ``[N]``."""
-
-    x: Tensor
-    keep: Keep | None
-    weight: Tensor
-    bias: Tensor | None = None
-    batch_sizes: Tensor | None = None
+    @property
+    def projection(self) -> Projection:
+        """The product of the input."""
+        return Projection(
+            x=self.x, keep=self.keep, weight=self.weight_ih, bias=self.bias,
+            batch_sizes=self.batch_sizes,
+        )  # fmt: skip
 
 
 class Loss(NamedTuple):

@@ -67,21 +67,18 @@ def gru_layer(
     Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, with the
     reset gate where cuDNN and PyTorch have it.
     """
-    given = GRULayer(
-        x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse
-    )
-    check_layer(given, 3, h=h)
-    check_bias(bias_hn, weight_hh.shape[1], "bias_hn")
     context, (x, weight_ih, bias, weight_hh, bias_hn, h) = lowered(
         x, weight_ih, bias, weight_hh, bias_hn, h
     )
+    layer = GRULayer(
+        x=x, keep=keep, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, bias_hn=bias_hn, h=h,
+        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse,
+    )  # fmt: skip
+    check_layer(layer, 3, h=h)
+    check_bias(bias_hn, weight_hh.shape[1], "bias_hn")
     check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, bias_hn=bias_hn, h=h)
     with context:
-        return engine(x).gru_layer(
-            GRULayer(
-                x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse
-            )
-        )
+        return engine(x).gru_layer(layer)
 
 
 @uncompiled

@@ -48,4 +48,6 @@ def masked_linear(
     context, (x, weight, bias) = lowered(x, weight, bias)
     check_alike(x=x, weight=weight, bias=bias)
     with context:
-        return engine(x).masked_linear(Projection(x, keep, weight, bias, batch_sizes))
+        return engine(x).masked_linear(
+            Projection(x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes)
+        )

@@ -54,14 +54,15 @@ def lstm_layer(
     Raises:
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
     """
-    given = LSTMLayer(x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse)
-    check_layer(given, 4, h=h, c=c)
     context, (x, weight_ih, bias, weight_hh, h, c) = lowered(x, weight_ih, bias, weight_hh, h, c)
+    layer = LSTMLayer(
+        x=x, keep=keep, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c,
+        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse,
+    )  # fmt: skip
+    check_layer(layer, 4, h=h, c=c)
     check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c)
     with context:
-        return engine(x).lstm_layer(
-            LSTMLayer(x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse)
-        )
+        return engine(x).lstm_layer(layer)
 
 
 def lstm(

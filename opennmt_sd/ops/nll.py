@@ -67,6 +67,6 @@ def projected_nll(
     check_alike(x=x, weight=weight, bias=bias)
     with context:
         return engine(x).projected_nll(
-            Projection(x, keep, weight, bias, batch_sizes),
-            Loss(targets, label_smoothing, factor, hits),
+            Projection(x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes),
+            Loss(targets=targets, label_smoothing=label_smoothing, factor=factor, hits=hits),
         )

@@ -75,11 +75,12 @@ layer_fp = register(
 
 
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
-    x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse = layer
-    rows, sets = rows_and_sets(x, keep, batch_sizes)
+    x, batch_sizes = layer.x, layer.batch_sizes
+    rows, sets = rows_and_sets(x, layer.keep, batch_sizes)
     hidden, h_n, _ = layer_fp(
-        Layer(rows, weight_ih, bias, weight_hh, bias_hn, h, sets, kept(state_keep),
-              Rows.of(x, batch_sizes), reverse)
+        Layer(x=rows, weight_ih=layer.weight_ih, bias=layer.bias, weight_hh=layer.weight_hh,
+              bias_hn=layer.bias_hn, h=layer.h, x_sets=sets, h_sets=kept(layer.state_keep),
+              rows=Rows.of(x, batch_sizes), reverse=layer.reverse)
     )  # fmt: skip
     return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n
 

@@ -83,7 +83,8 @@ linear_fp = register(
 
 
 def masked_linear(projection: Projection) -> Tensor:
-    x, keep, weight, bias, batch_sizes = projection
-    rows, sets = rows_and_sets(x, keep, batch_sizes)
-    y = linear_fp(Linear(rows, weight, bias, sets, Rows.of(x, batch_sizes)))  # [R, N]
+    x, weight, batch_sizes = projection.x, projection.weight, projection.batch_sizes
+    rows, sets = rows_and_sets(x, projection.keep, batch_sizes)
+    where = Rows.of(x, batch_sizes)
+    y = linear_fp(Linear(x=rows, weight=weight, bias=projection.bias, sets=sets, rows=where))
     return y.view(*x.shape[:-1], weight.shape[0])

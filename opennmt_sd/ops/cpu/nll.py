@@ -24,18 +24,17 @@ class _ProjectedNLL(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sets: Sets, sizes: list[int],
         loss: Loss, recorded: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        targets, smoothing, factor, _ = loss
         logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
         wants_grad = recorded and any(ctx.needs_input_grad)  # which ignores torch.no_grad
         losses, hits = kernels.nll_(
-            logits, targets.flatten(), smoothing, 1.0 if wants_grad else 0.0
+            logits, loss.targets.flatten(), loss.label_smoothing, 1.0 if wants_grad else 0.0
         )
         if wants_grad:
             ctx.save_for_backward(x, weight, logits)
-        ctx.sets, ctx.sizes, ctx.factor = sets, sizes, factor
+        ctx.sets, ctx.sizes, ctx.factor = sets, sizes, loss.factor
         correct = hits.sum()
         ctx.mark_non_differentiable(correct)
-        return losses.sum() * factor, correct
+        return losses.sum() * loss.factor, correct
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
@@ -52,7 +51,9 @@ class _ProjectedNLL(Function):
 
 
 def projected_nll(projection: Projection, loss: Loss) -> tuple[Tensor, Tensor]:
-    x, keep, weight, bias, batch_sizes = projection
-    rows, sets = rows_and_sets(x, keep, batch_sizes)
+    x, batch_sizes = projection.x, projection.batch_sizes
+    rows, sets = rows_and_sets(x, projection.keep, batch_sizes)
     sizes = Rows.of(x, batch_sizes).sizes(len(rows))
-    return _ProjectedNLL.apply(rows, weight, bias, sets, sizes, loss, torch.is_grad_enabled())
+    return _ProjectedNLL.apply(
+        rows, projection.weight, projection.bias, sets, sizes, loss, torch.is_grad_enabled()
+    )

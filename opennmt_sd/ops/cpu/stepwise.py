@@ -102,7 +102,7 @@ def _weight_gradient(steps: list[LinearStep]) -> Tensor:
     dys = [step.dy for step in steps]
     sets = [_one(step.keep, step.t) for step in steps if isinstance(step.keep, KeepSets)]
     if not sets:
-        xs = [x if keep is None else keep.apply_step(x, t) for x, _, keep, t in steps]
+        xs = [s.x if s.keep is None else s.keep.apply_step(s.x, s.t) for s in steps]
         return steps_wg(StepsWG(xs, dys, ALL))
     idx, counts = (torch.cat([s[k] for s in sets]) for k in (0, 1))  # type: ignore[misc]
     return steps_wg(StepsWG([step.x for step in steps], dys, Sets(idx, counts, sets[0].scale)))

@@ -11,7 +11,7 @@ from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import GRU, fused
 from opennmt_sd.ops.dense.linear import masked_linear
 from opennmt_sd.ops.dense.recurrence import Recurrence, recurrence
-from opennmt_sd.ops.engine import GRULayer, Projection
+from opennmt_sd.ops.engine import GRULayer
 
 
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
@@ -21,11 +21,13 @@ def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
 @uncompiled  # loops over steps whose sizes only the data know
 def layer_by(recurrence: Recurrence, layer: GRULayer) -> tuple[Tensor, Tensor]:
     """Run one layer in one direction by this recurrence."""
-    x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse = layer
-    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
+    h, bias_hn = layer.h, layer.bias_hn
     # r and z have theirs in bias
     bias_h = None if bias_hn is None else F.pad(bias_hn, (2 * h.shape[1], 0))
-    y, (h,) = recurrence(GRU(), gates_x, weight_hh, bias_h, (h,), state_keep, batch_sizes, reverse)
+    y, (h,) = recurrence(
+        GRU(), masked_linear(layer.projection), layer.weight_hh, bias_h, (h,), layer.state_keep,
+        layer.batch_sizes, layer.reverse,
+    )  # fmt: skip
     return y, h
 
 

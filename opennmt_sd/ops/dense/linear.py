@@ -11,12 +11,12 @@ from opennmt_sd.ops.engine import Projection
 
 
 def masked_linear(projection: Projection) -> Tensor:
-    x, keep, weight, bias, batch_sizes = projection
+    x, keep, weight = projection.x, projection.keep, projection.weight
     if isinstance(keep, KeepSets) and keep.steps == 1 and x.shape[0] > 1:
         x, (weight,) = gathered(x, keep, weight)
     elif keep is not None:
-        x = keep.apply(x, batch_sizes)
-    return F.linear(x, weight, bias)
+        x = keep.apply(x, projection.batch_sizes)
+    return F.linear(x, weight, projection.bias)
 
 
 def gathered(x: Tensor, keep: KeepSets, *weights: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -10,7 +10,7 @@ from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import LSTM, fused
 from opennmt_sd.ops.dense.linear import masked_linear
 from opennmt_sd.ops.dense.recurrence import Recurrence, recurrence
-from opennmt_sd.ops.engine import LSTMLayer, Projection
+from opennmt_sd.ops.engine import LSTMLayer
 
 
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,11 +20,10 @@ def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
 @uncompiled  # loops over steps whose sizes only the data know
 def layer_by(recurrence: Recurrence, layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer in one direction by this recurrence."""
-    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
-    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
     y, (h, c) = recurrence(
-        LSTM(), gates_x, weight_hh, None, (h, c), state_keep, batch_sizes, reverse
-    )
+        LSTM(), masked_linear(layer.projection), layer.weight_hh, None, (layer.h, layer.c),
+        layer.state_keep, layer.batch_sizes, layer.reverse,
+    )  # fmt: skip
     return y, h, c
 
 

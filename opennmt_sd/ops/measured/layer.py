@@ -42,11 +42,12 @@ def faster_by_kernels(x: Tensor, layer: Callable[[], Layer]) -> bool:
         return False
     if not (measurable(x) and has_triton(x)):
         return False
-    what, T, B, sizes, weights, operands, torchs, ours = layer()
+    asked = layer()
 
     def by_kernels(given: Any) -> Any:
         with kernels_alone():
-            return ours(given)
+            return asked.ours(given)
 
-    key = key_of(f"layer {what}", x, weights, sizes, T, B, 1.0)
-    return chosen(key, x, rule=False, ways=lambda: Ways(operands, torchs, by_kernels))
+    key = key_of(f"layer {asked.what}", x, asked.weights, asked.sizes, asked.T, asked.B, 1.0)
+    ways = Ways(operands=asked.operands, dense=asked.torchs, ours=by_kernels)
+    return chosen(key, x, rule=False, ways=lambda: ways)

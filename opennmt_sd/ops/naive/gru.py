@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
-from opennmt_sd.ops.engine import GRULayer, Projection
+from opennmt_sd.ops.engine import GRULayer
 from opennmt_sd.ops.naive.linear import masked_linear
 from opennmt_sd.ops.naive.recurrence import State, recurrence
 
 
 @uncompiled  # a loop over the steps
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
-    x, keep, weight_ih, bias, weight_hh, bias_hn, h, state_keep, batch_sizes, reverse = layer
-    H = h.shape[1]
+    state_keep, weight_hh, bias_hn = layer.state_keep, layer.weight_hh, layer.bias_hn
+    H = layer.h.shape[1]
     bias_hh = None if bias_hn is None else F.pad(bias_hn, (2 * H, 0))  # r and z have theirs in bias
 
     def step(gates_x: Tensor, state: State, t: int) -> State:
@@ -23,8 +23,9 @@ def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
         kept = h if state_keep is None else state_keep.apply_step(h, t)
         return (gru_gates(gates_x, F.linear(kept, weight_hh, bias_hh), h),)
 
-    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
-    outputs, (h,) = recurrence(gates_x, (h,), step, batch_sizes, reverse)
+    outputs, (h,) = recurrence(
+        masked_linear(layer.projection), (layer.h,), step, layer.batch_sizes, layer.reverse
+    )
     return outputs, h
 
 

@@ -9,5 +9,7 @@ from opennmt_sd.ops.engine import Projection
 
 
 def masked_linear(projection: Projection) -> Tensor:
-    x, keep, weight, bias, batch_sizes = projection
-    return F.linear(x if keep is None else keep.apply(x, batch_sizes), weight, bias)
+    x, keep = projection.x, projection.keep
+    if keep is not None:
+        x = keep.apply(x, projection.batch_sizes)
+    return F.linear(x, projection.weight, projection.bias)

@@ -7,22 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
-from opennmt_sd.ops.engine import LSTMLayer, Projection
+from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.naive.linear import masked_linear
 from opennmt_sd.ops.naive.recurrence import State, recurrence
 
 
 @uncompiled  # a loop over the steps
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
-    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
+    state_keep, weight_hh = layer.state_keep, layer.weight_hh
 
     def step(gates_x: Tensor, state: State, t: int) -> State:
         h, c = state
         kept = h if state_keep is None else state_keep.apply_step(h, t)
         return lstm_gates(gates_x + F.linear(kept, weight_hh), c)
 
-    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes))
-    outputs, (h, c) = recurrence(gates_x, (h, c), step, batch_sizes, reverse)
+    outputs, (h, c) = recurrence(
+        masked_linear(layer.projection), (layer.h, layer.c), step, layer.batch_sizes, layer.reverse
+    )
     return outputs, h, c
 
 

@@ -102,10 +102,10 @@ class _MaskedLinear(Function):
 
 @uncompiled  # loops over steps whose sizes only the data know
 def masked_linear(projection: Projection) -> Tensor:
-    x, keep, weight, bias, batch_sizes = projection
+    x, keep, weight, bias = projection.x, projection.keep, projection.weight, projection.bias
     if keep is None:
         return F.linear(x, weight, bias)
-    sizes = step_sizes(x, batch_sizes)
+    sizes = step_sizes(x, projection.batch_sizes)
     y = _MaskedLinear.apply(x.flatten(0, -2), weight, bias, keep.to(x.device), sizes)  # [R, N]
     return y.view(*x.shape[:-1], weight.shape[0])
 

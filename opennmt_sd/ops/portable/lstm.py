@@ -11,7 +11,7 @@ from torch.autograd import Function
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
-from opennmt_sd.ops.engine import LSTMLayer, Projection
+from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.outputs import shared
 from opennmt_sd.ops.portable.linear import masked_linear, step_sizes, sum_dtype, wg
 from opennmt_sd.ops.portable.recurrence import Step, in_order, states_before
@@ -19,11 +19,12 @@ from opennmt_sd.ops.portable.recurrence import Step, in_order, states_before
 
 @uncompiled  # loops over steps whose sizes only the data know
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
-    x, keep, weight_ih, bias, weight_hh, h, c, state_keep, batch_sizes, reverse = layer
-    gates_x = masked_linear(Projection(x, keep, weight_ih, bias, batch_sizes)).flatten(0, -2)
-    state_keep = None if state_keep is None else state_keep.to(x.device)
-    sizes = step_sizes(x, batch_sizes)
-    hidden, h_n, c_n = _LSTM.apply(gates_x, weight_hh, h, c, state_keep, sizes, reverse)
+    x, keep = layer.x, layer.state_keep
+    gates_x = masked_linear(layer.projection).flatten(0, -2)
+    hidden, h_n, c_n = _LSTM.apply(
+        gates_x, layer.weight_hh, layer.h, layer.c, None if keep is None else keep.to(x.device),
+        step_sizes(x, layer.batch_sizes), layer.reverse,
+    )  # fmt: skip
     return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
 
 

@@ -39,14 +39,15 @@ class _Kernels:
         dw = torch.zeros(packed.shape, dtype=sum_dtype(packed), device=packed.device)  # [D, N]
         db = dw.new_zeros(packed.shape[1])
         dense: list[tuple[Tensor, Tensor]] = []
-        for x, dy, keep, t in steps:
+        for step in steps:
+            x, dy, keep = step.x, step.dy, step.keep
             db += dy.sum(0)
             if isinstance(keep, KeepSets):
-                K = keep.kept(t)
+                K = keep.kept(step.t)
                 product = x.index_select(1, K).t() @ dy
                 dw.index_add_(0, K, product.to(dw.dtype), alpha=keep.scale)
             else:
-                dense.append((x if keep is None else keep.apply_step(x, t), dy))
+                dense.append((x if keep is None else keep.apply_step(x, step.t), dy))
         if dense:
             x, dy = (torch.cat(parts) for parts in zip(*dense))
             dw += x.t() @ dy

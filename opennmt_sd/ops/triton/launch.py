@@ -106,9 +106,9 @@ def _run(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Run all steps, in one launch or in one each; return the state that is reached."""
     x = state[0]
-    K, SPLIT, warps, stages = product
-    flags |= {"BT": tiles.BT, "U": tiles.U, "K": K, "SPLIT": SPLIT, "ONCE": tiles.at_once,
-              "num_warps": warps, "num_stages": stages}  # fmt: skip
+    flags |= {"BT": tiles.BT, "U": tiles.U, "K": product.K, "SPLIT": product.SPLIT,
+              "ONCE": tiles.at_once, "num_warps": product.warps,
+              "num_stages": product.stages}  # fmt: skip
     if tiles.at_once:
         flags["launch_cooperative_grid"] = True
         launches = [(0, steps)]
