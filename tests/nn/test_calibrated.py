@@ -68,9 +68,9 @@ class Kernels:
         monkeypatch.setattr(faster, "triton_for", lambda _: self)
         monkeypatch.setattr(faster, "DTYPES", (torch.float64,))
 
-    def __call__(self, *given: Any) -> Any:
+    def __call__(self, operands: loop.Operands) -> Any:
         self.calls += 1
-        return loop.recurrence(*given)
+        return loop.recurrence(operands)
 
 
 def results(module: nn.Module, x: Any, engine: str) -> list[Tensor]:
@@ -168,8 +168,8 @@ def test_a_recurrence_whose_kernels_are_wrong(
     module, x = StructuredLSTM(D, H, recurrent_dropout=0.5).double(), inputs(False)
     want = results(module, x, "naive")
 
-    def wrong(*given: Any) -> Any:
-        y, (h, c) = loop.recurrence(*given)
+    def wrong(operands: loop.Operands) -> Any:
+        y, (h, c) = loop.recurrence(operands)
         return y, (h, c * 1.001)
 
     monkeypatch.setattr(faster, "triton_for", lambda _: wrong)

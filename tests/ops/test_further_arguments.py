@@ -17,10 +17,11 @@ from torch import Tensor
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.ops import measured
 from opennmt_sd.ops.deferred import AttentionStep, LinearStep
+from opennmt_sd.ops.dense.recurrence import Operands
 from opennmt_sd.ops.engine import GRULayer, Loss, LSTMLayer, Projection
 from opennmt_sd.ops.engines import ENGINES
 
-RECORDS = LSTMLayer, GRULayer, Projection, Loss, LinearStep, AttentionStep
+RECORDS = LSTMLayer, GRULayer, Projection, Loss, LinearStep, AttentionStep, Operands
 T, B, D, H = 4, 3, 5, 6
 Random = Callable[..., Tensor]
 
@@ -134,6 +135,10 @@ def test_every_engine_reads_its_records_by_name(
         want = results(op)
         made = lengthen()
         got = results(op)
-    assert records - made == (STEPS & records if engine == "naive" else set())
+    if engine == "naive":
+        records = records - STEPS
+    if engine in ("dense", "measured") and name in ("LSTM", "GRU"):
+        records = records | {"Operands"}
+    assert records <= made
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b)

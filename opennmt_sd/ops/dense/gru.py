@@ -10,7 +10,7 @@ from opennmt_sd._compile import uncompiled
 from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import GRU, fused
 from opennmt_sd.ops.dense.linear import masked_linear
-from opennmt_sd.ops.dense.recurrence import Recurrence, recurrence
+from opennmt_sd.ops.dense.recurrence import Operands, Recurrence, recurrence
 from opennmt_sd.ops.engine import GRULayer
 
 
@@ -25,8 +25,11 @@ def layer_by(recurrence: Recurrence, layer: GRULayer) -> tuple[Tensor, Tensor]:
     # r and z have theirs in bias
     bias_h = None if bias_hn is None else F.pad(bias_hn, (2 * h.shape[1], 0))
     y, (h,) = recurrence(
-        GRU(), masked_linear(layer.projection), layer.weight_hh, bias_h, (h,), layer.state_keep,
-        layer.batch_sizes, layer.reverse,
+        Operands(
+            cell=GRU(), gates_x=masked_linear(layer.projection), weight_hh=layer.weight_hh,
+            bias_h=bias_h, state=(h,), keep=layer.state_keep, batch_sizes=layer.batch_sizes,
+            reverse=layer.reverse,
+        )
     )  # fmt: skip
     return y, h
 

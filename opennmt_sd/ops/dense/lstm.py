@@ -9,7 +9,7 @@ from opennmt_sd._compile import uncompiled
 from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import LSTM, fused
 from opennmt_sd.ops.dense.linear import masked_linear
-from opennmt_sd.ops.dense.recurrence import Recurrence, recurrence
+from opennmt_sd.ops.dense.recurrence import Operands, Recurrence, recurrence
 from opennmt_sd.ops.engine import LSTMLayer
 
 
@@ -21,8 +21,11 @@ def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
 def layer_by(recurrence: Recurrence, layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer in one direction by this recurrence."""
     y, (h, c) = recurrence(
-        LSTM(), masked_linear(layer.projection), layer.weight_hh, None, (layer.h, layer.c),
-        layer.state_keep, layer.batch_sizes, layer.reverse,
+        Operands(
+            cell=LSTM(), gates_x=masked_linear(layer.projection), weight_hh=layer.weight_hh,
+            bias_h=None, state=(layer.h, layer.c), keep=layer.state_keep,
+            batch_sizes=layer.batch_sizes, reverse=layer.reverse,
+        )
     )  # fmt: skip
     return y, h, c
 

@@ -8,8 +8,8 @@ States are float32 at least, whatever the products are computed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,35 +21,46 @@ from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_deriva
 from opennmt_sd.ops.dense.cells import Cell, State
 from opennmt_sd.ops.portable.linear import sum_dtype
 
-# of a cell, gates_x, weight_hh, bias_h, state, keep, batch_sizes and reverse: see below
-Recurrence = Callable[..., tuple[Tensor, State]]
 
+class Operands(NamedTuple):
+    """The operands of a recurrence.
 
-def recurrence(
-    cell: Cell,
-    gates_x: Tensor,
-    weight_hh: Tensor,
-    bias_h: Tensor | None,
-    state: State,
-    keep: Keep | None,
-    batch_sizes: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, State]:
-    """Return all h, in the layout of the gates, and the final state.
-
-    Args:
-        gates_x: ``[T, B, gates H]`` or packed: the product of the input, biases included.
-        weight_hh, bias_h: ``[gates H, H]`` and ``[gates H]``: of the state's product.
-        state: ``[B, H]`` each.
-        keep, batch_sizes, reverse: as in :func:`opennmt_sd.ops.lstm_layer`.
+    gates_x ``[T, B, gates H]`` or packed: the product of the input, biases included. weight_hh
+    ``[gates H, H]`` and bias_h ``[gates H]``: of the state's product. state ``[B, H]`` each. keep,
+    batch_sizes, reverse: as in :func:`opennmt_sd.ops.lstm_layer`, keep of the state.
     """
-    T = len(gates_x) if batch_sizes is None else len(batch_sizes)
-    sizes = [gates_x.shape[1]] * T if batch_sizes is None else batch_sizes.tolist()
+
+    cell: Cell
+    gates_x: Tensor
+    weight_hh: Tensor
+    bias_h: Tensor | None
+    state: State
+    keep: Keep | None = None
+    batch_sizes: Tensor | None = None
+    reverse: bool = False
+
+    @property
+    def T(self) -> int:  # noqa: N802 - the field's name
+        return len(self.gates_x if self.batch_sizes is None else self.batch_sizes)
+
+
+class Recurrence(Protocol):
+    """A way to run a recurrence: the loop below, Triton's kernels, or whichever is faster."""
+
+    def __call__(self, a: Operands, /) -> tuple[Tensor, State]:
+        """Return all h, in the layout of the gates, and the final state."""
+
+
+def recurrence(a: Operands) -> tuple[Tensor, State]:
+    """Run the steps one after the other: see :class:`Recurrence`."""
+    gates_x, keep = a.gates_x, a.keep
+    sizes = [gates_x.shape[1]] * a.T if a.batch_sizes is None else a.batch_sizes.tolist()
     dropped = None if keep is None else keep.dropped(gates_x.device)
     scale = 1.0 if keep is None else keep.scale
     hidden, *final = _Recurrence.apply(
-        cell, gates_x.flatten(0, -2), weight_hh, bias_h, dropped, scale, sizes, reverse, *state
-    )
+        a.cell, gates_x.flatten(0, -2), a.weight_hh, a.bias_h, dropped, scale, sizes, a.reverse,
+        *a.state,
+    )  # fmt: skip
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), tuple(final)
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.dropout import Keep, KeepMask
+from opennmt_sd.dropout import KeepMask
 from opennmt_sd.ops.calibration import Key, Ways, chosen, key_of, measurable
 from opennmt_sd.ops.dense import recurrence as loop
-from opennmt_sd.ops.dense.cells import Cell, State
-from opennmt_sd.ops.dense.recurrence import Recurrence
+from opennmt_sd.ops.dense.cells import State
+from opennmt_sd.ops.dense.recurrence import Operands, Recurrence
 
 OLDEST = 3, 3  # of Triton: it can be told that all programs must be on the device at once
 DTYPES = torch.float32, torch.float16, torch.bfloat16  # that Triton multiplies at speed
@@ -25,27 +25,32 @@ DTYPES = torch.float32, torch.float16, torch.bfloat16  # that Triton multiplies 
 _alone = ContextVar("kernels alone", default=False)
 
 
-def recurrence(
-    cell: Cell, gates_x: Tensor, weight_hh: Tensor, bias_h: Tensor | None, state: State,
-    keep: Keep | None, batch_sizes: Tensor | None, reverse: bool,
-) -> tuple[Tensor, State]:  # fmt: skip
+def recurrence(a: Operands) -> tuple[Tensor, State]:
     """Do what :func:`opennmt_sd.ops.dense.recurrence.recurrence` does, the faster way."""
-    given = cell, gates_x, weight_hh, bias_h, state, keep, batch_sizes, reverse
-    suits = measurable(gates_x) and gates_x.dtype in DTYPES
-    kernels = triton_for(gates_x.device) if suits else None
+    x = a.gates_x
+    suits = measurable(x) and x.dtype in DTYPES
+    kernels = triton_for(x.device) if suits else None
     if kernels is None:
-        return loop.recurrence(*given)
+        return loop.recurrence(a)
     if _alone.get():
-        return kernels(*given)
+        return kernels(a)
+    if chosen(_key(a), x, rule=True, ways=lambda: _ways(a, kernels)):
+        return kernels(a)
+    return loop.recurrence(a)
 
-    def ways() -> Ways:
-        def by(run: Recurrence) -> Callable[[Any], Any]:
-            return lambda operands: run(cell, *operands, keep, batch_sizes, reverse)
 
-        return Ways((gates_x, weight_hh, bias_h, state), by(loop.recurrence), by(kernels))
+def _ways(a: Operands, kernels: Recurrence) -> Ways:
+    """Return both, as functions of the tensors that have gradients."""
 
-    ours = chosen(_key(*given), gates_x, rule=True, ways=ways)
-    return (kernels if ours else loop.recurrence)(*given)
+    def by(run: Recurrence) -> Callable[[Any], Any]:
+        def way(tensors: Any) -> Any:
+            x, weight_hh, bias_h, state = tensors
+            return run(a._replace(gates_x=x, weight_hh=weight_hh, bias_h=bias_h, state=state))
+
+        return way
+
+    tensors = a.gates_x, a.weight_hh, a.bias_h, a.state
+    return Ways(operands=tensors, dense=by(loop.recurrence), ours=by(kernels))
 
 
 @contextmanager
@@ -80,20 +85,16 @@ def _found(device: torch.device) -> Recurrence | str:
     return found
 
 
-def _key(
-    cell: Cell, gates_x: Tensor, weight_hh: Tensor, bias_h: Tensor | None, state: State,
-    keep: Keep | None, batch_sizes: Tensor | None, reverse: bool,
-) -> Key:  # fmt: skip
-    H, B = weight_hh.shape[1], state[0].shape[0]
-    T = len(gates_x) if batch_sizes is None else len(batch_sizes)
-    what = f"recurrence {type(cell).__name__}{' reversed' if reverse else ''}"
-    what += "" if batch_sizes is None else " packed"
+def _key(a: Operands) -> Key:
+    H, B, keep = a.weight_hh.shape[1], a.state[0].shape[0], a.keep
+    what = f"recurrence {type(a.cell).__name__}{' reversed' if a.reverse else ''}"
+    what += "" if a.batch_sizes is None else " packed"
     if keep is not None:
         what += " one set" if keep.steps == 1 else ""
         each = isinstance(keep, KeepMask) and not keep.shared
         what += " by sample" if each else ""
     share = 1.0 if keep is None else 1 / keep.scale
-    return key_of(what, gates_x, (weight_hh, bias_h, *state), (H,), T, B, share)
+    return key_of(what, a.gates_x, (a.weight_hh, a.bias_h, *a.state), (H,), a.T, B, share)
 
 
 @functools.cache

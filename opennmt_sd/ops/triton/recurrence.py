@@ -2,7 +2,7 @@
 
 cuDNN has no recurrent dropout. What a step takes of the step before is written masked and scaled,
 which is also what the weight's gradient needs: one product for all steps, torch's own.
-Same arguments as the dense engine's loop, :func:`opennmt_sd.ops.dense.recurrence.recurrence`.
+Same operands as the dense engine's loop, :func:`opennmt_sd.ops.dense.recurrence.recurrence`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,20 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
-from opennmt_sd.ops.dense.cells import Cell, State
+from opennmt_sd.ops.dense.cells import State
+from opennmt_sd.ops.dense.recurrence import Operands
 from opennmt_sd.ops.triton import launch
 from opennmt_sd.ops.triton.operands import Steps
 
 
-def recurrence(
-    cell: Cell,
-    gates_x: Tensor,
-    weight_hh: Tensor,
-    bias_h: Tensor | None,
-    state: State,
-    keep: Keep | None,
-    batch_sizes: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, State]:
+def recurrence(a: Operands) -> tuple[Tensor, State]:
     """Do what :func:`opennmt_sd.ops.dense.recurrence.recurrence` does, for cells that there are
     kernels for; an LSTM has no bias_h, which its kernels would not add."""
-    steps = Steps.of(gates_x, len(state[0]), keep, batch_sizes, reverse)
+    gates_x = a.gates_x
+    steps = Steps.of(gates_x, len(a.state[0]), a.keep, a.batch_sizes, a.reverse)
     hidden, *final = _Recurrence.apply(
-        type(cell).__name__, steps, gates_x.flatten(0, -2), weight_hh, bias_h, *state
+        type(a.cell).__name__, steps, gates_x.flatten(0, -2), a.weight_hh, a.bias_h, *a.state
     )
     return hidden.view(*gates_x.shape[:-1], hidden.shape[-1]), tuple(final)
 

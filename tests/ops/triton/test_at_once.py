@@ -76,7 +76,7 @@ def results(kind: str, by: Any, dtype: torch.dtype) -> list[torch.Tensor]:
         torch.randn(s, generator=g).mul(0.3).to(dtype).requires_grad_() for s in shapes
     ]
     keep = DropoutPattern(0.5).draw(T, B, H, torch.Generator().manual_seed(1))
-    y, final = by(cell, x, weight, None, tuple(state), keep, None, False)
+    y, final = by(loop.Operands(cell, x, weight, None, tuple(state), keep))
     (y.pow(2).sum() + sum(f.sum() for f in final)).backward()
     return [y.detach(), *(f.detach() for f in final), *(leaf.grad for leaf in leaves)]
 
