@@ -44,15 +44,15 @@ class LinearWG(NamedTuple):
 
 
 def _fp(a: Linear) -> Tensor:
-    return kernels.linear_fp(a.x, a.weight, a.bias, *a.sets[:3], a.rows.sizes(len(a.x)))
+    return kernels.linear_fp(a.x, a.weight, a.bias, a.sets, a.rows.sizes(len(a.x)))
 
 
 def _bp(a: LinearBP) -> Tensor:
-    return kernels.linear_bp(a.dy, a.weight, *a.sets[:3], a.rows.sizes(len(a.dy)))
+    return kernels.linear_bp(a.dy, a.weight, a.sets, a.rows.sizes(len(a.dy)))
 
 
 def _wg(a: LinearWG) -> Tensor:
-    return kernels.linear_wg(a.x, a.dy, *a.sets[:3], a.rows.sizes(len(a.x)))
+    return kernels.linear_wg(a.x, a.dy, a.sets, a.rows.sizes(len(a.x)))
 
 
 def _backward(ctx: Any, a: Linear, _: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:

@@ -24,7 +24,7 @@ class _ProjectedNLL(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sets: Sets, sizes: list[int],
         loss: Loss, recorded: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        logits = kernels.linear_fp(x, weight, bias, *sets[:3], sizes)  # [R, V]
+        logits = kernels.linear_fp(x, weight, bias, sets, sizes)  # [R, V]
         wants_grad = recorded and any(ctx.needs_input_grad)  # which ignores torch.no_grad
         losses, hits = kernels.nll_(
             logits, loss.targets.flatten(), loss.label_smoothing, 1.0 if wants_grad else 0.0
@@ -43,9 +43,9 @@ class _ProjectedNLL(Function):
         x, weight, d_logits = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         factor = float(grad) * ctx.factor
-        sets = ctx.sets.idx, ctx.sets.counts, ctx.sets.scale * factor, ctx.sizes
-        dx = kernels.linear_bp(d_logits, weight, *sets) if need_x else None
-        dw = kernels.linear_wg(x, d_logits, *sets) if need_weight else None
+        sets = ctx.sets._replace(scale=ctx.sets.scale * factor)
+        dx = kernels.linear_bp(d_logits, weight, sets, ctx.sizes) if need_x else None
+        dw = kernels.linear_wg(x, d_logits, sets, ctx.sizes) if need_weight else None
         db = d_logits.sum(0).mul_(factor) if need_bias else None
         return dx, dw, db, *[None] * 4
 

@@ -44,19 +44,19 @@ class StepsWG(NamedTuple):
 
 step_fp = register(
     "step_fp", Step, 1,
-    lambda a: kernels.step_fp(*a[:4], *a.sets[:3]),
+    lambda a: kernels.step_fp(a.x, a.packed, a.N, a.bias, a.sets),
     lambda a: a.x.new_empty(a.x.shape[0], a.N),
     lambda a: flops((a.N, a.x.shape[1]), a.sets.counts, [len(a.x)]),
 )  # fmt: skip
 step_bp = register(
     "step_bp", StepBP, 1,
-    lambda a: kernels.step_bp(*a[:3], *a.sets[:3]),
+    lambda a: kernels.step_bp(a.dy, a.packed, a.D, a.sets),
     lambda a: a.dy.new_empty(a.dy.shape[0], a.D),
     lambda a: flops((a.dy.shape[1], a.D), a.sets.counts, [len(a.dy)]),
 )  # fmt: skip
 steps_wg = register(
     "steps_wg", StepsWG, 1,
-    lambda a: kernels.steps_wg(a.xs, a.dys, a.sets.idx, a.sets.counts, a.sets.scale),
+    lambda a: kernels.steps_wg(a.xs, a.dys, a.sets),
     lambda a: a.xs[0].new_empty(a.dys[0].shape[1], a.xs[0].shape[1]),
     lambda a: flops((a.dys[0].shape[1], a.xs[0].shape[1]), a.sets.counts, [len(x) for x in a.xs]),
 )  # fmt: skip
@@ -100,18 +100,26 @@ class _Kernels:
 def _weight_gradient(steps: list[LinearStep]) -> Tensor:
     """Return WG over steps whose sets share one scale, or over steps without sets."""
     dys = [step.dy for step in steps]
-    sets = [_one(step.keep, step.t) for step in steps if isinstance(step.keep, KeepSets)]
-    if not sets:
+    kept = [(s.keep, _at(s.keep, s.t)) for s in steps if isinstance(s.keep, KeepSets)]
+    if not kept:
         xs = [s.x if s.keep is None else s.keep.apply_step(s.x, s.t) for s in steps]
         return steps_wg(StepsWG(xs, dys, ALL))
-    idx, counts = (torch.cat([s[k] for s in sets]) for k in (0, 1))  # type: ignore[misc]
-    return steps_wg(StepsWG([step.x for step in steps], dys, Sets(idx, counts, sets[0].scale)))
+    idx = torch.cat([keep.idx[at] for keep, at in kept])
+    counts = torch.cat([keep.count[at] for keep, at in kept])
+    sets = Sets(idx=idx, counts=counts, scale=kept[0][0].scale)
+    return steps_wg(StepsWG([step.x for step in steps], dys, sets))
 
 
 def _one(keep: KeepSets, t: int) -> Sets:
     """Return the set of step t alone: idx ``[1, D]`` and count ``[1]``."""
+    at = _at(keep, t)
+    return Sets(idx=keep.idx[at], counts=keep.count[at], scale=keep.scale)
+
+
+def _at(keep: KeepSets, t: int) -> slice:
+    """Return where the set of step t lies."""
     s = 0 if keep.steps == 1 else t
-    return Sets(keep.idx[s : s + 1], keep.count[s : s + 1], keep.scale)
+    return slice(s, s + 1)
 
 
 def prepare(weight: Tensor, bias: Tensor | None) -> DeferredLinear:

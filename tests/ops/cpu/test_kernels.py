@@ -88,13 +88,13 @@ def test_panels_that_are_not_full(cell, H: int, compare) -> None:
 def test_the_gradient_for_x_of_any_threads(D: int, B: int, compare) -> None:
     """Each unit is one thread's, whatever the number of them: the same bits."""
     keep = DropoutPattern(0.5).draw(2, B, D)
-    sets = keep.idx, keep.count, keep.scale, [B, B]
+    sets = kernels.Sets(keep.idx, keep.count, keep.scale)
     dy, weight = torch.randn(2 * B, 40), torch.randn(40, D)
     threads, results = torch.get_num_threads(), []
     try:
         for n in (1, 2, 3, 5):
             torch.set_num_threads(n)
-            results.append(kernels.linear_bp(dy, weight, *sets))
+            results.append(kernels.linear_bp(dy, weight, sets, [B, B]))
     finally:
         torch.set_num_threads(threads)
     want = (dy.double() @ weight.double()).view(2, B, D)
@@ -116,9 +116,8 @@ def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> 
     needs = [False, False, True, False]
     given = rows, nothing, nothing, layer, rows, gates.sigmoid(), rows, needs
     d_gates, _, _ = kernels.lstm_bp(
-        rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, None, None, None, 1.0,
-        [1] * R, False,
-    )  # fmt: skip
+        rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, none, [1] * R, False
+    )
     threads, results = torch.get_num_threads(), []
     try:
         for n in (1, 2, 3, 5):

@@ -39,7 +39,7 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
 
     state, gates, rows, u = z(B, D), z(R, 4 * D), z(R, D), z(4 * D, D)
     of_x, of_h = kernels.Sets(idx, count, 2.0), kernels.Sets()
-    more = idx, count, None, 2.0, sizes, False
+    more = of_x, sizes, False
     where = kernels.Rows(len(sizes), torch.tensor(sizes))
 
     def layer(*of_both: kernels.Sets) -> kernels.Layer:
@@ -58,11 +58,11 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
         return kernels.gru.layer_bp(kernels.gru.LayerBP(*given))
 
     return {
-        "linear_fp": lambda: kernels.linear_fp(rows, z(N, D), None, idx, count, 2.0, sizes),
-        "linear_bp": lambda: kernels.linear_bp(z(R, N), z(N, D), idx, count, 2.0, sizes),
-        "linear_wg": lambda: kernels.linear_wg(rows, z(R, N), idx, count, 2.0, sizes),
+        "linear_fp": lambda: kernels.linear_fp(rows, z(N, D), None, of_x, sizes),
+        "linear_bp": lambda: kernels.linear_bp(z(R, N), z(N, D), of_x, sizes),
+        "linear_wg": lambda: kernels.linear_wg(rows, z(R, N), of_x, sizes),
         "steps_wg": lambda: kernels.steps_wg(list(rows.split(sizes)), list(z(R, N).split(sizes)),
-                                             idx, count, 2.0),
+                                             of_x),
         "lstm_fp": lambda: kernels.lstm_fp(gates, u, state, state, *more),
         "lstm_bp": lambda: kernels.lstm_bp(rows, state, state, u, state, gates, rows, *more),
         "lstm_wg": lambda: kernels.lstm_wg(rows, state, gates, *more),
@@ -202,8 +202,8 @@ MASKS = {
 @pytest.mark.parametrize(("mask", "text"), MASKS.values(), ids=MASKS.keys())
 def test_masks_that_do_not_fit(mask: Tensor, text: str) -> None:
     state, gates, rows, u = zeros(B, D), zeros(T * B, 4 * D), zeros(T * B, D), zeros(4 * D, D)
-    more = None, None, mask, 2.0, PADDED, False
     of_h = kernels.Sets(mask=mask)
+    more = of_h, PADDED, False
     for run in (
         lambda: kernels.lstm_fp(gates, u, state, state, *more),
         lambda: kernels.lstm_bp(rows, state, state, u, state, gates, rows, *more),
@@ -239,10 +239,11 @@ def test_ops_refuse_as_kernels_do() -> None:
 
 def test_nothing_has_no_width() -> None:
     """Products of nothing, in each phase: 0 rows, inputs or outputs."""
+    kept = kernels.Sets()
     for rows, width, outputs in ((0, D, N), (4, 0, N), (4, D, 0), (0, 0, 0)):
         x, w, dy = zeros(rows, width), zeros(outputs, width), zeros(rows, outputs)
         bias = torch.ones(outputs)
-        y = kernels.linear_fp(x, w, bias, None, None, 1.0, [rows])
+        y = kernels.linear_fp(x, w, bias, kept, [rows])
         assert torch.equal(y, torch.ones(rows, outputs))
-        assert torch.equal(kernels.linear_bp(dy, w, None, None, 1.0, [rows]), zeros(rows, width))
-        assert torch.equal(kernels.linear_wg(x, dy, None, None, 1.0, [rows]), zeros(outputs, width))
+        assert torch.equal(kernels.linear_bp(dy, w, kept, [rows]), zeros(rows, width))
+        assert torch.equal(kernels.linear_wg(x, dy, kept, [rows]), zeros(outputs, width))

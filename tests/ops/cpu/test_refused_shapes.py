@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("native")
 
 T, B, D, N = 4, 3, 8, 5  # steps, rows, units, outputs
 PADDED = [B] * T
+KEPT = kernels.Sets()  # everything
 
 
 def zeros(*shape: int) -> Tensor:
@@ -31,24 +32,24 @@ def gru_layer(**other: Any) -> kernels.gru.Layer:
 
 # What is wrong: the call, what is said to be needed.
 SHAPES: dict[str, tuple[Callable[[], Any], str]] = {
-    "x": (lambda: kernels.linear_fp(zeros(11, D), zeros(N, D), None, None, None, 1.0, PADDED),
+    "x": (lambda: kernels.linear_fp(zeros(11, D), zeros(N, D), None, KEPT, PADDED),
           "torch.float32 [12, 8], got torch.float32 [11, 8]"),
-    "weight": (lambda: kernels.linear_fp(zeros(12, D), zeros(D, N), None, None, None, 1.0, PADDED),
+    "weight": (lambda: kernels.linear_fp(zeros(12, D), zeros(D, N), None, KEPT, PADDED),
                "torch.float32 [8, 8], got torch.float32 [8, 5]"),
-    "bias": (lambda: kernels.linear_fp(zeros(12, D), zeros(N, D), zeros(D), None, None, 1.0,
+    "bias": (lambda: kernels.linear_fp(zeros(12, D), zeros(N, D), zeros(D), KEPT,
                                        PADDED),
              "torch.float32 [5], got torch.float32 [8]"),
     "weight of another dtype": (
-        lambda: kernels.linear_fp(zeros(12, D), zeros(N, D).double(), None, None, None, 1.0,
+        lambda: kernels.linear_fp(zeros(12, D), zeros(N, D).double(), None, KEPT,
                                   PADDED),
         "torch.float32 [5, 8], got torch.float64 [5, 8]"),
-    "dy": (lambda: kernels.linear_bp(zeros(11, N), zeros(N, D), None, None, 1.0, PADDED),
+    "dy": (lambda: kernels.linear_bp(zeros(11, N), zeros(N, D), KEPT, PADDED),
            "torch.float32 [12, 5], got torch.float32 [11, 5]"),
     "weight_hh": (lambda: kernels.lstm_fp(zeros(12, 32), zeros(24, D), zeros(B, D), zeros(B, D),
-                                          None, None, None, 1.0, PADDED, False),
+                                          KEPT, PADDED, False),
                   "torch.float32 [32, 8], got torch.float32 [24, 8]"),
     "gates": (lambda: kernels.lstm_fp(zeros(12, 24), zeros(32, D), zeros(B, D), zeros(B, D),
-                                      None, None, None, 1.0, PADDED, False),
+                                      KEPT, PADDED, False),
               "torch.float32 [12, 32], got torch.float32 [12, 24]"),
     "c": (lambda: kernels.gates_fp(zeros(B, 4 * D), zeros(B, D).double()),
           "torch.float32 [3, 8], got torch.float64 [3, 8]"),
@@ -66,17 +67,16 @@ SHAPES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: kernels.gru.gates_fp(zeros(B, 3 * D), zeros(B, 4 * D), zeros(B, D)),
         "torch.float32 [3, 24], got torch.float32 [3, 32]"),
     "a packed weight": (
-        lambda: kernels.step_fp(zeros(B, D), kernels.prepare(zeros(N, D)), 500, None, None, None,
-                                1.0),
+        lambda: kernels.step_fp(zeros(B, D), kernels.prepare(zeros(N, D)), 500, None, KEPT),
         "torch.float32"),
     "a packed weight of another layer": (
-        lambda: kernels.step_bp(zeros(B, N), kernels.prepare(zeros(N, D)), 9, None, None, 1.0),
+        lambda: kernels.step_bp(zeros(B, N), kernels.prepare(zeros(N, D)), 9, KEPT),
         "torch.float32"),
     "the weight, not packed": (
-        lambda: kernels.step_fp(zeros(B, D), zeros(N, D), N, None, None, None, 1.0),
+        lambda: kernels.step_fp(zeros(B, D), zeros(N, D), N, None, KEPT),
         "torch.float32"),
     "a step's dy": (
-        lambda: kernels.steps_wg([zeros(B, D)] * 2, [zeros(B, N), zeros(2, N)], None, None, 1.0),
+        lambda: kernels.steps_wg([zeros(B, D)] * 2, [zeros(B, N), zeros(2, N)], KEPT),
         "torch.float32 [3, 5], got torch.float32 [2, 5]"),
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_a_cell_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_steps_without_their_gradient(given: tuple[int, int]) -> None:
     xs, dys = [zeros(B, D)] * given[0], [zeros(B, N)] * given[1]
     with pytest.raises(ValueError) as caught:
-        kernels.steps_wg(xs, dys, None, None, 1.0)
+        kernels.steps_wg(xs, dys, KEPT)
     assert str(caught.value) == (
         f"every step needs its x and its dy, got {given[0]} and {given[1]}"
     )

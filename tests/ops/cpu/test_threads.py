@@ -144,13 +144,14 @@ sys.setswitchinterval(1e-4)
 x, w = torch.randn(50, 40, 1000), torch.randn(8000, 1000)
 keep = DropoutPattern(.1).draw(50, 40, 1000)
 from opennmt_sd.ops.cpu import kernels
+sets = kernels.Sets(keep.idx, keep.count, keep.scale)
 counted, stop = [0], threading.Event()
 def count():
     while not stop.is_set():
         counted[0] += 1; time.sleep(1e-4)
 counter = threading.Thread(target=count); counter.start()
 before = counted[0]
-kernels.linear_fp(x.flatten(0, 1), w, None, keep.idx, keep.count, keep.scale, [40] * 50)
+kernels.linear_fp(x.flatten(0, 1), w, None, sets, [40] * 50)
 after = counted[0]
 stop.set(); counter.join()
 assert after - before > 10, (before, after)

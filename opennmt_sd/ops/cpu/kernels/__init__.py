@@ -1,8 +1,8 @@
 """The kernels as functions of tensors: every call checks what the native side takes on trust.
 
 Axis names: T time, B batch, R rows (the sum of ``sizes``), D inputs, H hidden, N outputs, S keep
-sets. ``sizes`` are the rows of each step. ``idx`` and ``count`` are :class:`KeepSets`' fields, None
-where nothing is dropped. All tensors are on the CPU, float32 or float64.
+sets. ``sizes`` are the rows of each step, ``sets`` what is kept; by default everything. All
+tensors are on the CPU, float32 or float64.
 """
 
 from opennmt_sd.ops.cpu.kernels import gru

@@ -45,18 +45,11 @@ class Rows(NamedTuple):
         return [R // self.T] * self.T if self.T else []
 
 
-def keep_operand(
-    at: Addresses,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
-    T: int,
-    D: int,
-    mask: Tensor | None = None,
-    B: int = 0,
-) -> Any:
-    """Return what is kept of D units in T steps; a mask is that of a state ``[B, D]``."""
-    if (idx is None) is not (count is None):
+def keep_operand(at: Addresses, sets: Sets, T: int, D: int, B: int | None = None) -> Any:
+    """Return what is kept of D units in T steps; a mask is that of a state ``[B, D]``, and an
+    input (B is None) has none."""
+    idx, counts, mask = sets.idx, sets.counts, None if B is None else sets.mask
+    if (idx is None) is not (counts is None):
         raise ValueError("keep sets need both idx and count, or neither")
     S = 1 if idx is None else idx.shape[0]
     if S not in (1, T):
@@ -65,8 +58,8 @@ def keep_operand(
     if mask is not None and M not in (1, T):
         raise ValueError(f"a mask of {M} steps does not fit {T} steps: 1 or {T} are needed")
     return require_native().KeepOperand(
-        idx=at(idx, S, D, dtype=torch.int32), count=at(count, S, dtype=torch.int32), sets=S,
-        scale=scale, mask=at(mask, M, B, D, dtype=torch.bool), mask_sets=M,
+        idx=at(idx, S, D, dtype=torch.int32), count=at(counts, S, dtype=torch.int32), sets=S,
+        scale=sets.scale, mask=at(mask, M, B or 0, D, dtype=torch.bool), mask_sets=M,
     )  # fmt: skip
 
 

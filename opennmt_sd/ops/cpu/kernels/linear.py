@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.ops.cpu.binding import require_native
-from opennmt_sd.ops.cpu.kernels.call import Addresses, call, keep_operand, new, suffix
+from opennmt_sd.ops.cpu.kernels.call import Addresses, Sets, call, keep_operand, new, suffix
 
 
 def linear_fp(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
 ) -> Tensor:
     """Return y ``[R, N]`` of rows x ``[R, D]``."""
@@ -27,7 +25,7 @@ def linear_fp(
     call(
         "linear_fp", x.dtype, sizes=list(sizes), y=at(y),
         input=linear_operands(x=at(x, sum(sizes), D), weight=at(weight, N, D), bias=at(bias, N),
-                              D=D, N=N, keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+                              D=D, N=N, keep=keep_operand(at, sets, len(sizes), D)),
     )  # fmt: skip
     return y
 
@@ -35,9 +33,7 @@ def linear_fp(
 def linear_bp(
     dy: Tensor,
     weight: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
 ) -> Tensor:
     """Return dx ``[R, D]``, zero outside the kept units, of dy ``[R, N]``."""
@@ -46,7 +42,7 @@ def linear_bp(
     call(
         "linear_bp", dy.dtype, sizes=list(sizes), dy=at(dy, sum(sizes), N), dx=at(dx),
         input=linear_operands(weight=at(weight, N, D), D=D, N=N,
-                      keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+                      keep=keep_operand(at, sets, len(sizes), D)),
     )  # fmt: skip
     return dx
 
@@ -54,9 +50,7 @@ def linear_bp(
 def linear_wg(
     x: Tensor,
     dy: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
 ) -> Tensor:
     """Return dw ``[N, D]`` of rows x ``[R, D]`` and dy ``[R, N]``."""
@@ -65,7 +59,7 @@ def linear_wg(
     call(
         "linear_wg", dy.dtype, sizes=list(sizes), dy=at(dy, R, N), dw=at(dw),
         input=linear_operands(x=at(x, R, D), D=D, N=N,
-                      keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+                      keep=keep_operand(at, sets, len(sizes), D)),
     )  # fmt: skip
     return dw
 
@@ -87,25 +81,21 @@ def step_fp(
     packed: Tensor,
     N: int,
     bias: Tensor | None,
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
+    sets: Sets,
 ) -> Tensor:
-    """Compute one step of :func:`linear_fp`; idx and count are this step's alone."""
+    """Compute one step of :func:`linear_fp`; the sets are this step's alone."""
     (B, D), at = x.shape, Addresses(x.dtype)
     y = x.new_empty(B, N)
     weight = at(packed, packed_size(N, D, x.dtype))
     call(
         "linear_fp", x.dtype, sizes=[B], y=at(y),
         input=linear_operands(x=at(x), weight=weight, packed=True, bias=at(bias, N), D=D, N=N,
-                      keep=keep_operand(at, idx, count, scale, 1, D)),
+                      keep=keep_operand(at, sets, 1, D)),
     )  # fmt: skip
     return y
 
 
-def step_bp(
-    dy: Tensor, packed: Tensor, D: int, idx: Tensor | None, count: Tensor | None, scale: float
-) -> Tensor:
+def step_bp(dy: Tensor, packed: Tensor, D: int, sets: Sets) -> Tensor:
     """Compute one step of :func:`linear_bp`."""
     (B, N), at = dy.shape, Addresses(dy.dtype)
     dx = dy.new_empty(B, D)
@@ -113,7 +103,7 @@ def step_bp(
     call(
         "linear_bp", dy.dtype, sizes=[B], dy=at(dy), dx=at(dx),
         input=linear_operands(weight=weight, packed=True, D=D, N=N,
-                      keep=keep_operand(at, idx, count, scale, 1, D)),
+                      keep=keep_operand(at, sets, 1, D)),
     )  # fmt: skip
     return dx
 
@@ -121,22 +111,20 @@ def step_bp(
 def steps_wg(
     xs: Sequence[Tensor],
     dys: Sequence[Tensor],
-    idx: Tensor | None,
-    count: Tensor | None,
-    scale: float,
+    sets: Sets,
 ) -> Tensor:
     """Return dw ``[N, D]`` of steps x ``[B, D]`` and dy ``[B, N]`` wherever they lie."""
     if not len(xs) == len(dys) > 0:
         raise ValueError(f"every step needs its x and its dy, got {len(xs)} and {len(dys)}")
     (D, N), at = (xs[0].shape[1], dys[0].shape[1]), Addresses(xs[0].dtype)
     dw, sizes = new(xs[0], N, D), [len(x) for x in xs]
-    if idx is not None and len(idx) != len(sizes):
-        raise ValueError(f"{len(idx)} keep sets do not fit {len(sizes)} steps")
+    if sets.idx is not None and len(sets.idx) != len(sizes):
+        raise ValueError(f"{len(sets.idx)} keep sets do not fit {len(sizes)} steps")
     call(
         "steps_wg", dw.dtype, sizes=sizes, dw=at(dw),
         xs=[at(x, n, D) for x, n in zip(xs, sizes)],
         dys=[at(dy, n, N) for dy, n in zip(dys, sizes)],
-        input=linear_operands(D=D, N=N, keep=keep_operand(at, idx, count, scale, len(sizes), D)),
+        input=linear_operands(D=D, N=N, keep=keep_operand(at, sets, len(sizes), D)),
     )  # fmt: skip
     return dw
 

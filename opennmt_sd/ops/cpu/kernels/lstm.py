@@ -106,17 +106,11 @@ def lstm_fp(
     weight: Tensor,
     h0: Tensor,
     c0: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return all h ``[R, H]``, the activated gates ``[R, 4H]`` and all c ``[R, H]``.
-
-    A random pattern gives ``mask`` (bool ``[T or 1, B, H]``) instead of ``idx`` and ``count``.
-    """
+    """Return all h ``[R, H]``, the activated gates ``[R, 4H]`` and all c ``[R, H]``."""
     (B, H), at = h0.shape, Addresses(gates_x.dtype)
     R = batch(sizes, B)
     gates = new(gates_x, R, 4 * H)
@@ -125,7 +119,7 @@ def lstm_fp(
         "recurrence_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
         recurrence=recurrence_operands(
             cell=CELL, weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
-            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            keep=keep_operand(at, sets, len(sizes), H, B), reverse=reverse,
             gates=at(gates), cells=at(cells), hidden=at(hidden),
         ),
     )  # fmt: skip
@@ -140,10 +134,7 @@ def lstm_bp(
     c0: Tensor,
     gates: Tensor,
     cells: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,7 +148,7 @@ def lstm_bp(
         dh=at(dh, B, H), dc=at(dc, B, H), d_gates=at(d_gates),
         recurrence=recurrence_operands(
             cell=CELL, weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
-            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B), reverse=reverse,
+            keep=keep_operand(at, sets, len(sizes), H, B), reverse=reverse,
             gates=at(gates, R, 4 * H), cells=at(cells, R, H),
         ),
     )  # fmt: skip
@@ -168,10 +159,7 @@ def lstm_wg(
     hidden: Tensor,
     h0: Tensor,
     d_gates: Tensor,
-    idx: Tensor | None,
-    count: Tensor | None,
-    mask: Tensor | None,
-    scale: float,
+    sets: Sets,
     sizes: Sequence[int],
     reverse: bool,
 ) -> Tensor:
@@ -183,7 +171,7 @@ def lstm_wg(
         "recurrence_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
         recurrence=recurrence_operands(
             cell=CELL, h0=at(h0, B, H), B=B, H=H, reverse=reverse,
-            keep=keep_operand(at, idx, count, scale, len(sizes), H, mask, B),
+            keep=keep_operand(at, sets, len(sizes), H, B),
             hidden=at(hidden, R, H),
         ),
     )  # fmt: skip

@@ -49,7 +49,7 @@ def input_operands(at: Addresses, a: Layer, N: int, sizes: Sequence[int], bias: 
     D = a.x.shape[1]
     return linear_operands(
         x=at(a.x, sum(sizes), D), weight=at(a.weight_ih, N, D), bias=bias, D=D, N=N,
-        keep=keep_operand(at, *a.x_sets[:3], len(sizes), D),
+        keep=keep_operand(at, a.x_sets, len(sizes), D),
     )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def state_operands(
     B, H = a.h.shape
     return recurrence_operands(
         cell=cell, weight=at(a.weight_hh, N, H), h0=at(a.h, B, H), B=B, H=H,
-        keep=keep_operand(at, *a.h_sets[:3], len(sizes), H, a.h_sets.mask, B), reverse=a.reverse,
+        keep=keep_operand(at, a.h_sets, len(sizes), H, B), reverse=a.reverse,
         **rest,
     )  # fmt: skip
 
