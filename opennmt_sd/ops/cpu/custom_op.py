@@ -9,7 +9,7 @@ Source: the Custom Operators manual of PyTorch 2.4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +27,14 @@ class Autograd(NamedTuple):
     """The gradient of an op.
 
     Args:
-        backward: ``backward(ctx, operands, further, gradients)`` gives the gradients of the first
-            operands; those of the rest are None.
+        backward: ``backward(ctx, operands, further, gradients, needs)`` gives gradients by the
+            operands' names; those that it leaves out are None. ``needs`` tells by name which are
+            wanted.
         unneeded: names of operands that it does not need, and that come as None.
         further: ``further(ctx, outputs)`` gives tensors that it needs besides the operands.
     """
 
-    backward: Callable[..., Sequence[Tensor | None]]
+    backward: Callable[..., Mapping[str, Tensor | None]]
     unneeded: tuple[str, ...] = ()
     further: Callable[[Any, Any], Sequence[Tensor]] = lambda ctx, outputs: ()  # noqa: ARG005
 
@@ -123,7 +124,8 @@ def _node(
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         saved = ctx.saved_tensors
         operands = layout.restore(saved, ctx.others)
-        of_first = autograd.backward(ctx, operands, saved[count:], gradients)
-        return *of_first, *[None] * (len(names) - len(of_first))
+        needs = dict(zip(names, ctx.needs_input_grad))
+        found = autograd.backward(ctx, operands, saved[count:], gradients, needs)
+        return tuple(map(found.get, names))
 
     return setup, backward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from torch.autograd import Function
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Rows, gru
-from opennmt_sd.ops.cpu.kernels.gru import Layer, LayerBP
+from opennmt_sd.ops.cpu.kernels.gru import Layer, LayerBP, Needs
 from opennmt_sd.ops.cpu.operands import kept, rows_and_sets
-from opennmt_sd.ops.cpu.recurrent import bp_flops, empty_gradients, fp_flops, last, like
+from opennmt_sd.ops.cpu.recurrent import asked, bp_flops, empty_gradients, fp_flops, last, like
 from opennmt_sd.ops.engine import GRULayer
 from opennmt_sd.ops.outputs import shared
 
@@ -31,7 +31,7 @@ def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
 
 
 def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
-    bias_hn = a.layer.x.new_empty(a.layer.h.shape[1:] if a.needs[4] else (0,))
+    bias_hn = a.layer.x.new_empty(a.layer.h.shape[1:] if a.needs.bias_hn else (0,))
     return *empty_gradients(a.layer, a.needs), bias_hn, like(a.dh)
 
 
@@ -54,17 +54,20 @@ def _again(a: Layer, gates: Tensor) -> Tensor:
 
 
 def _backward(
-    ctx: Any, a: Layer, further: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+    ctx: Any, a: Layer, further: Sequence[Tensor], gradients: Sequence[Tensor | None],
+    needs: Mapping[str, bool],
+) -> dict[str, Tensor | None]:  # fmt: skip
     refuse_second_derivatives("cpu", *gradients)
     hidden, gates = further
     if ctx.changes:
         hidden = _again(a, gates)
     given = zip(gradients, (hidden, a.h))
     d_hidden, dh = (torch.zeros_like(y) if d is None else d for d, y in given)
-    needs = list(ctx.needs_input_grad[:5])
-    *grads, dh = layer_bp(LayerBP(d_hidden, dh, a, hidden, gates, needs))
-    return [*(d if need else None for d, need in zip(grads, needs)), dh]
+    wanted = Needs(**{name: needs[name] for name in Needs._fields})
+    *grads, dh = layer_bp(
+        LayerBP(d_hidden=d_hidden, dh=dh, layer=a, hidden=hidden, gates=gates, needs=wanted)
+    )
+    return {**asked(wanted, grads), "h": dh}
 
 
 layer_bp = register("gru_layer_bp", LayerBP, 6, gru.layer_bp, _bp_fake, bp_flops)

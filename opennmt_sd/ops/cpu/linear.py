@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -55,13 +55,18 @@ def _wg(a: LinearWG) -> Tensor:
     return kernels.linear_wg(a.x, a.dy, a.sets, a.rows.sizes(len(a.x)))
 
 
-def _backward(ctx: Any, a: Linear, _: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+def _backward(
+    ctx: Any,  # noqa: ARG001
+    a: Linear,
+    _: Any,
+    gradients: Sequence[Tensor],
+    needs: Mapping[str, bool],
+) -> dict[str, Tensor | None]:
     (dy,) = gradients
     refuse_second_derivatives("cpu", dy)
-    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-    dx = linear_bp(LinearBP(dy, a.weight, a.sets, a.rows)) if need_x else None
-    dw = linear_wg(LinearWG(a.x, dy, a.sets, a.rows)) if need_weight else None
-    return [dx, dw, dy.sum(0) if need_bias else None]
+    dx = linear_bp(LinearBP(dy, a.weight, a.sets, a.rows)) if needs["x"] else None
+    dw = linear_wg(LinearWG(a.x, dy, a.sets, a.rows)) if needs["weight"] else None
+    return {"x": dx, "weight": dw, "bias": dy.sum(0) if needs["bias"] else None}
 
 
 linear_bp = register(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from torch.autograd import Function
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
-from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Rows
+from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Needs, Rows
 from opennmt_sd.ops.cpu.operands import kept, rows_and_sets
-from opennmt_sd.ops.cpu.recurrent import bp_flops, empty_gradients, fp_flops, last, like
+from opennmt_sd.ops.cpu.recurrent import asked, bp_flops, empty_gradients, fp_flops, last, like
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.outputs import shared
 
@@ -47,17 +47,21 @@ def _further(ctx: Any, output: tuple[Tensor, ...]) -> Sequence[Tensor]:
 
 
 def _backward(
-    ctx: Any, a: Layer, further: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+    ctx: Any, a: Layer, further: Sequence[Tensor], gradients: Sequence[Tensor | None],
+    needs: Mapping[str, bool],
+) -> dict[str, Tensor | None]:  # fmt: skip
     refuse_second_derivatives("cpu", *gradients)
     hidden, gates, cells = further
     if ctx.changes:
         hidden = gates[:, -a.h.shape[1] :] * torch.tanh(cells)
     given = zip(gradients, (hidden, a.h, a.c))
     d_hidden, dh, dc = (torch.zeros_like(y) if d is None else d for d, y in given)
-    needs = list(ctx.needs_input_grad[:4])
-    *grads, dh, dc = layer_bp(LayerBP(d_hidden, dh, dc, a, hidden, gates, cells, needs))
-    return [*(d if need else None for d, need in zip(grads, needs)), dh, dc]
+    wanted = Needs(**{name: needs[name] for name in Needs._fields})
+    *grads, dh, dc = layer_bp(
+        LayerBP(d_hidden=d_hidden, dh=dh, dc=dc, layer=a, hidden=hidden, gates=gates, cells=cells,
+                needs=wanted)
+    )  # fmt: skip
+    return {**asked(wanted, grads), "h": dh, "c": dc}
 
 
 layer_bp = register("layer_bp", LayerBP, 6, kernels.layer_bp, _bp_fake, bp_flops)

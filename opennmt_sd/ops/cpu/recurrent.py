@@ -11,6 +11,7 @@ from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.operands import flops
 
 Layer = kernels.Layer | kernels.gru.Layer
+Needs = kernels.Needs | kernels.gru.Needs
 
 
 def last(rows: Tensor, first: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
@@ -34,10 +35,19 @@ def like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def empty_gradients(a: Layer, needs: Sequence[bool]) -> list[Tensor]:
+def empty_gradients(a: Layer, needs: Needs) -> list[Tensor]:
     """Return fakes of those for x, weight_ih, bias and weight_hh; of no size where not wanted."""
-    shapes = a.x.shape, a.weight_ih.shape, a.weight_ih.shape[:1], a.weight_hh.shape
-    return [a.x.new_empty(shape if need else (0,)) for shape, need in zip(shapes, needs)]
+    shapes = (
+        (a.x.shape, needs.x), (a.weight_ih.shape, needs.weight_ih),
+        (a.weight_ih.shape[:1], needs.bias), (a.weight_hh.shape, needs.weight_hh),
+    )  # fmt: skip
+    return [a.x.new_empty(shape if need else (0,)) for shape, need in shapes]
+
+
+def asked(needs: Needs, grads: Sequence[Tensor]) -> dict[str, Tensor | None]:
+    """Return gradients, in the order of ``needs``, by name; None where not wanted."""
+    given = zip(needs._asdict().items(), grads)
+    return {name: gradient if need else None for (name, need), gradient in given}
 
 
 def _products(a: Layer) -> tuple[int, int]:
@@ -53,6 +63,5 @@ def fp_flops(a: Layer) -> int:
 
 
 def bp_flops(a: kernels.LayerBP | kernels.gru.LayerBP) -> int:
-    need_x, need_ih, _, need_hh = a.needs[:4]
-    of_x, of_h = _products(a.layer)
-    return of_x * (need_x + need_ih) + of_h * (1 + need_hh)
+    needs, (of_x, of_h) = a.needs, _products(a.layer)
+    return of_x * (needs.x + needs.weight_ih) + of_h * (1 + needs.weight_hh)

@@ -94,7 +94,7 @@ def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
         check(ops.layer_fp, x, w_ih, None, w_hh, h0, c0, *given)
     needs = [False, True, False, True] if reverse else [True] * 4
     layer = x, w_ih, b, w_hh, h0, c0, *given
-    check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, needs)
+    check(ops.layer_bp, hidden, h, c, *layer, hidden, gates, cells, *needs)
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_gru_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> N
     if reverse:
         check(ops.gru_layer_fp, x, w_ih, None, w_hh, None, h0, *given)
     needs = [False, True, False, True, False] if reverse else [True] * 5
-    check(ops.gru_layer_bp, hidden, h, x, w_ih, b, w_hh, b_hn, h0, *given, hidden, gates, needs)
+    check(ops.gru_layer_bp, hidden, h, x, w_ih, b, w_hh, b_hn, h0, *given, hidden, gates, *needs)
 
 
 class Model(nn.Module):

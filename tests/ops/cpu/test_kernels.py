@@ -113,7 +113,7 @@ def test_the_gradient_for_the_bias_alone(R: int, H: int, dtype: torch.dtype) -> 
     x, rows, gates = (torch.randn(R, n, dtype=dtype) for n in (2, H, 4 * H))
     w, u = (torch.randn(4 * H, n, dtype=dtype) / H**0.5 for n in (2, H))
     layer = kernels.Layer(x, w, None, u, nothing, nothing, none, none, kernels.Rows(R, None), False)
-    needs = [False, False, True, False]
+    needs = kernels.Needs(False, False, True, False)
     given = rows, nothing, nothing, layer, rows, gates.sigmoid(), rows, needs
     d_gates, _, _ = kernels.lstm_bp(
         rows, nothing, nothing, u, nothing, gates.sigmoid(), rows, none, [1] * R, False
@@ -147,7 +147,7 @@ def test_gradients_of_a_gru_alone(wanted: tuple[int, ...], H: int, dtype: torch.
     )  # fmt: skip
 
     def grads(wanted) -> tuple[Tensor, ...]:
-        needs = [k in wanted for k in range(5)]
+        needs = kernels.gru.Needs(*(k in wanted for k in range(5)))
         given = rows, state, layer, rows, gates.sigmoid(), needs
         return kernels.gru.layer_bp(kernels.gru.LayerBP(*given))
 

@@ -46,7 +46,7 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
         return kernels.Layer(rows, u, None, u, state, state, *of_both, where, False)
 
     def layer_bp(*of_both: kernels.Sets) -> tuple[Tensor, ...]:
-        given = rows, state, state, layer(*of_both), rows, gates, rows, [True] * 4
+        given = rows, state, state, layer(*of_both), rows, gates, rows, kernels.Needs(*[True] * 4)
         return kernels.layer_bp(kernels.LayerBP(*given))
 
     def gru(*of_both: kernels.Sets) -> kernels.gru.Layer:
@@ -54,7 +54,7 @@ def calls(idx: Any, count: Any, sizes: list[int], dtype: torch.dtype = torch.flo
                                  False)  # fmt: skip
 
     def gru_bp(*of_both: kernels.Sets) -> tuple[Tensor, ...]:
-        given = rows, state, gru(*of_both), rows, gates, [True] * 5
+        given = rows, state, gru(*of_both), rows, gates, kernels.gru.Needs(*[True] * 5)
         return kernels.gru.layer_bp(kernels.gru.LayerBP(*given))
 
     return {

@@ -61,7 +61,8 @@ SHAPES: dict[str, tuple[Callable[[], Any], str]] = {
                         "torch.float32 [8], got torch.float32 [24]"),
     "what a GRU saved": (
         lambda: kernels.gru.layer_bp(kernels.gru.LayerBP(
-            zeros(12, D), zeros(B, D), gru_layer(), zeros(12, D), zeros(12, 24), [True] * 5)),
+            zeros(12, D), zeros(B, D), gru_layer(), zeros(12, D), zeros(12, 24),
+            kernels.gru.Needs(*[True] * 5))),
         "torch.float32 [12, 32], got torch.float32 [12, 24]"),
     "the state's part of a GRU's gates": (
         lambda: kernels.gru.gates_fp(zeros(B, 3 * D), zeros(B, 4 * D), zeros(B, D)),

@@ -20,6 +20,7 @@ from opennmt_sd.ops.cpu.kernels.linear import (
 from opennmt_sd.ops.cpu.kernels.lstm import (
     Layer,
     LayerBP,
+    Needs,
     gates_bp,
     gates_fp,
     layer_bp,
@@ -34,6 +35,7 @@ __all__ = [
     "DTYPES",
     "Layer",
     "LayerBP",
+    "Needs",
     "Rows",
     "Sets",
     "attend_bp",

@@ -39,16 +39,26 @@ class Layer(NamedTuple):
         return self.rows.sizes(len(self.x))
 
 
+class Needs(NamedTuple):
+    """Which gradients of a layer are wanted."""
+
+    x: bool
+    weight_ih: bool
+    bias: bool
+    weight_hh: bool
+    bias_hn: bool
+
+
 class LayerBP(NamedTuple):
-    """The gradients of all h ``[R, H]`` and of the last h; all h, and r, z, n and q ``[R, 4H]``;
-    which gradients are wanted of x, weight_ih, bias, weight_hh and bias_hn."""
+    """The gradients of all h ``[R, H]`` and of the last h; all h, and r, z, n and q
+    ``[R, 4H]``."""
 
     d_hidden: Tensor
     dh: Tensor
     layer: Layer
     hidden: Tensor
     gates: Tensor
-    needs: list[bool]
+    needs: Needs
 
 
 def layer_fp(a: Layer) -> tuple[Tensor, Tensor]:

@@ -49,9 +49,18 @@ class Layer(NamedTuple):
         return self.rows.sizes(len(self.x))
 
 
+class Needs(NamedTuple):
+    """Which gradients of a layer are wanted."""
+
+    x: bool
+    weight_ih: bool
+    bias: bool
+    weight_hh: bool
+
+
 class LayerBP(NamedTuple):
     """The gradients of all h ``[R, H]`` and of the last h and c; all h, the activated gates
-    ``[R, 4H]`` and all c; which gradients are wanted of x, weight_ih, bias and weight_hh."""
+    ``[R, 4H]`` and all c."""
 
     d_hidden: Tensor
     dh: Tensor
@@ -60,7 +69,7 @@ class LayerBP(NamedTuple):
     hidden: Tensor
     gates: Tensor
     cells: Tensor
-    needs: list[bool]
+    needs: Needs
 
 
 def layer_fp(a: Layer) -> tuple[Tensor, Tensor, Tensor]:
