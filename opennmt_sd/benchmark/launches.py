@@ -45,23 +45,23 @@ class Count:
 
     Args:
         case: whose.
-        torchs, ours: launches.
-        torchs_waits, waits: how often the host waits for the device.
+        stock, ours: launches.
+        stock_waits, waits: how often the host waits for the device.
     """
 
     case: Case
-    torchs: int | None
+    stock: int | None
     ours: int
-    torchs_waits: int | None
+    stock_waits: int | None
     waits: int
 
     @property
     def ratio(self) -> float | None:
-        return None if self.torchs is None else self.ours / self.torchs
+        return None if self.stock is None else self.ours / self.stock
 
     def as_json(self) -> dict[str, Any]:
-        found = {"case": self.case.name, "torch": self.torchs, "ours": self.ours,
-                 "torch_waits": self.torchs_waits, "waits": self.waits}  # fmt: skip
+        found = {"case": self.case.name, "torch": self.stock, "ours": self.ours,
+                 "torch_waits": self.stock_waits, "waits": self.waits}  # fmt: skip
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -77,17 +77,17 @@ def launched(step: Step, **given: Any) -> Launches:
 def rows(cases: Iterable[Case] | None = None) -> Iterator[Count]:
     """Count each case."""
     for case in CASES if cases is None else cases:
-        torchs, ours = case.count()
-        known = (None, None) if torchs is None else (torchs.total, sum(torchs.waits.values()))
+        stock, ours = case.count()
+        known = (None, None) if stock is None else (stock.total, sum(stock.waits.values()))
         yield Count(case, known[0], ours.total, known[1], sum(ours.waits.values()))
 
 
 def table(found: Sequence[Count]) -> list[dict[str, str]]:
     """Return the cells of each line."""
     return [
-        {"case": row.case.name, "torch": _or_none(row.torchs), "ours": str(row.ours),
+        {"case": row.case.name, "torch": _or_none(row.stock), "ours": str(row.ours),
          "ours / torch": "" if row.ratio is None else f"{row.ratio:.2f}",
-         "torch waits": _or_none(row.torchs_waits), "ours waits": str(row.waits)}
+         "torch waits": _or_none(row.stock_waits), "ours waits": str(row.waits)}
         for row in found
     ]  # fmt: skip
 
@@ -122,8 +122,8 @@ def language_model() -> tuple[Launches, Launches]:
 
     with META:
         models = plain(case), structured(case, case.p)
-    torchs, ours = (launched(step_of(model)) for model in models)
-    return torchs, ours
+    stock, ours = (launched(step_of(model)) for model in models)
+    return stock, ours
 
 
 def tagger() -> tuple[Launches, Launches]:

@@ -18,7 +18,7 @@ from opennmt_sd import ops
 from opennmt_sd.benchmark.measure import alternate
 from opennmt_sd.benchmark.row import Row, doubled, gate, relative_error
 from opennmt_sd.dropout import DropoutPattern, KeepSets
-from opennmt_sd.ops.cpu import kernels
+from opennmt_sd.ops.cpu import kernels, operands
 
 T, B = 35, 20  # the unroll and the batch of the language model
 TOLERANCE = 1e-5  # float32 sums of up to 10,000 terms
@@ -110,20 +110,20 @@ def linear(case: Linear, keep: KeepSets) -> dict[str, Phase]:
     x, dy = torch.randn(T * B, case.K), torch.randn(T * B, case.N)
     w = torch.randn(case.N, case.K) / case.K**0.5
     masked = keep.apply(x.view(T, B, -1)).view_as(x)
-    kept, dense = (keep.idx, keep.count, keep.scale, [B] * T), (None, None, 1.0, [B] * T)
+    kept, dense = ((operands.kept(k), [B] * T) for k in (keep, None))
 
     def back(full: Tensor) -> Tensor:
         return keep.apply(full.view(T, B, -1)).view_as(full)
 
     def phase(
-        torchs: Callable[..., Tensor], ours: Callable[..., Tensor], truth: Callable[..., Tensor]
+        stock: Callable[..., Tensor], ours: Callable[..., Tensor], truth: Callable[..., Tensor]
     ) -> Phase:
         def error() -> float:
             return relative_error([ours(*kept)], [truth(*doubled(masked, dy, w))])
 
         return Phase(
             2 * T * B * case.K * case.N,
-            lambda: torchs(x, dy, w), lambda: ours(*dense), lambda: ours(*kept), error,
+            lambda: stock(x, dy, w), lambda: ours(*dense), lambda: ours(*kept), error,
         )  # fmt: skip
 
     return {
@@ -149,8 +149,7 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
     H = case.H
     gates_x, w = torch.randn(T * B, 4 * H), torch.randn(4 * H, H) / H**0.5
     h0, c0, d_hidden = torch.randn(B, H), torch.randn(B, H), torch.randn(T * B, H)
-    kept: tuple[Any, ...] = (keep.idx, keep.count, None, keep.scale, [B] * T, False)
-    dense: tuple[Any, ...] = (None, None, None, 1.0, [B] * T, False)
+    kept, dense = ((operands.kept(k), [B] * T, False) for k in (keep, None))
     hidden, gates, cells = kernels.lstm_fp(gates_x, w, h0, c0, *kept)
     d_gates, *_ = kernels.lstm_bp(d_hidden, h0, c0, w, c0, gates, cells, *kept)
     flops = 2 * T * B * H * 4 * H
@@ -186,13 +185,13 @@ def recurrent(case: Recurrent, keep: KeepSets) -> dict[str, Phase]:
         "REC-WG": lambda: relative_error([wg(*kept)], gradients[3:]),
     }
     before = torch.cat([h0, hidden[:-B]])
-    torchs: dict[str, Callable[[], Any]] = {
+    stock: dict[str, Callable[[], Any]] = {
         "REC-FP": lambda: products(before, w.t()),
         "REC-BP": lambda: products(d_gates, w),
         "REC-WG": lambda: d_gates.t() @ before,
     }
     ours: dict[str, Callable[..., Any]] = {"REC-FP": fp, "REC-BP": bp, "REC-WG": wg}
     return {
-        name: Phase(flops, torchs[name], partial(f, *dense), partial(f, *kept), errors[name])
+        name: Phase(flops, stock[name], partial(f, *dense), partial(f, *kept), errors[name])
         for name, f in ours.items()
     }

@@ -135,7 +135,7 @@ class Work:
             return ops.lstm_layer(x, None, weight, bias, weight_hh, h, h, self.keep)[0]
         return ops.gru_layer(x, None, weight, bias, weight_hh, None, h, self.keep)[0]
 
-    def torchs(self) -> Tensor:
+    def stock(self) -> Tensor:
         """Run what a user would otherwise."""
         x, weight, bias, *_ = self.given.values()
         if self._stock is not None:
@@ -148,7 +148,7 @@ class Work:
 
     def leaves(self, run: Callable[[], Tensor]) -> list[Tensor]:
         """Return what has gradients in a run."""
-        if self._stock is not None and run == self.torchs:
+        if self._stock is not None and run == self.stock:
             return [self.given["x"], *self._stock.parameters()]
         return list(self.given.values())
 
@@ -184,7 +184,7 @@ def run(repeats: int, cases: Sequence[Case], target: Target) -> Iterator[Row]:
         error = relative_error(work.results(), work.truth())
         gate(case.name, error, target.tolerance(ALONG if case.recurrent else TOLERANCE))
         turns: dict[str, Callable[[], Tensor]] = {
-            "torch": work.torchs, "dense": nothing.ours, "ours": work.ours
+            "torch": work.stock, "dense": nothing.ours, "ours": work.ours
         }  # fmt: skip
         owners = {"torch": work, "dense": nothing, "ours": work}
         if target.loops(case.recurrent):

@@ -27,13 +27,13 @@ class Cell(NamedTuple):
 
     Args:
         suite: its name.
-        torchs, ours: make it of inputs, units and, for both directions, ``bidirectional=True``;
+        stock, ours: make it of inputs, units and, for both directions, ``bidirectional=True``;
             ours with ``input_dropout`` and ``recurrent_dropout``.
         recurs: whether it has a recurrent product.
     """
 
     suite: str
-    torchs: Callable[..., nn.Module]
+    stock: Callable[..., nn.Module]
     ours: Callable[..., nn.Module]
     recurs: bool = True
 
@@ -103,7 +103,7 @@ class Plain(nn.Module):
     def __init__(self, case: Case, p: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(p if case.input else 0.0)
-        self.rnn = case.cell.torchs(case.inputs, case.hidden, **_directions(case))
+        self.rnn = case.cell.stock(case.inputs, case.hidden, **_directions(case))
 
     def forward(self, x: Tensor | PackedSequence) -> Any:
         if isinstance(x, PackedSequence):

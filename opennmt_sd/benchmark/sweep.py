@@ -55,19 +55,19 @@ def run(repeats: int, cases: Sequence[Shape]) -> Iterator[Row]:
 def _rows(case: Case, repeats: int) -> Iterator[Row]:
     torch.manual_seed(0)
     works = _works(case)
-    torchs, ours, dense = works["torch"], works["ours"], works["dense"]
+    stock, ours, dense = works["torch"], works["ours"], works["dense"]
     with ops.use("naive"):
         truth = ours.doubled().results(seed=2)
     error = gate(case.name, relative_error(ours.results(seed=2), truth), TOLERANCE)
-    steps = {"torch": torchs.step, "dense": forced(dense.step, "cpu"), "ours": ours.step}
+    steps = {"torch": stock.step, "dense": forced(dense.step, "cpu"), "ours": ours.step}
     yield _row(case, "step", case.ideal, error, _measured(steps, repeats))
 
     for work in works.values():
         work.model.eval()
     with torch.no_grad():
-        error = relative_error([ours.forward()], [torchs.doubled().forward()])
+        error = relative_error([ours.forward()], [stock.doubled().forward()])
     gate(f"{case.name} eval", error, TOLERANCE)
-    evaluations = {"torch": torchs.evaluate, "dense": forced(dense.evaluate, "cpu"),
+    evaluations = {"torch": stock.evaluate, "dense": forced(dense.evaluate, "cpu"),
                    "ours": ours.evaluate}  # fmt: skip
     yield _row(case, "eval", 1.0, error, _measured(evaluations, repeats))
 

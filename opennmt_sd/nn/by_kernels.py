@@ -36,7 +36,7 @@ def by_kernels(
     if not (module.training and ops.measurable(x)) or len(layers) != 1:
         return False
 
-    def torchs(given: Operands) -> tuple[Tensor, State]:
+    def stock(given: Operands) -> tuple[Tensor, State]:
         return module._dropped(given, None, False, sizes, dtype)
 
     def ours(given: Operands) -> tuple[Tensor, State]:
@@ -47,6 +47,6 @@ def by_kernels(
         what = in_words(module.mode, layers, sizes)
         weights = tuple(weight for direction in layers[0] for weight in direction)
         widths = x.shape[-1], module.hidden_size
-        return ops.Layer(what, T, B, widths, weights, operands, torchs, ours)
+        return ops.Layer(what, T, B, widths, weights, operands, stock, ours)
 
     return ops.faster_by_kernels(x, layer)

@@ -59,9 +59,9 @@ def never(module: nn.Module) -> str | None:
         return None
     if own_class(module) in OURS:
         return "its forward has been replaced by another: convert the model before"
-    for torchs in OURS:
-        if isinstance(module, torchs):
-            return f"it is a subclass of nn.{torchs.__name__}, with a forward of its own"
+    for stock in OURS:
+        if isinstance(module, stock):
+            return f"it is a subclass of nn.{stock.__name__}, with a forward of its own"
     return "there is structured dropout for LSTM and GRU, and not for this"
 
 

@@ -187,13 +187,13 @@ def revert(model: Module) -> Module:
                 )
     for module in model.modules():
         if type(module) in TORCHS:
-            torchs, attributes = TORCHS[type(module)]
+            stock, attributes = TORCHS[type(module)]
             kept = attributes(module)
             for name in [n for n in vars(module) if n.startswith("_pattern_") or n in OWN]:
                 del vars(module)[name]
             if not isinstance(module, nn.RNNBase):
                 vars(module).pop("batch_first", None)
-            module.__class__ = torchs
+            module.__class__ = stock
             for name, value in kept.items():
                 setattr(module, name, value)
     return model

@@ -58,7 +58,7 @@ class StructuredGRU(Recurrent, nn.GRU):
     name = "a GRU"
     gates = 3
     state_names = ("hidden",)
-    torchs = staticmethod(compat.gru)
+    stock = staticmethod(compat.gru)
     autocast_on_cpu = False
 
     def __init__(

@@ -56,7 +56,7 @@ class StructuredLSTM(Recurrent, nn.LSTM):
     name = "an LSTM"
     gates = 4
     state_names = ("hidden[0]", "hidden[1]")
-    torchs = staticmethod(compat.lstm)
+    stock = staticmethod(compat.lstm)
     autocast_on_cpu = True
 
     def __init__(

@@ -46,7 +46,7 @@ class Recurrent(Structured, nn.RNNBase):
         name: with its article, for messages.
         gates: rows of a weight, in units of H.
         state_names: of the tensors of a state, for messages.
-        torchs: torch's own computation; it takes and gives a state of one tensor bare.
+        stock: torch's own computation; it takes and gives a state of one tensor bare.
         autocast_on_cpu: whether torch's autocast knows the layer there; not if it is packed.
         exact: see :class:`opennmt_sd.StructuredLSTM`.
     """
@@ -54,7 +54,7 @@ class Recurrent(Structured, nn.RNNBase):
     name: ClassVar[str]
     gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]]
-    torchs: ClassVar[Callable[..., tuple[Tensor, ...]]]
+    stock: ClassVar[Callable[..., tuple[Tensor, ...]]]
     autocast_on_cpu: ClassVar[bool]
 
     input_dropout = PatternAttribute()
@@ -93,9 +93,9 @@ class Recurrent(Structured, nn.RNNBase):
         hx = state if len(state) > 1 else state[0]
         flags = self.bias, layers, 0.0, self.training, self.bidirectional
         if sizes is None:
-            y, *final = self.torchs(x, hx, weights, *flags, False)
+            y, *final = self.stock(x, hx, weights, *flags, False)
         else:
-            y, *final = self.torchs(x, sizes, hx, weights, *flags)
+            y, *final = self.stock(x, sizes, hx, weights, *flags)
         return y, tuple(final)
 
     def _our_direction(

@@ -114,8 +114,8 @@ def worth_gathering(x: torch.Tensor, N: int) -> bool:
     kind = x.device.type if x.device.type == "cpu" else "other"
     half = (autocast_dtype(x.device.type) or x.dtype).itemsize == 2
     least = GATHERED["cpu, half" if kind == "cpu" and half else kind]
-    torchs = left_to_torch() and not has_kernels(x) and not in_transform()
-    return torchs and x.numel() * N >= least
+    stock = left_to_torch() and not has_kernels(x) and not in_transform()
+    return stock and x.numel() * N >= least
 
 
 def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:

@@ -130,8 +130,8 @@ def test_names_and_ideals_of_ops() -> None:
 def test_torchs_op_is_the_same_where_nothing_is_dropped() -> None:
     for case in CASES:
         work = ops_gpu.Work(ops_gpu.replace(case, p=0.0), OnCPU(), None)
-        torch.testing.assert_close(work.torchs(), work.ours())
-        got, want = (work.backward(call(), work.leaves(call)) for call in (work.torchs, work.ours))
+        torch.testing.assert_close(work.stock(), work.ours())
+        got, want = (work.backward(call(), work.leaves(call)) for call in (work.stock, work.ours))
         order = [0, 1, 3, 2] if case.recurrent else [0, 1, 2]  # a layer's: weights, then biases
         for mine, its in zip(got, (want[n] for n in order)):
             torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)

@@ -49,8 +49,8 @@ def test_no_more_than_torch(case: launches.Case) -> None:
     assert found.ratio is not None
     assert case.limit is not None
     assert found.ratio <= case.limit
-    assert found.torchs_waits is not None
-    assert found.waits <= found.torchs_waits
+    assert found.stock_waits is not None
+    assert found.waits <= found.stock_waits
 
 
 @pytest.mark.skipif(TORCH < (2, 10), reason="older optimizers launch other ops")

@@ -63,9 +63,9 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 class Kind(NamedTuple):
     """A recurrent cell: torch's modules of it and ours, and the tensors of its state."""
 
-    torchs: type[nn.RNNBase]
+    stock: type[nn.RNNBase]
     ours: Any
-    torchs_cell: type[nn.RNNCellBase]
+    stock_cell: type[nn.RNNCellBase]
     our_cell: Any
     states: tuple[str, ...]
     gates: int

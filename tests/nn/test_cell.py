@@ -56,7 +56,7 @@ biases = pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_is_torchs_cell(kind, batched: bool, state: bool, bias: bool, why: str) -> None:
     rates = {"input_dropout": 0.5, "recurrent_dropout": 0.5} if why == "evaluation" else {}
     ours = build(kind, bias=bias, **rates).train(why != "evaluation")
-    theirs = kind.torchs_cell(D, H, bias, dtype=torch.float64)
+    theirs = kind.stock_cell(D, H, bias, dtype=torch.float64)
     theirs.load_state_dict(ours.state_dict())
     x, hx = example(kind, batched)
     arguments = (x, hx) if state else (x,)
@@ -88,7 +88,7 @@ def test_drops_what_enters(
         mask = drawn[p][0].mask()[0]
         return x * (mask if batched else mask[0]) * drawn[p][0].scale
 
-    theirs = kind.torchs_cell(D, H, bias, dtype=torch.float64)
+    theirs = kind.stock_cell(D, H, bias, dtype=torch.float64)
     theirs.load_state_dict(cell.state_dict())
     want = step(theirs, dropped(x, INPUT), given, dropped(given[0], STATE))
     torch.testing.assert_close(got, want)
@@ -137,7 +137,7 @@ def test_sets_that_are_given(any_engine: str, kind, space: str, drawn) -> None:
     drawn.clear()
     for cell in (build(kind), build(kind, input_dropout=INPUT, recurrent_dropout=STATE)):
         got = cell(x, hx, keep=keep[2], recurrent_keep=state_keep[2])
-        theirs = kind.torchs_cell(D, H, dtype=torch.float64)
+        theirs = kind.stock_cell(D, H, dtype=torch.float64)
         theirs.load_state_dict(cell.state_dict())
         state = kind.parts(hx)
         read = state_keep[2].apply(state[0][None])[0]
@@ -153,7 +153,7 @@ def test_without_kernels(kind, given, space: str, monkeypatch: pytest.MonkeyPatc
     differentiable."""
     monkeypatch.setattr(ops, "leaves_out", lambda *_: False)
     cell, (x, hx) = build(kind), example(kind)
-    theirs = kind.torchs_cell(D, H, dtype=torch.float64)
+    theirs = kind.stock_cell(D, H, dtype=torch.float64)
     theirs.load_state_dict(cell.state_dict())
     pattern = DropoutPattern(0.5, space)
     sets = {"keep": pattern.draw(1, B, D), "recurrent_keep": pattern.draw(1, B, H)}
@@ -191,7 +191,7 @@ def test_torchs_own_errors(any_engine: str, kind, fault: str) -> None:
     given = (x, *(kind.hx([h] * len(kind.states)) for h in state))
     ours = kind.our_cell(D, H, input_dropout=0.5, recurrent_dropout=0.5)
     with pytest.raises(Exception) as want:
-        kind.torchs_cell(D, H)(*given)
+        kind.stock_cell(D, H)(*given)
     with pytest.raises(want.type) as got:
         ours(*given)
     assert str(got.value).replace("Structured", "") == str(want.value)
@@ -227,10 +227,10 @@ def test_a_loop_of_cells_is_the_layer(kind, drawn) -> None:
 
 def test_arguments_are_torchs(kind) -> None:
     arguments = (D, H, False, "cpu", torch.float64)
-    theirs, ours = kind.torchs_cell(*arguments), kind.our_cell(*arguments)
+    theirs, ours = kind.stock_cell(*arguments), kind.our_cell(*arguments)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert ours.weight_ih.dtype == torch.float64
-    assert isinstance(ours, kind.torchs_cell)
+    assert isinstance(ours, kind.stock_cell)
     with pytest.raises(TypeError, match="positional argument"):
         kind.our_cell(*arguments, 0.5)
 

@@ -59,13 +59,13 @@ def test_everything_that_ours_stand_for_is_converted() -> None:
     assert [type(m) for m in model.modules()] == before
 
 
-@pytest.mark.parametrize("torchs", OURS)
-def test_the_model_may_be_one_itself(torchs: type[nn.Module]) -> None:
-    module = torchs(D, H)
+@pytest.mark.parametrize("stock", OURS)
+def test_the_model_may_be_one_itself(stock: type[nn.Module]) -> None:
+    module = stock(D, H)
     assert convert(module) is module
-    assert type(module) is OURS[torchs]
+    assert type(module) is OURS[stock]
     assert revert(module) is module
-    assert type(module) is torchs
+    assert type(module) is stock
 
 
 def test_nothing_is_replaced() -> None:
@@ -128,7 +128,7 @@ def test_evaluation_stays_bit_for_bit() -> None:
 
 def test_converted_is_built(kind) -> None:
     """A converted layer trains as one that was built as ours."""
-    layer = kind.torchs(D, H, 2, dropout=0.3)
+    layer = kind.stock(D, H, 2, dropout=0.3)
     ours = kind.ours(D, H, 2, dropout=0.3, input_dropout=0.4, recurrent_dropout=0.5)
     ours.load_state_dict(layer.state_dict())
     convert(layer, input_dropout=0.4, recurrent_dropout=0.5)
@@ -141,7 +141,7 @@ def test_converted_is_built(kind) -> None:
 
 
 def test_a_converted_cell_is_built(kind) -> None:
-    cell = kind.torchs_cell(D, H)
+    cell = kind.stock_cell(D, H)
     ours = kind.our_cell(D, H, input_dropout=0.4, recurrent_dropout=0.5)
     ours.load_state_dict(cell.state_dict())
     convert(cell, dropout=0.9, input_dropout=0.4, recurrent_dropout=0.5)
@@ -155,16 +155,16 @@ def test_a_converted_cell_is_built(kind) -> None:
 
 
 def test_a_round_trip_gives_torchs_back(kind) -> None:
-    layer = kind.torchs(D, H, 2, dropout=0.3, bidirectional=True)
+    layer = kind.stock(D, H, 2, dropout=0.3, bidirectional=True)
     before = dict(vars(layer))
     revert(convert(layer, input_dropout=0.4, recurrent_dropout=0.5))
-    assert type(layer) is kind.torchs
+    assert type(layer) is kind.stock
     assert vars(layer).keys() == before.keys()
     assert layer.dropout == 0.3
     x = torch.randn(T, B, D)
     torch.manual_seed(3)
     got = layer(x)[0]
-    fresh = kind.torchs(D, H, 2, dropout=0.3, bidirectional=True)
+    fresh = kind.stock(D, H, 2, dropout=0.3, bidirectional=True)
     fresh.load_state_dict(layer.state_dict())
     torch.manual_seed(3)
     assert torch.equal(got, fresh(x)[0])

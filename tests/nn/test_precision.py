@@ -111,7 +111,7 @@ def test_packed_rows_under_autocast(
     if state is not None:
         hx = kind.hx([torch.randn(2, B, H, dtype=state) for _ in kind.states])
     with autocast():
-        (y, got), (want, wanted) = layer(x, hx), kind.torchs(D, H, 2)(x, hx)
+        (y, got), (want, wanted) = layer(x, hx), kind.stock(D, H, 2)(x, hx)
     assert y.data.dtype == want.data.dtype
     assert [t.dtype for t in kind.parts(got)] == [t.dtype for t in kind.parts(wanted)]
     y.data.float().sum().backward()
@@ -163,7 +163,7 @@ def test_half_precision_drops_the_same(build: Callable[..., nn.Module], how: str
 
 def test_half_precision_is_kept(kind) -> None:
     for dtype in (torch.float16, torch.bfloat16):
-        layer = HALF[kind.torchs.__name__.lower()](dtype=dtype)
+        layer = HALF[kind.stock.__name__.lower()](dtype=dtype)
         y, hx = layer(torch.randn(T, B, D, dtype=dtype))
         assert {t.dtype for t in (y, *kind.parts(hx))} == {dtype}
         y.sum().backward()
@@ -173,7 +173,7 @@ def test_half_precision_is_kept(kind) -> None:
 @pytest.mark.parametrize("name", ["a state", "an input"])
 def test_what_autocast_does_not_know_is_refused(kind, name: str) -> None:
     """Wider than the weights: torch refuses it as well."""
-    layer = HALF[kind.torchs.__name__.lower()]()
+    layer = HALF[kind.stock.__name__.lower()]()
     x, h = torch.randn(T, B, D), torch.randn(2, B, H)
     if name == "a state":
         h = h.double()

@@ -17,7 +17,7 @@ T, B, D, H = 5, 3, 4, 6
 
 def test_positional_arguments_are_torchs(kind) -> None:
     arguments: Any = (D, H, 2, False, True, 0.25, True)
-    theirs = kind.torchs(*arguments, device="cpu", dtype=torch.float64)
+    theirs = kind.stock(*arguments, device="cpu", dtype=torch.float64)
     last = (0, "cpu") if kind.ours is StructuredLSTM else ("cpu",)  # proj_size, device, dtype
     ours = kind.ours(*arguments, *last, torch.float64)
     for name in ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional",
@@ -30,12 +30,12 @@ def test_positional_arguments_are_torchs(kind) -> None:
 
 
 def test_is_one_of_torchs(kind) -> None:
-    assert isinstance(kind.ours(D, H), kind.torchs)
+    assert isinstance(kind.ours(D, H), kind.stock)
 
 
 def test_the_same_seed_gives_torchs_initial_weights(kind) -> None:
     torch.manual_seed(3)
-    theirs = kind.torchs(D, H, 2, bidirectional=True)
+    theirs = kind.stock(D, H, 2, bidirectional=True)
     torch.manual_seed(3)
     ours = kind.ours(D, H, 2, bidirectional=True, dropout=0.5)
     for (name, want), got in zip(theirs.named_parameters(), ours.parameters()):
@@ -46,7 +46,7 @@ def test_the_same_seed_gives_torchs_initial_weights(kind) -> None:
 @pytest.mark.parametrize("both", [False, True], ids=["one way", "two ways"])
 def test_state_dicts_go_both_ways(kind, both: bool, bias: bool) -> None:
     config = {"num_layers": 2, "bidirectional": both, "bias": bias}
-    theirs, ours = kind.torchs(D, H, **config), kind.ours(D, H, **config, dropout=0.5)
+    theirs, ours = kind.stock(D, H, **config), kind.ours(D, H, **config, dropout=0.5)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert [w.shape for w in ours.parameters()] == [w.shape for w in theirs.parameters()]
     before = {n: w.clone() for n, w in ours.state_dict().items()}
@@ -102,7 +102,7 @@ UNCHECKED_BY_OLD_TORCH = {"another width", "another width, unbatched", "another 
 )
 def test_errors_are_of_torchs_kind(kind, fault: str, training: bool) -> None:
     """Whoever catches torch's errors catches ours."""
-    theirs = kind.torchs(D, H, 2).train(training)
+    theirs = kind.stock(D, H, 2).train(training)
     ours = kind.ours(D, H, 2, dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5)
     if TORCH < (2, 4) and fault in UNCHECKED_BY_OLD_TORCH:
         expected: Any = (RuntimeError, ValueError)
@@ -157,7 +157,7 @@ def test_rates_are_checked(kind, name: str) -> None:
 def test_a_rate_between_layers_of_a_single_one(kind) -> None:
     """As torch's, ours warns of what drops nothing, and where the call stands."""
     with pytest.warns(UserWarning, match="num_layers") as theirs:
-        kind.torchs(D, H, 1, dropout=0.5)
+        kind.stock(D, H, 1, dropout=0.5)
     with pytest.warns(UserWarning, match="num_layers") as caught:
         kind.ours(D, H, 1, dropout=0.5)
     assert str(caught[0].message) == (

@@ -32,7 +32,7 @@ every_choice = pytest.mark.parametrize(("layout", "config", "state"), CHOICES, i
 def pair(kind, layout: str, config: dict[str, Any], **dropout: Any) -> tuple[Any, Any]:
     """torch's and ours, of the same weights."""
     config = {**config, "batch_first": layout.endswith("batch first")}
-    theirs, ours = kind.torchs(D, H, **config), kind.ours(D, H, **config, **dropout)
+    theirs, ours = kind.stock(D, H, **config), kind.ours(D, H, **config, **dropout)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
@@ -151,7 +151,7 @@ def test_torchs_calls(
 ) -> None:
     """Where nothing can be left out of the products, torch's fused layer computes them."""
     seen: list[Any] = []
-    name = kind.torchs.__name__.lower()
+    name = kind.stock.__name__.lower()
     real = getattr(torch._VF, name)
     monkeypatch.setattr(torch._VF, name, lambda *given: seen.append(given) or real(*given))
     ours = kind.ours(D, H, 2, bidirectional=True, dropout=dropout, input_dropout=dropout)

@@ -112,7 +112,7 @@ def test_scripting_a_subclass_names_what_works(kind) -> None:
         "Own cannot be scripted (torch.jit.script): load its state_dict() into a model of torch's "
         "own modules, and script that"
     )
-    plain = kind.torchs(D, H)
+    plain = kind.stock(D, H)
     plain.load_state_dict(own.state_dict())
     torch.jit.script(plain)
 

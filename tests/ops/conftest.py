@@ -132,7 +132,7 @@ class Cell(NamedTuple):
     """An op, and what it is given besides the keep sets."""
 
     op: Callable[..., tuple[Tensor, ...]]
-    torchs: type[nn.RNNBase]
+    stock: type[nn.RNNBase]
     gates: int
     inputs: tuple[str, ...]
     states: tuple[str, ...]

@@ -43,7 +43,7 @@ def test_the_gates_of_a_gru(any_engine: str, compare) -> None:
         new.backward(dh)
         return {"h": new.detach(), **dict(zip(("dx", "dh", "dstate"), (t.grad for t in leaves)))}
 
-    def torchs(of_x: Tensor, of_h: Tensor, h: Tensor) -> Tensor:
+    def stock(of_x: Tensor, of_h: Tensor, h: Tensor) -> Tensor:
         """A sample at a time, as the state's part is a bias to torch."""
         eye = torch.eye(15, dtype=torch.float64)
         rows = zip(of_x, of_h, h)
@@ -52,7 +52,7 @@ def test_the_gates_of_a_gru(any_engine: str, compare) -> None:
              for x, b, s in rows]
         )  # fmt: skip
 
-    compare(run(ops.gru_gates), run(torchs))
+    compare(run(ops.gru_gates), run(stock))
 
 
 @pytest.mark.parametrize(

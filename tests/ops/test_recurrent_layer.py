@@ -112,7 +112,7 @@ def test_packed_equals_naive(
 def test_is_a_layer_of_torch(any_engine: str, cell, sizes, reverse: bool, compare) -> None:
     """A reference of its own: torch's module, its other direction for reverse."""
     given = cell.make(4, 3, 6, 5, sizes, torch.float64)
-    theirs = cell.torchs(6, 5, bidirectional=True, dtype=torch.float64)
+    theirs = cell.stock(6, 5, bidirectional=True, dtype=torch.float64)
     suffix = "_l0_reverse" if reverse else "_l0"
     weights = {n: getattr(theirs, f"{n}{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih")}
     bias_hh = getattr(theirs, f"bias_hh{suffix}")

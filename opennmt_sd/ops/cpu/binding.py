@@ -11,6 +11,7 @@ import importlib
 import platform
 import warnings
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from opennmt_sd._compile import constant
 
@@ -60,6 +61,23 @@ def require_native() -> ModuleType:
     if module is None:
         raise RuntimeError(_missing(fault, platform.machine()))
     return module
+
+
+if TYPE_CHECKING:  # by its stub
+    from opennmt_sd.ops.cpu import _native
+
+    records = _native
+else:
+
+    class _Records:
+        """The classes of the native module, which is loaded when one is asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            record = getattr(require_native(), name)
+            setattr(self, name, record)
+            return record
+
+    records = _Records()
 
 
 @functools.cache

@@ -22,7 +22,7 @@ class Layer(NamedTuple):
         sizes: D and H.
         weights: all of them.
         operands: tensors, in tuples and lists.
-        torchs, ours: give the results for operands.
+        stock, ours: give the results for operands.
     """
 
     what: str
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
     sizes: tuple[int, ...]
     weights: tuple[Tensor, ...]
     operands: Any
-    torchs: Callable[[Any], Any]
+    stock: Callable[[Any], Any]
     ours: Callable[[Any], Any]
 
 
@@ -49,5 +49,5 @@ def faster_by_kernels(x: Tensor, layer: Callable[[], Layer]) -> bool:
             return asked.ours(given)
 
     key = key_of(f"layer {asked.what}", x, asked.weights, asked.sizes, asked.T, asked.B, 1.0)
-    ways = Ways(operands=asked.operands, dense=asked.torchs, ours=by_kernels)
+    ways = Ways(operands=asked.operands, dense=asked.stock, ours=by_kernels)
     return chosen(key, x, rule=False, ways=lambda: ways)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.binding import records
 from opennmt_sd.ops.cpu.kernels.call import Addresses, call, team
 
 
@@ -40,8 +38,10 @@ def attend_bp(
     return d_scores, d_query
 
 
-def memory_operands(at: Addresses, memory: Tensor, lengths: Tensor | None) -> Any:
+def memory_operands(
+    at: Addresses, memory: Tensor, lengths: Tensor | None
+) -> records.MemoryOperands:
     B, S, D = memory.shape
-    return require_native().MemoryOperands(
+    return records.MemoryOperands(
         memory=at(memory), lengths=at(lengths, B, dtype=torch.int64), B=B, S=S, D=D
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.binding import records, require_native
 
 DTYPES = {torch.float32: "f32", torch.float64: "f64"}
 
@@ -45,7 +45,9 @@ class Rows(NamedTuple):
         return [R // self.T] * self.T if self.T else []
 
 
-def keep_operand(at: Addresses, sets: Sets, T: int, D: int, B: int | None = None) -> Any:
+def keep_operand(
+    at: Addresses, sets: Sets, T: int, D: int, B: int | None = None
+) -> records.KeepOperand:
     """Return what is kept of D units in T steps; a mask is that of a state ``[B, D]``, and an
     input (B is None) has none."""
     idx, counts, mask = sets.idx, sets.counts, None if B is None else sets.mask
@@ -57,7 +59,7 @@ def keep_operand(at: Addresses, sets: Sets, T: int, D: int, B: int | None = None
     M = 0 if mask is None else mask.shape[0]
     if mask is not None and M not in (1, T):
         raise ValueError(f"a mask of {M} steps does not fit {T} steps: 1 or {T} are needed")
-    return require_native().KeepOperand(
+    return records.KeepOperand(
         idx=at(idx, S, D, dtype=torch.int32), count=at(counts, S, dtype=torch.int32), sets=S,
         scale=sets.scale, mask=at(mask, M, B or 0, D, dtype=torch.bool), mask_sets=M,
     )  # fmt: skip

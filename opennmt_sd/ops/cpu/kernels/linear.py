@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.binding import records, require_native
 from opennmt_sd.ops.cpu.kernels.call import Addresses, Sets, call, keep_operand, new, suffix
 
 
@@ -130,9 +129,7 @@ def steps_wg(
 
 
 def linear_operands(
-    *, D: int, N: int, keep: Any, x: int = 0, weight: int = 0, bias: int = 0,
+    *, D: int, N: int, keep: records.KeepOperand, x: int = 0, weight: int = 0, bias: int = 0,
     packed: bool = False,
-) -> Any:  # fmt: skip
-    return require_native().LinearOperands(
-        x=x, weight=weight, packed=packed, bias=bias, D=D, N=N, keep=keep
-    )
+) -> records.LinearOperands:  # fmt: skip
+    return records.LinearOperands(x=x, weight=weight, packed=packed, bias=bias, D=D, N=N, keep=keep)

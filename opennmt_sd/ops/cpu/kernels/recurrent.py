@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.binding import require_native
+from opennmt_sd.ops.cpu.binding import records
 from opennmt_sd.ops.cpu.kernels.call import Addresses, Sets, keep_operand, new
 from opennmt_sd.ops.cpu.kernels.linear import linear_operands
 
@@ -45,7 +45,9 @@ def gradients(
     return Gradients(tensors, [at(x) if need else 0 for x, need in zip(tensors, needs)])
 
 
-def input_operands(at: Addresses, a: Layer, N: int, sizes: Sequence[int], bias: int = 0) -> Any:
+def input_operands(
+    at: Addresses, a: Layer, N: int, sizes: Sequence[int], bias: int = 0
+) -> records.LinearOperands:
     D = a.x.shape[1]
     return linear_operands(
         x=at(a.x, sum(sizes), D), weight=at(a.weight_ih, N, D), bias=bias, D=D, N=N,
@@ -55,7 +57,7 @@ def input_operands(at: Addresses, a: Layer, N: int, sizes: Sequence[int], bias: 
 
 def state_operands(
     at: Addresses, a: Layer, N: int, sizes: Sequence[int], cell: str, **rest: int
-) -> Any:
+) -> records.RecurrenceOperands:
     B, H = a.h.shape
     return recurrence_operands(
         cell=cell, weight=at(a.weight_hh, N, H), h0=at(a.h, B, H), B=B, H=H,
@@ -65,10 +67,10 @@ def state_operands(
 
 
 def recurrence_operands(
-    *, cell: str, B: int, H: int, keep: Any, reverse: bool, weight: int = 0, bias: int = 0,
-    h0: int = 0, c0: int = 0, gates: int = 0, cells: int = 0, hidden: int = 0,
-) -> Any:  # fmt: skip
-    return require_native().RecurrenceOperands(
+    *, cell: str, B: int, H: int, keep: records.KeepOperand, reverse: bool, weight: int = 0,
+    bias: int = 0, h0: int = 0, c0: int = 0, gates: int = 0, cells: int = 0, hidden: int = 0,
+) -> records.RecurrenceOperands:  # fmt: skip
+    return records.RecurrenceOperands(
         cell=cell, weight=weight, bias=bias, h0=h0, c0=c0, B=B, H=H, keep=keep, reverse=reverse,
         gates=gates, cells=cells, hidden=hidden,
     )  # fmt: skip
@@ -76,8 +78,8 @@ def recurrence_operands(
 
 def layer_grads(
     *, d_hidden: int, dh: int, dc: int = 0, dx: int, dw_ih: int, db: int, dw_hh: int, db_hn: int = 0
-) -> Any:
-    return require_native().LayerGrads(
+) -> records.LayerGrads:
+    return records.LayerGrads(
         d_hidden=d_hidden, dh=dh, dc=dc, dx=dx, dw_ih=dw_ih, db=db, dw_hh=dw_hh, db_hn=db_hn
     )
 
