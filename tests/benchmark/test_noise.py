@@ -126,6 +126,7 @@ def test_one_batch_has_no_error() -> None:
     assert noise.table([row])[0]["+-"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [noise.CASES[1], noise.CASES[-2]], ids=lambda case: case.name)
 def test_a_model_learns_and_its_gradient_is_noisy(case: noise.Case) -> None:
     """Both models, after two updates: the masks that are drawn are those of the rule."""

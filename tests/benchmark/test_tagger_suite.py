@@ -29,6 +29,7 @@ def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tagger, "peak_mb", lambda suite, case, variant, threads: peaks[variant])
 
 
+@pytest.mark.slow
 def test_rows() -> None:
     rows = list(tagger.run(1, CASES))
     assert [(row.suite, row.case, row.phase, row.p) for row in rows] == [

@@ -24,6 +24,7 @@ SUITES = "ops, lstm, gru, lm, tagger, onmt, eole, all, growth, sweep, systolic, 
 RunPython = Callable[..., "CompletedProcess[str]"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
 def test_a_suite_prints_a_table_and_writes_its_files(run_warm: RunPython, tmp_path: Path) -> None:
     done = run_warm(
@@ -81,6 +82,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native() is None, reason="the native module was not built")
 def test_a_red_gate_prints_no_speed(run_warm: RunPython, tmp_path: Path) -> None:
     done = run_warm("-c", RED)
@@ -136,6 +138,7 @@ def test_a_suite_that_is_counted(run_warm: RunPython, tmp_path: Path) -> None:
     assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_launches_have_no_picture(run_warm: RunPython) -> None:
     done = run_warm(SCRIPT, "suite=launches", "plot=x.png")
     assert done.returncode == 2

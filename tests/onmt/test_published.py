@@ -122,11 +122,13 @@ def test_there_are_enough() -> None:
     assert 10 < len(REFUSED) < len(PUBLISHED) - 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [n for n in PUBLISHED if n not in REFUSED], indirect=True)
 def test_accepted(case: Case) -> None:
     case.trains(case.written)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED, indirect=True)
 def test_refused_with_remedies_that_work(case: Case) -> None:
     with pytest.raises((SystemExit, UnsupportedOptionsError)) as refusal:

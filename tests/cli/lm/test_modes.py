@@ -11,7 +11,7 @@ pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_evaluate_gives_the_figures_of_the_training(lm, small, run, cell: str) -> None:
     lm(*small, f"model.cell={cell}", "trainer.epochs=1")
     result = json.loads((run / "result.json").read_text())

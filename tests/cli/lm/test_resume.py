@@ -19,7 +19,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_resume_goes_on_and_equals_one_training(lm, small, run, cell: str) -> None:
     """By itself, in its folder; or into a new folder, from the path of a checkpoint."""
     options = (*small, f"model.cell={cell}", "model.dropout.rh.p=0.3")

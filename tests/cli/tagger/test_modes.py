@@ -14,7 +14,7 @@ pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installe
 from opennmt_sd.tagger.trained import Trained
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_evaluate_and_predict(tagger, small, run, data, tmp_path: Path, cell: str) -> None:
     pytest.importorskip("spacy", reason="the page and plain text need spaCy")
     options = ("name=run", f"model.cell={cell}", "trainer.epochs=30", "optim.lr=0.02")

@@ -13,7 +13,7 @@ pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installe
 from opennmt_sd.training import checkpoint
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_resume_equals_one_training(tagger, small, run, tmp_path: Path, cell: str) -> None:
     common = (
         *small,
