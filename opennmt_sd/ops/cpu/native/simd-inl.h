@@ -59,7 +59,9 @@ SD_INLINE void store_mask(double *p, V64 v, int n) {
 }
 #elif SD_BYTES == 32
 alignas(32) constexpr int32_t FIRST[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-SD_INLINE __m256i mask(int words) { return _mm256_loadu_si256((const __m256i *)(FIRST + 8 - words)); }
+SD_INLINE __m256i mask(int words) {
+    return _mm256_loadu_si256((const __m256i *)(FIRST + 8 - words));
+}
 SD_INLINE V32 load_mask(const float *p, int n) { return (V32)_mm256_maskload_ps(p, mask(n)); }
 SD_INLINE V64 load_mask(const double *p, int n) { return (V64)_mm256_maskload_pd(p, mask(2 * n)); }
 // A masked store is many times slower than these.
