@@ -296,4 +296,4 @@ class KeepMask(Keep):
     @property
     def shared(self) -> bool:
         """Return whether all samples share the sets: the mask is a view of one row a step."""
-        return applying.compact(self.dense).shape[1] == 1
+        return self.narrow().shape[1] == 1

@@ -46,14 +46,6 @@ class LSTMLayer(NamedTuple):
     batch_sizes: Tensor | None = None
     reverse: bool = False
 
-    @property
-    def projection(self) -> Projection:
-        """The product of the input."""
-        return Projection(
-            x=self.x, keep=self.keep, weight=self.weight_ih, bias=self.bias,
-            batch_sizes=self.batch_sizes,
-        )  # fmt: skip
-
 
 class GRULayer(NamedTuple):
     """The operands of one GRU layer in one direction.
@@ -75,13 +67,13 @@ class GRULayer(NamedTuple):
     batch_sizes: Tensor | None = None
     reverse: bool = False
 
-    @property
-    def projection(self) -> Projection:
-        """The product of the input."""
-        return Projection(
-            x=self.x, keep=self.keep, weight=self.weight_ih, bias=self.bias,
-            batch_sizes=self.batch_sizes,
-        )  # fmt: skip
+
+def projection_of(layer: LSTMLayer | GRULayer) -> Projection:
+    """Return the product of a layer's input."""
+    return Projection(
+        x=layer.x, keep=layer.keep, weight=layer.weight_ih, bias=layer.bias,
+        batch_sizes=layer.batch_sizes,
+    )  # fmt: skip
 
 
 class Loss(NamedTuple):

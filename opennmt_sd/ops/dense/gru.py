@@ -11,7 +11,7 @@ from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import GRU, fused
 from opennmt_sd.ops.dense.linear import masked_linear
 from opennmt_sd.ops.dense.recurrence import Operands, Recurrence, recurrence
-from opennmt_sd.ops.engine import GRULayer
+from opennmt_sd.ops.engine import GRULayer, projection_of
 
 
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def layer_by(recurrence: Recurrence, layer: GRULayer) -> tuple[Tensor, Tensor]:
     bias_h = None if bias_hn is None else F.pad(bias_hn, (2 * h.shape[1], 0))
     y, (h,) = recurrence(
         Operands(
-            cell=GRU(), gates_x=masked_linear(layer.projection), weight_hh=layer.weight_hh,
+            cell=GRU(), gates_x=masked_linear(projection_of(layer)), weight_hh=layer.weight_hh,
             bias_h=bias_h, state=(h,), keep=layer.state_keep, batch_sizes=layer.batch_sizes,
             reverse=layer.reverse,
         )

@@ -10,7 +10,7 @@ from opennmt_sd.ops import naive
 from opennmt_sd.ops.dense.cells import LSTM, fused
 from opennmt_sd.ops.dense.linear import masked_linear
 from opennmt_sd.ops.dense.recurrence import Operands, Recurrence, recurrence
-from opennmt_sd.ops.engine import LSTMLayer
+from opennmt_sd.ops.engine import LSTMLayer, projection_of
 
 
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +22,7 @@ def layer_by(recurrence: Recurrence, layer: LSTMLayer) -> tuple[Tensor, Tensor, 
     """Run one layer in one direction by this recurrence."""
     y, (h, c) = recurrence(
         Operands(
-            cell=LSTM(), gates_x=masked_linear(layer.projection), weight_hh=layer.weight_hh,
+            cell=LSTM(), gates_x=masked_linear(projection_of(layer)), weight_hh=layer.weight_hh,
             bias_h=None, state=(layer.h, layer.c), keep=layer.state_keep,
             batch_sizes=layer.batch_sizes, reverse=layer.reverse,
         )

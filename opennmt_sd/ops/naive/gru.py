@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
-from opennmt_sd.ops.engine import GRULayer
+from opennmt_sd.ops.engine import GRULayer, projection_of
 from opennmt_sd.ops.naive.linear import masked_linear
 from opennmt_sd.ops.naive.recurrence import State, recurrence
 
@@ -24,7 +24,7 @@ def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
         return (gru_gates(gates_x, F.linear(kept, weight_hh, bias_hh), h),)
 
     outputs, (h,) = recurrence(
-        masked_linear(layer.projection), (layer.h,), step, layer.batch_sizes, layer.reverse
+        masked_linear(projection_of(layer)), (layer.h,), step, layer.batch_sizes, layer.reverse
     )
     return outputs, h
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
-from opennmt_sd.ops.engine import LSTMLayer
+from opennmt_sd.ops.engine import LSTMLayer, projection_of
 from opennmt_sd.ops.naive.linear import masked_linear
 from opennmt_sd.ops.naive.recurrence import State, recurrence
 
@@ -21,8 +21,9 @@ def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
         kept = h if state_keep is None else state_keep.apply_step(h, t)
         return lstm_gates(gates_x + F.linear(kept, weight_hh), c)
 
+    gates_x = masked_linear(projection_of(layer))
     outputs, (h, c) = recurrence(
-        masked_linear(layer.projection), (layer.h, layer.c), step, layer.batch_sizes, layer.reverse
+        gates_x, (layer.h, layer.c), step, layer.batch_sizes, layer.reverse
     )
     return outputs, h, c
 

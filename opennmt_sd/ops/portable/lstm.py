@@ -11,7 +11,7 @@ from torch.autograd import Function
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
-from opennmt_sd.ops.engine import LSTMLayer
+from opennmt_sd.ops.engine import LSTMLayer, projection_of
 from opennmt_sd.ops.outputs import shared
 from opennmt_sd.ops.portable.linear import masked_linear, step_sizes, sum_dtype, wg
 from opennmt_sd.ops.portable.recurrence import Step, in_order, states_before
@@ -20,7 +20,7 @@ from opennmt_sd.ops.portable.recurrence import Step, in_order, states_before
 @uncompiled  # loops over steps whose sizes only the data know
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
     x, keep = layer.x, layer.state_keep
-    gates_x = masked_linear(layer.projection).flatten(0, -2)
+    gates_x = masked_linear(projection_of(layer)).flatten(0, -2)
     hidden, h_n, c_n = _LSTM.apply(
         gates_x, layer.weight_hh, layer.h, layer.c, None if keep is None else keep.to(x.device),
         step_sizes(x, layer.batch_sizes), layer.reverse,
