@@ -29,6 +29,12 @@ def result_dtype(x: Tensor, h: Tensor, on_cpu: bool) -> torch.dtype:
     return autocast_dtype(x.device.type) or x.dtype
 
 
+def stock_dtype(x: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of what torch's own layers give, where ours would give ``dtype``: on a GPU
+    autocast makes float16 of what enters cuDNN, also where it is to be bfloat16."""
+    return torch.float16 if x.is_cuda and autocasts(x) else dtype
+
+
 def computed_in(x: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Return what a recurrence that gives ``dtype`` is computed in.
 

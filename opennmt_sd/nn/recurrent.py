@@ -30,6 +30,7 @@ from opennmt_sd.nn.precision import (
     cast,
     computed_in,
     result_dtype,
+    stock_dtype,
     without_autocast,
 )
 from opennmt_sd.nn.states import State, batched, permuted
@@ -158,6 +159,7 @@ class Recurrent(Structured, nn.RNNBase):
         weights = [self._weights(k) for k in range(self.num_layers)]
         input_keep = input_keep if self.training else None
         dtype = result_dtype(x, state[0], self.autocast_on_cpu and sizes is None)
+        stock = stock_dtype(x, dtype)
         left_to_torch = ops.left_to_torch()
         launches = left_to_torch and not ops.reads_back(x)
         if flat.wanted(x):
@@ -180,9 +182,9 @@ class Recurrent(Structured, nn.RNNBase):
             operands = x, first, layers
             if self._ours(x, pattern, given, sizes, dtype):
                 x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
-            elif by_kernels(self, operands, sizes, T, B, dtype):
+            elif by_kernels(self, operands, sizes, T, B, stock):
                 with ops.kernels_alone():
-                    x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
+                    x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, stock)
             else:  # nothing that a smaller product would serve: torch's own layers, one call
                 run = functools.partial(self._dropped, sizes=sizes, dtype=dtype)
                 rule = pattern if self.training else NOTHING

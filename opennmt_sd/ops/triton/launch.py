@@ -108,7 +108,8 @@ def _run(
     x = state[0]
     flags |= {"BT": tiles.BT, "U": tiles.U, "K": product.K, "SPLIT": product.SPLIT,
               "ONCE": tiles.at_once, "num_warps": product.warps,
-              "num_stages": product.stages}  # fmt: skip
+              "num_stages": product.stages,
+              "PRECISION": "tf32" if "tf32" in tf32()[0] else product.float32}  # fmt: skip
     if tiles.at_once:
         flags["launch_cooperative_grid"] = True
         launches = [(0, steps)]
@@ -146,5 +147,4 @@ def _flags(steps: Steps) -> dict[str, Any]:
         "DROPS": steps.dropped is not None,
         "PACKED": steps.sizes is not None,
         "REVERSE": steps.reverse,
-        "PRECISION": "tf32" if "tf32" in tf32()[0] else "ieee",
     }

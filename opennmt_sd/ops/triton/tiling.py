@@ -18,17 +18,23 @@ SIZES = sorted(
 
 
 class Product(NamedTuple):
-    """How much is summed up at a time, in how many parts, and warps and stages of a program."""
+    """How much is summed up at a time, in how many parts, and warps and stages of a program.
+
+    ``float32`` is how numbers of that type are multiplied where they may not be rounded to TF32: as
+    they are, or as three products of their TF32 parts, by matrix units and about as exactly.
+    """
 
     K: int
     SPLIT: int
     warps: int = 4
     stages: int = 3
+    float32: str = "ieee"
 
 
-# Measured on an H100, at 200 to 1500 units.
-FP = Product(128, 1)
-BP = {2: Product(256, 4), 4: Product(128, 4)}  # by the bytes of a number
+# Measured on an H100, at 200 to 1500 units; FP by the units of a program, BP by the bytes of a
+# number. What FP gathers costs more than its arithmetic, and parts would not fit in registers.
+FP = {8: Product(128, 1), 16: Product(128, 1), 32: Product(64, 4), 64: Product(64, 4)}
+BP = {2: Product(256, 8, warps=8), 4: Product(128, 8, warps=8, float32="tf32x3")}
 
 
 class Tiling(NamedTuple):
@@ -57,7 +63,16 @@ def tiling(B: int, H: int, dtype: torch.dtype, device: torch.device) -> Tiling:
         at_once = batches * parts <= _multiprocessors(device)
         if at_once:
             break
-    return Tiling(BT, U, parts, batches, at_once, FP, BP[dtype.itemsize])
+    bp = BP[dtype.itemsize]
+    if not _has_tf32(device):
+        bp = bp._replace(float32="ieee")
+    return Tiling(BT, U, parts, batches, at_once, FP[U], bp)
+
+
+@functools.cache
+def _has_tf32(device: torch.device) -> bool:
+    """Return whether the matrix units know TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ CARD = torch.device("cuda", 0)
 @pytest.fixture(autouse=True)
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "_multiprocessors", lambda _: 132)  # an H100's
+    monkeypatch.setattr(tiling, "_has_tf32", lambda _: True)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,9 @@ def test_too_many_do_a_step_a_launch() -> None:
     tiles = tiling.tiling(4096, 4096, torch.float16, CARD)
     assert not tiles.at_once
     assert tiles.batches * tiles.BT == tiles.parts * tiles.U == 4096
+
+
+def test_float32_is_taken_apart_where_there_is_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tiling.tiling(20, 650, torch.float32, CARD).bp.float32 == "tf32x3"
+    monkeypatch.setattr(tiling, "_has_tf32", lambda _: False)
+    assert tiling.tiling(20, 650, torch.float32, CARD).bp.float32 == "ieee"
