@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prepare IWSLT'15 English-Vietnamese for conf/onmt/iwslt15_en_vi.yaml.
+"""Prepare IWSLT'15 English-Vietnamese for conf/onmt/iwslt15_en_vi.yaml and ..._small.yaml.
 
     python scripts/prepare_iwslt15.py SOURCE
 

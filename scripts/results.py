@@ -7,8 +7,8 @@
 A plan, NAME.yaml:
 
     command: >-
-      onmt_train -config conf/onmt/multi30k.yaml -train_steps {update} -seed {seed}
-      -save_model {folder}/model {setting}
+      onmt_sd_train -config conf/onmt/multi30k.yaml -train_steps {update} -seed {seed}
+      -save_model {folder}/model {setting} {device}
     update: 1200
     seeds: [1, 2, 3]
     settings:              # the first one is what the others are compared with
@@ -16,199 +16,85 @@ A plan, NAME.yaml:
       structured: -sd_space structured
     scores:                # the last match of each counts; its group is a number
       valid: 'Validation perplexity: ([\\d.]+)'
+    curve: 'Step +(?P<update>\\d+)/.*ppl: +(?P<score>[\\d.]+)' # a match is a point; default: none
     threads: 1             # of each run; default 1
+    devices:               # what --device may name; default: the CPU alone
+      cpu: ''
+      cuda: -world_size 1 -gpu_ranks 0
 
 bash runs the command here, with the commands of this Python's environment, and so its package;
 {folder} is a new folder that goes afterwards. Each run that ends well is a row of NAME.csv:
-setting, seed, commit, threads, update, the scores, seconds of all its processors and of the
-clock, command. What it prints is in runs/NAME/. Several processes may work on one plan, and a run
-that is stopped leaves no row.
+setting, seed, commit, device, threads, update, the scores, seconds of all its processors and of
+the clock, command; of its curve each point is a row of NAME_curves.csv: setting, seed, update,
+seconds since the run began, score. What it prints is in runs/NAME/. --device cuda has files of its
+own, NAME_cuda. Several processes may work on one plan, and a run that is stopped leaves no row.
 """
 
 from __future__ import annotations
 
-import csv
-import fcntl
-import io
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import preparing
-import yaml
 from paired import Sample, differences
+from plans import Plan, Row, locked
 from preparing import SourceError
 
 import opennmt_sd
-from opennmt_sd import atomic
-
-KEYS = {"command", "update", "seeds", "settings", "scores", "threads"}
-Row = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is run.
-
-    Args:
-        path: of the plan; the rows lie beside it.
-        command: with ``{seed}``, ``{setting}``, ``{folder}`` and ``{update}``.
-        update: when a run ends.
-        seeds: of each setting.
-        settings: what stands for ``{setting}``, by name.
-        scores: what finds each in the output.
-        threads: of a run.
-    """
-
-    path: Path
-    command: str
-    update: int
-    seeds: Sequence[int]
-    settings: Mapping[str, str]
-    scores: Mapping[str, re.Pattern[str]]
-    threads: int = 1
-
-    @classmethod
-    def read(cls, path: Path) -> Plan:
-        """Read a plan.
-
-        Raises:
-            SourceError: it is none.
-        """
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise SourceError(f"{path} is no YAML: {error}") from None
-        keys = set(found) if isinstance(found, dict) else set()
-        missing, unknown = KEYS - {"threads"} - keys, keys - KEYS
-        if missing or unknown:
-            wrong = [f"lacks {', '.join(sorted(missing))}"] if missing else []
-            wrong += [f"has unknown keys {', '.join(map(str, unknown))}"] if unknown else []
-            raise SourceError(f"{path} {' and '.join(wrong)}: --help shows a plan")
-        try:
-            scores = {name: re.compile(text) for name, text in found.pop("scores").items()}
-        except re.error as error:
-            raise SourceError(f"{path}: scores: {error.pattern}: {error}") from None
-        faults = [f"scores: {of.pattern} needs one group, which is the number"
-                  for of in scores.values() if of.groups != 1]  # fmt: skip
-        faults += [f"{name}: there is none" for name in ("scores", "settings")
-                   if not (scores if name == "scores" else found[name])]  # fmt: skip
-        seeds = found["seeds"]
-        if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-            faults.append(f"seeds: {seeds} is no list of whole numbers: [1, 2, 3]")
-        try:
-            found["command"].format(seed=0, setting="", folder="", update=0)
-        except (KeyError, IndexError, ValueError) as error:
-            faults.append(
-                f"command: {error} is not {{seed}}, {{setting}}, {{folder}} or {{update}}; a brace "
-                "of bash's is written twice"
-            )
-        if faults:
-            raise SourceError("\n".join(f"{path}: {fault}" for fault in faults))
-        return cls(path, scores=scores, **found)
-
-    @property
-    def csv(self) -> Path:
-        """Return where the rows are."""
-        return self.path.with_suffix(".csv")
-
-    @property
-    def fields(self) -> list[str]:
-        """Return the columns."""
-        return ["setting", "seed", "commit", "threads", "update", *self.scores,
-                "processor_seconds", "seconds", "command"]  # fmt: skip
-
-    def rows(self) -> list[Row]:
-        """Return the rows that there are.
-
-        Raises:
-            SourceError: their columns are others.
-        """
-        if not self.csv.exists():
-            return []
-        with self.csv.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            found = list(reader)
-        if reader.fieldnames != self.fields:
-            raise SourceError(f"{self.csv} has the columns {', '.join(reader.fieldnames or ())}, "
-                              f"and the plan {', '.join(self.fields)}: move it away")  # fmt: skip
-        return found
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write a row to the others, in the order of the plan: all or nothing."""
-        with locked(self.csv.with_suffix(".lock"), wait=True):
-            places = [(name, str(seed)) for seed in self.seeds for name in self.settings]
-            rows = [*self.rows(), {name: str(value) for name, value in row.items()}]
-            known = {place: i for i, place in enumerate(places)}
-            rows.sort(key=lambda row: known.get((row["setting"], row["seed"]), len(known)))
-            text = io.StringIO()
-            writer = csv.DictWriter(text, self.fields, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            atomic.write_text(self.csv, text.getvalue())
-
-    def values(self, setting: str, score: str) -> dict[int, float]:
-        """Return a score of a setting by seed."""
-        return {int(row["seed"]): float(row[score])
-                for row in self.rows() if row["setting"] == setting}  # fmt: skip
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process; say whether it was to be had."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-def run(plan: Plan, setting: str, seed: int) -> Row | None:
-    """Make a run and return its row; None where it failed, which is reported."""
-    log = Path("runs") / plan.path.stem / f"{setting}.{seed}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+def run(plan: Plan, setting: str, seed: int, log: Path) -> tuple[Row, list[Row]] | None:
+    """Make a run and return its row and its curve; None where it failed, which is reported."""
     with tempfile.TemporaryDirectory() as folder:
-        given = {"setting": plan.settings[setting], "seed": seed, "update": plan.update}
-        command = plan.command.format(folder=folder, **given)
+        start, stamps = time.monotonic(), []
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        before, start = _processor_seconds(), time.monotonic()
-        with log.open("w") as file:
-            code = subprocess.run(
-                ["bash", "-c", command], stdout=file, stderr=file, check=False,
-                env={**os.environ, "PATH": path, **threads},
-            ).returncode  # fmt: skip
-        seconds, processor = time.monotonic() - start, _processor_seconds() - before
-    text = log.read_text(encoding="utf-8", errors="replace")
+        process = subprocess.Popen(
+            ["bash", "-c", plan.line(setting, seed, folder)], text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **threads},
+        )  # fmt: skip
+        assert process.stdout is not None
+        with log.open("w", encoding="utf-8", buffering=1) as file, process.stdout:
+            for line in process.stdout:
+                file.write(line)
+                stamps.append(time.monotonic() - start)
+        _, status, used = os.wait4(process.pid, 0)  # with what this run alone has used
+        seconds = time.monotonic() - start
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+    text = log.read_text(encoding="utf-8")
     scores = {name: [*of.finditer(text)] for name, of in plan.scores.items()}
     lacking = [name for name, matches in scores.items() if not matches]
     if code or lacking:
         why = f"exit code {code}" if code else f"it printed no {' and no '.join(lacking)}"
         print(f"{setting}, seed {seed}: {why}; see {log}", file=sys.stderr)
         return None
-    return {
-        "setting": setting, "seed": str(seed), "commit": _commit(), "threads": str(plan.threads),
-        "update": str(plan.update), **{name: of[-1][1] for name, of in scores.items()},
-        "processor_seconds": f"{processor:.0f}", "seconds": f"{seconds:.0f}",
-        "command": plan.command.format(folder="FOLDER", **given),
+    row = {
+        "setting": setting, "seed": str(seed), "commit": _commit(), "device": _device(plan),
+        "threads": str(plan.threads), "update": str(plan.update),
+        **{name: of[-1][1] for name, of in scores.items()},
+        "processor_seconds": f"{used.ru_utime + used.ru_stime:.0f}", "seconds": f"{seconds:.0f}",
+        "command": plan.line(setting, seed, "FOLDER"),
     }  # fmt: skip
+    return row, _curve(plan.curve, text, stamps)
 
 
-def _processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _curve(of: re.Pattern[str] | None, text: str, stamps: Sequence[float]) -> list[Row]:
+    """Return the points, each with the time of the line that its score stands in."""
+    points = []
+    for match in of.finditer(text) if of else ():
+        stamp = stamps[text.count("\n", 0, match.end("score"))]
+        points.append({"update": match["update"].replace(",", ""), "score": match["score"],
+                       "seconds": f"{stamp:.1f}"})  # fmt: skip
+    return points
 
 
 def _commit() -> str:
@@ -218,21 +104,44 @@ def _commit() -> str:
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def run_missing(plan: Plan, settings: Sequence[str], seeds: Sequence[int]) -> bool:
-    """Make the runs that have no row, seed by seed; tell whether all went well."""
-    well = True
-    for seed in seeds:
-        for setting in settings:
-            with locked(Path("runs") / plan.path.stem / f"{setting}.{seed}.lock", wait=False) as ok:
-                if not ok or seed in plan.values(setting, next(iter(plan.scores))):
-                    continue
-                row = run(plan, setting, seed)
-                if row is None:
-                    well = False
-                    continue
-                plan.add(row)
-                print(", ".join(f"{name} {row[name]}" for name in plan.fields[:-1]), flush=True)
-    return well
+def _device(plan: Plan) -> str:
+    """Return "cpu", or the card's name. Raises: SourceError: there is no card."""
+    if plan.device != "cuda":
+        return plan.device
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SourceError("--device cuda: torch finds no card here")
+    return str(torch.cuda.get_device_name())
+
+
+def attempt(plan: Plan, setting: str, seed: int) -> bool:
+    """Make a run that has no row, and that no other process makes; tell whether all went well."""
+    log = Path("runs") / plan.name / f"{setting}.{seed}.log"
+    with locked(log.with_suffix(".lock"), wait=False) as ok:
+        if not ok or seed in plan.values(setting, next(iter(plan.scores))):
+            return True
+        made = run(plan, setting, seed, log)
+        if made is None:
+            return False
+        row, curve = made
+        plan.add(row, curve)
+        print(", ".join(f"{name} {row[name]}" for name in plan.fields[:-1]), flush=True)
+    return True
+
+
+def run_missing(plan: Plan, settings: Sequence[str], seeds: Sequence[int], jobs: int = 1) -> bool:
+    """Make the runs that have no row, seed by seed, `jobs` at a time."""
+    _device(plan)
+    plan.rows()
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        asked = [pool.submit(attempt, plan, setting, seed)
+                 for seed in seeds for setting in settings]  # fmt: skip
+        well = [one.result() for one in asked]
+        return all(well)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check_known(plan: Plan, what: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
@@ -275,17 +184,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", action="store_true", help="make the runs that have no row")
     parser.add_argument("--settings", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these, in this order")
+    parser.add_argument("--device", default="cpu", help="of the plan's devices; default: cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: 1")
     args = parser.parse_args(argv)
     well = True
 
     def work() -> None:
         nonlocal well
-        plan = Plan.read(args.plan)
+        plan = Plan.read(args.plan, args.device)
         settings, seeds = args.settings or [*plan.settings], args.seeds or plan.seeds
         check_known(plan, "setting", settings, [*plan.settings])
         check_known(plan, "seed", seeds, plan.seeds)
+        if args.jobs < 1:
+            raise SourceError(f"--jobs {args.jobs}: it must be 1 or more")
         if args.run:
-            well = run_missing(plan, settings, seeds)
+            well = run_missing(plan, settings, seeds, args.jobs)
         print(tables(plan))
 
     return preparing.run(work) or (0 if well else 1)

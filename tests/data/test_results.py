@@ -48,10 +48,12 @@ def test_a_row_a_run(results: ModuleType) -> None:
     ]  # fmt: skip
     row = rows()[0]
     assert list(row) == [
-        "setting", "seed", "commit", "threads", "update", "valid", "processor_seconds", "seconds",
-        "command",
+        "setting", "seed", "commit", "device", "threads", "update", "valid", "processor_seconds",
+        "seconds", "command",
     ]  # fmt: skip
-    assert (row["threads"], row["update"], row["seconds"]) == ("3", "7", "0")
+    assert [row[name] for name in ("device", "threads", "update", "seconds")] == [
+        "cpu", "3", "7", "0",
+    ]  # fmt: skip
     assert row["command"].startswith("echo 1 + 0 >> ran; mkdir FOLDER/model;")
     log = Path("runs/plan/plain.1.log").read_text()
     assert log == "score 99, threads 3\nscore 1\n"
@@ -65,6 +67,78 @@ def test_what_has_a_row_is_not_run_again(results: ModuleType) -> None:
     assert [(row["seed"], row["setting"]) for row in rows()] == [
         ("1", "plain"), ("1", "ours"), ("2", "plain"), ("2", "ours"),
     ]  # fmt: skip
+
+
+def test_several_at_a_time(results: ModuleType) -> None:
+    """Each waits for the other, so that both end only where both run at once."""
+    meet = "touch {seed}; for i in {{1..200}}; do test -e 1 -a -e 2 && break; sleep 0.05; done; "
+    Path("plan.yaml").write_text(
+        PLAN.replace("mkdir", f"{meet} test -e 1 -a -e 2 || exit 6; mkdir")
+    )
+    given = ["plan.yaml", "--run", "--jobs", "2", "--seeds", "1", "2", "--settings", "plain"]
+    assert results.main(given) == 0
+    assert [(row["seed"], row["valid"]) for row in rows()] == [("1", "1"), ("2", "4")]
+
+
+def test_the_processor_seconds_are_of_the_run_alone(results: ModuleType) -> None:
+    spin = "python -c 'import time; all(iter(lambda: time.process_time() < 0.7, False))'"
+    Path("plan.yaml").write_text(PLAN.replace("mkdir", f"test {{seed}} = 1 && {spin}; mkdir"))
+    given = ["plan.yaml", "--run", "--jobs", "2", "--seeds", "1", "2", "--settings", "plain"]
+    assert results.main(given) == 0
+    assert [row["processor_seconds"] for row in rows()] == ["1", "0"]
+
+
+def test_a_curve(results: ModuleType) -> None:
+    """A point has the time of its last line; a run's curve is there once."""
+    lines = "for i in 1 2; do echo step $i,000; sleep 0.3; echo loss $(({seed} + i)); done; mkdir"
+    curve = "curve: '(?s)step (?P<update>[\\d,]+).(?:(?!step).)*?loss (?P<score>\\d+)'"
+    Path("plan.yaml").write_text(PLAN.replace("mkdir", lines) + curve)
+    Path("plan_curves.csv").write_text(
+        "setting,seed,update,seconds,score\nours,4,5,6,7\nplain,1,1000,9,9\n"
+    )
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+    with Path("plan_curves.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    first, second = (float(point["seconds"]) for point in points[:2])
+    assert [[*point.values()][:3] for point in points] == [
+        ["plain", "1", "1000"], ["plain", "1", "2000"], ["ours", "4", "5"],
+    ]  # fmt: skip
+    assert [point["score"] for point in points] == ["2", "3", "7"]
+    assert first >= 0.3
+    assert second - first >= 0.2
+
+
+def test_another_device_has_files_of_its_own(
+    results: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devices = "devices: {cpu: '', mine: echo elsewhere; }"
+    Path("plan.yaml").write_text(PLAN.replace("mkdir", "{device} mkdir") + devices)
+    one = ["--run", "--seeds", "1", "--settings", "plain"]
+    assert results.main(["plan.yaml", *one]) == 0
+    assert results.main(["plan.yaml", *one, "--device", "mine"]) == 0
+    assert ran() == ["1 + 0", "1 + 0"]
+    assert rows()[0]["device"] == "cpu"
+    assert Path("plan_mine.csv").read_text().split("\n")[1].split(",")[3] == "mine"
+    assert "elsewhere" in Path("runs/plan_mine/plain.1.log").read_text()
+    assert results.main(["plan.yaml", "--run", "--device", "tpu"]) == 2
+    assert capsys.readouterr().err == (
+        "error: plan.yaml: devices: there is no tpu: it has cpu, mine\n"
+    )
+
+
+def test_without_a_card(
+    results: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Path("plan.yaml").write_text(PLAN + "devices: {cuda: ''}")
+    assert results.main(["plan.yaml", "--run", "--device", "cuda"]) == 2
+    assert capsys.readouterr().err == "error: --device cuda: torch finds no card here\n"
+    assert not Path("ran").exists()
+
+
+def test_no_run_at_a_time(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main(["plan.yaml", "--run", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err == "error: --jobs 0: it must be 1 or more\n"
 
 
 def test_what_another_process_runs_is_left_to_it(results: ModuleType) -> None:
@@ -136,10 +210,14 @@ def test_one_pair_has_no_interval(load_script: LoadScript) -> None:
      "unterminated subpattern at position 6"),
     ("'score (\\\\d+)'", "score", "plan.yaml: scores: score needs one group, which is the "
      "number"),
-    ("{folder}", "{home}", "plan.yaml: command: 'home' is not {seed}, {setting}, {folder} or "
-     "{update}; a brace of bash's is written twice"),
+    ("{folder}", "{home}", "plan.yaml: command: 'home' is not {seed}, {setting}, {folder}, "
+     "{update} or {device}; a brace of bash's is written twice"),
     ("update: 7", "update: [", "plan.yaml is no YAML: "),
     ("settings: {plain: + 0, ours: + 10}", "settings: {}", "plan.yaml: settings: there is none"),
+    ("threads: 3", "curve: '(\\d+)'", "plan.yaml: curve: (\\d+) needs the groups "
+     "(?P<update>...) and (?P<score>...)"),
+    ("threads: 3", "curve: '(\\d+'", "plan.yaml: curve: (\\d+: missing ), unterminated "),
+    ("threads: 3", "devices: {card: ''}", "plan.yaml: devices: there is no cpu: it has card"),
     ("seeds: [1, 2, 4]", "seeds: 3", "plan.yaml: seeds: 3 is no list of whole numbers: [1, 2, 3]"),
 ])  # fmt: skip
 def test_a_plan_that_is_none(
@@ -170,9 +248,23 @@ def test_rows_of_another_plan(results: ModuleType, capsys: pytest.CaptureFixture
     assert results.main(["plan.yaml", "--run"]) == 2
     assert capsys.readouterr().err == (
         "error: plan.csv has the columns setting, seed, and the plan setting, seed, commit, "
-        "threads, update, valid, processor_seconds, seconds, command: move it away\n"
+        "device, threads, update, valid, processor_seconds, seconds, command: move it away\n"
     )
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", [path.name for path in sorted((Path(__file__).parents[2] / "results").glob("*.yaml"))]
+)
+def test_the_plans_here_can_be_run(results: ModuleType, name: str) -> None:
+    """Their rows fit to them; a setting stands where the command takes it."""
+    path = Path(__file__).parents[2] / "results" / name
+    for device in ("cpu", "cuda"):
+        plan = results.Plan.read(path, device)
+        seeds = {int(row["seed"]) for row in plan.rows()}
+        assert seeds <= {*plan.seeds}
+        commands = {plan.line(setting, 1, "f") for setting in plan.settings}
+        assert len(commands) == len(plan.settings)
 
 
 def test_no_plan(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,188 @@
+"""A plan of runs that are compared by seeds, and the rows and curves that they leave."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from preparing import SourceError
+
+from opennmt_sd import atomic
+
+NEEDED = {"command", "update", "seeds", "settings", "scores"}
+FURTHER = {"threads", "devices", "curve"}
+CURVE = ["setting", "seed", "update", "seconds", "score"]
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run.
+
+    Args:
+        path: of the plan; the rows and the curves lie beside it.
+        command: with ``{seed}``, ``{setting}``, ``{folder}``, ``{update}`` and ``{device}``.
+        update: when a run ends.
+        seeds: of each setting.
+        settings: what stands for ``{setting}``, by name.
+        scores: what finds each in the output.
+        threads: of a run.
+        devices: what stands for ``{device}``, by name.
+        device: that of the runs.
+        curve: what finds an update and its score in the output; None: no curves.
+    """
+
+    path: Path
+    command: str
+    update: int
+    seeds: Sequence[int]
+    settings: Mapping[str, str]
+    scores: Mapping[str, re.Pattern[str]]
+    threads: int = 1
+    devices: Mapping[str, str] = field(default_factory=lambda: {"cpu": ""})
+    device: str = "cpu"
+    curve: re.Pattern[str] | None = None
+
+    @classmethod
+    def read(cls, path: Path, device: str = "cpu") -> Plan:
+        """Read a plan.
+
+        Raises:
+            SourceError: it is none, or does not have the device.
+        """
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise SourceError(f"{path} is no YAML: {error}") from None
+        keys = set(found) if isinstance(found, dict) else set()
+        missing, unknown = NEEDED - keys, keys - NEEDED - FURTHER
+        if missing or unknown:
+            wrong = [f"lacks {', '.join(sorted(missing))}"] if missing else []
+            wrong += [f"has unknown keys {', '.join(map(str, unknown))}"] if unknown else []
+            raise SourceError(f"{path} {' and '.join(wrong)}: --help shows a plan")
+        try:
+            found["scores"] = {name: re.compile(of) for name, of in found["scores"].items()}
+            found["curve"] = re.compile(found["curve"]) if "curve" in found else None
+        except re.error as error:
+            key = "scores" if error.pattern in found["scores"].values() else "curve"
+            raise SourceError(f"{path}: {key}: {error.pattern}: {error}") from None
+        plan = cls(path, device=device, **found)
+        if faults := [*plan._faults()]:
+            raise SourceError("\n".join(f"{path}: {fault}" for fault in faults))
+        return plan
+
+    def _faults(self) -> Iterator[str]:
+        for of in self.scores.values():
+            if of.groups != 1:
+                yield f"scores: {of.pattern} needs one group, which is the number"
+        if self.curve and {*self.curve.groupindex} != {"update", "score"}:
+            yield f"curve: {self.curve.pattern} needs the groups (?P<update>...) and (?P<score>...)"
+        for name in ("scores", "settings"):
+            if not getattr(self, name):
+                yield f"{name}: there is none"
+        if not isinstance(self.seeds, list) or not all(isinstance(x, int) for x in self.seeds):
+            yield f"seeds: {self.seeds} is no list of whole numbers: [1, 2, 3]"
+        if self.device not in self.devices:
+            yield f"devices: there is no {self.device}: it has {', '.join(self.devices)}"
+        try:
+            self.command.format(seed=0, setting="", folder="", update=0, device="")
+        except (KeyError, IndexError, ValueError) as error:
+            yield (f"command: {error} is not {{seed}}, {{setting}}, {{folder}}, {{update}} or "
+                   "{device}; a brace of bash's is written twice")  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """Return what its files are named by: other devices than the CPU have theirs."""
+        return self.path.stem + ("" if self.device == "cpu" else f"_{self.device}")
+
+    @property
+    def csv(self) -> Path:
+        """Return where the rows are."""
+        return self.path.with_name(f"{self.name}.csv")
+
+    @property
+    def curves(self) -> Path:
+        """Return where the curves are."""
+        return self.path.with_name(f"{self.name}_curves.csv")
+
+    @property
+    def fields(self) -> list[str]:
+        """Return the columns."""
+        return ["setting", "seed", "commit", "device", "threads", "update", *self.scores,
+                "processor_seconds", "seconds", "command"]  # fmt: skip
+
+    def line(self, setting: str, seed: int, folder: str) -> str:
+        """Return the command of a run."""
+        return self.command.format(
+            seed=seed, setting=self.settings[setting], folder=folder, update=self.update,
+            device=self.devices[self.device],
+        )  # fmt: skip
+
+    def rows(self) -> list[Row]:
+        """Return the rows that there are. Raises: SourceError: their columns are others."""
+        return _read(self.csv, self.fields)
+
+    def add(self, row: Mapping[str, Any], curve: Sequence[Row] = ()) -> None:
+        """Write a run's row and its curve to the others, in the order of the plan.
+
+        The curve comes first: what has a row has all of its curve.
+        """
+        new = {name: str(value) for name, value in row.items()}
+        run = (new["setting"], new["seed"])
+        with locked(self.csv.with_suffix(".lock"), wait=True):
+            if curve:
+                old = [point for point in _read(self.curves, CURVE) if _run(point) != run]
+                points = [{**point, "setting": run[0], "seed": run[1]} for point in curve]
+                self._write(self.curves, CURVE, [*old, *points])
+            self._write(self.csv, self.fields, [*self.rows(), new])
+
+    def _write(self, path: Path, fields: Sequence[str], rows: Sequence[Row]) -> None:
+        runs = [(name, str(seed)) for seed in self.seeds for name in self.settings]
+        known = {run: i for i, run in enumerate(runs)}
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fields, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: known.get(_run(row), len(known))))
+        atomic.write_text(path, text.getvalue())
+
+    def values(self, setting: str, score: str) -> dict[int, float]:
+        """Return a score of a setting by seed."""
+        return {int(row["seed"]): float(row[score])
+                for row in self.rows() if row["setting"] == setting}  # fmt: skip
+
+
+def _run(row: Row) -> tuple[str, str]:
+    return row["setting"], row["seed"]
+
+
+def _read(path: Path, fields: Sequence[str]) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        found = list(reader)
+    if reader.fieldnames != fields:
+        raise SourceError(f"{path} has the columns {', '.join(reader.fieldnames or ())}, "
+                          f"and the plan {', '.join(fields)}: move it away")  # fmt: skip
+    return found
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock that ends with the process; say whether it was to be had."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
