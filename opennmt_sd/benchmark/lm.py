@@ -19,11 +19,13 @@ from opennmt_sd import ops
 from opennmt_sd.benchmark.measure import alternate
 from opennmt_sd.benchmark.memory import peak_mb
 from opennmt_sd.benchmark.row import Row, gate, relative_error
+from opennmt_sd.benchmark.sgd_update import Update
 from opennmt_sd.benchmark.target import CPU, Target, on_engine
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.model import LanguageModel, State
 from opennmt_sd.lm.reference import ReferenceLanguageModel
 from opennmt_sd.nn.by_name import STRUCTURED
+from opennmt_sd.training.recipe import Recipe
 
 TOLERANCE = 1e-4  # float32 along 35 dependent steps
 LAYERS = 2
@@ -118,7 +120,10 @@ class Work:
     ) -> None:
         self.case, self.engine, self.target = case, engine, target
         self.model = model.to(target.device)
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        self.update = Update(
+            self.model, Recipe(lr=1.0, clip=case.clip), device=target.device,
+            plain=not isinstance(model, LanguageModel),
+        )  # fmt: skip
         generator = torch.Generator().manual_seed(1)
         shape = (SEGMENTS, case.T + 1, case.B)
         words = torch.randint(case.vocabulary, shape, generator=generator).to(target.device)
@@ -128,13 +133,11 @@ class Work:
     def step(self) -> None:
         """Make an update, as the trainer does; the loss is summed over time."""
         ids, targets = next(self.segments)
-        with ops.use(self.engine):
+        with ops.use(self.engine), self.update.gradients():
             with self.target.autocast():
                 loss, _, self.state = self.model(ids, targets, self.state, scale=float(self.case.T))
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.case.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.update.make()
 
     def results(self, seed: int) -> list[Tensor]:
         """Give the loss, the final state and every gradient; in evaluation without gradients."""

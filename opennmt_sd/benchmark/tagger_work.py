@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from opennmt_sd import ops
+from opennmt_sd.benchmark.sgd_update import Update
 from opennmt_sd.benchmark.target import CPU, Target
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.nn.by_name import STRUCTURED
@@ -19,9 +20,11 @@ from opennmt_sd.tagger.decoding import decode
 from opennmt_sd.tagger.model import Tagger, TaggerConfig
 from opennmt_sd.tagger.reference import PlainTagger
 from opennmt_sd.tagger.vocabulary import Vocabulary
+from opennmt_sd.training.recipe import Recipe
 
 BATCH, EVAL_BATCH = 10, 64
 CLIP = 5.0
+RECIPE = Recipe(lr=0.015, momentum=0.9, clip=CLIP)
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,19 @@ class Work:
     ) -> None:
         self.model, self.engine, self.target = model.to(target.device), engine, target
         self.batches, self.unseen = data.batches, data.unseen
-        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.015, momentum=0.9)
+        self.update = Update(
+            self.model, RECIPE, device=target.device, plain=isinstance(model, PlainTagger)
+        )
 
     def train(self) -> None:
         """Make an update on each batch, as the trainer does; the loss is the mean of the
         sentences'."""
-        with ops.use(self.engine):
+        with ops.use(self.engine), self.update.gradients():
             for batch in self.batches:
                 with self.target.autocast():
                     loss = self.model(batch) / batch.sentences
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                self.update.make()
 
     def predict(self) -> list[list[str]]:
         """Give the tags of the sentences to predict, in a tagger's batches."""

@@ -124,7 +124,12 @@ class WordEmbedding(nn.Module):
     Args:
         trained, unseen: how many of each; number 0 is the unknown word.
         dim: E.
+
+    Attributes:
+        sparse: whether the gradient is sparse, as in ``nn.Embedding``. Default False.
     """
+
+    sparse = False
 
     def __init__(self, trained: int, unseen: int, dim: int) -> None:
         super().__init__()
@@ -137,8 +142,8 @@ class WordEmbedding(nn.Module):
         """Look up words: ``[R]`` to ``[R, E]``."""
         trained = self.weight.shape[0]
         if self.training or not len(self.unseen):  # training data hold no unseen word
-            return F.embedding(words, self.weight)
-        known = F.embedding(words.clamp(max=trained - 1), self.weight)
+            return F.embedding(words, self.weight, sparse=self.sparse)
+        known = F.embedding(words.clamp(max=trained - 1), self.weight, sparse=self.sparse)
         other = F.embedding((words - trained).clamp(min=0), self.unseen)
         return torch.where((words >= trained).unsqueeze(1), other, known)
 

@@ -26,6 +26,7 @@ from opennmt_sd.training.ranks import gathered, largest
 from opennmt_sd.training.recipe import Recipe
 from opennmt_sd.training.reports import Reports
 from opennmt_sd.training.resuming import BEST, LAST, best_with, check_same, take_along
+from opennmt_sd.training.sgd import ClippedSGD, rows_alone
 from opennmt_sd.training.stopping import EvaluationInterrupted, Stopped, StopSignal
 from opennmt_sd.training.task import Task, without_trace
 
@@ -71,7 +72,8 @@ class Trainer:
         self.added, self.constants = dict(added or {}), dict(constants or {})
         self.loggers = list(loggers) if fabric.is_global_zero else []
 
-        self.raw_optimizer = recipe.optimizer_for(task.model)
+        self.raw_optimizer = recipe.optimizer_for(task.model, fabric.device)
+        self.clips_itself = isinstance(self.raw_optimizer, ClippedSGD)
         self.model, self.optimizer = fabric.setup(task.model, self.raw_optimizer)
         self.averaging = None
         if recipe.non_monotone is not None:
@@ -102,6 +104,10 @@ class Trainer:
             self.reports.to(self.loggers, self.at.updates, self.config),
             closing(self.progress),
             self.stop,
+            # Several ranks add up gradients that lie side by side, as they are.
+            rows_alone(self.task.model)
+            if self.clips_itself and self.fabric.world_size == 1
+            else nullcontext(),
         ):
             if self.at.index:  # resumed within an epoch
                 self._open_epoch()
@@ -153,7 +159,7 @@ class Trainer:
     def _update(self, batch: Any) -> None:
         step = self.task.step(self.model, batch)
         self.fabric.backward(step.loss)
-        if self.recipe.clip is not None:
+        if self.recipe.clip is not None and not self.clips_itself:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.recipe.clip, error_if_nonfinite=False
             )

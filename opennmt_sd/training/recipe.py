@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from opennmt_sd.training.schedules import Schedule, constant
+from opennmt_sd.training.sgd import ClippedSGD
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -46,13 +48,18 @@ class Recipe:
                 f"optimizer {self.optimizer!r} is unknown: use one of {', '.join(OPTIMIZERS)}"
             )
 
-    def optimizer_for(self, model: nn.Module) -> Optimizer:
-        """Make the optimizer over all parameters of a model that ask for gradients."""
+    def optimizer_for(self, model: nn.Module, device: torch.device) -> Optimizer:
+        """Make the optimizer over all parameters of a model that ask for gradients.
+
+        Args:
+            device: that they will be on. On a CPU, SGD is one that clips too.
+        """
         parameters = [p for p in model.parameters() if p.requires_grad]
         if self.optimizer == "adam":
             return torch.optim.Adam(
                 parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay
             )
-        return torch.optim.SGD(
-            parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        given: dict[str, Any] = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        if device.type == "cpu":
+            return ClippedSGD(parameters, self.lr, **given, max_norm=self.clip)
+        return torch.optim.SGD(parameters, self.lr, **given)

@@ -70,11 +70,12 @@ def test_both_sides_learn_the_same_where_nothing_is_dropped() -> None:
     assert not any(map(torch.equal, before, ours.model.parameters()))
 
 
-def test_an_update_is_the_recipes_own() -> None:
+@pytest.mark.parametrize("build", [lm.plain, lambda case: lm.structured(case, 0.0)])
+def test_an_update_is_the_recipes_own(build) -> None:
     """Written out once more: the mean loss times T, the norm clipped, plain SGD at rate 1, and the
     state carried."""
     case = lm.Case("tight", 24, 0.0, False, 0.05, 0.1, vocabulary=50, T=6, B=4)
-    work, again = (lm.Work(case, lm.plain(case)) for _ in range(2))
+    work, again = (lm.Work(case, build(case)) for _ in range(2))
     again.model.load_state_dict(work.model.state_dict())
     weights, state = list(again.model.parameters()), None
     for _ in range(2):

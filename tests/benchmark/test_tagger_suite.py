@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from opennmt_sd.benchmark import tagger, tagger_work
 from opennmt_sd.benchmark.row import RedGateError
 from opennmt_sd.benchmark.tagger_work import Case, vocabulary
 from opennmt_sd.tagger.corpora import Corpora
+from opennmt_sd.training.recipe import Recipe
 
 SMALL = {"hidden": 12, "word_dim": 8, "batches": 3, "sentences": 20}
 CASES = [
@@ -98,11 +101,12 @@ def test_both_sides_drop_at_the_same_places(case: Case) -> None:
 
 
 @pytest.mark.parametrize("clip", [0.1, 1e6])
-def test_an_update_is_the_recipes_own(clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("side", ["torch", "ours"])
+def test_an_update_is_the_recipes_own(side, clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written out once more: the mean of the sentences, the norm clipped, SGD with momentum."""
-    assert tagger_work.CLIP == 5
-    monkeypatch.setattr(tagger_work, "CLIP", clip)
-    work, again = (tagger.works(CASES[1])["torch"] for _ in range(2))
+    assert Recipe(lr=0.015, momentum=0.9, clip=5) == tagger_work.RECIPE
+    monkeypatch.setattr(tagger_work, "RECIPE", replace(tagger_work.RECIPE, clip=clip))
+    work, again = (tagger.works(CASES[1])[side] for _ in range(2))
     weights, velocity = list(again.model.parameters()), [0.0] * 99
     for batch in work.batches:
         gradients = torch.autograd.grad(again.model(batch) / 10, weights)
