@@ -130,6 +130,10 @@ class Plan:
         """Return the rows that there are. Raises: SourceError: their columns are others."""
         return _read(self.csv, self.fields)
 
+    def points(self) -> list[Row]:
+        """Return the points of all curves. Raises: SourceError: their columns are others."""
+        return _read(self.curves, CURVE)
+
     def add(self, row: Mapping[str, Any], curve: Sequence[Row] = ()) -> None:
         """Write a run's row and its curve to the others, in the order of the plan.
 
@@ -139,7 +143,7 @@ class Plan:
         run = (new["setting"], new["seed"])
         with locked(self.csv.with_suffix(".lock"), wait=True):
             if curve:
-                old = [point for point in _read(self.curves, CURVE) if _run(point) != run]
+                old = [point for point in self.points() if _run(point) != run]
                 points = [{**point, "setting": run[0], "seed": run[1]} for point in curve]
                 self._write(self.curves, CURVE, [*old, *points])
             self._write(self.csv, self.fields, [*self.rows(), new])

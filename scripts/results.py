@@ -3,6 +3,7 @@
 
     python scripts/results.py results/NAME.yaml --run        # begins, or goes on
     python scripts/results.py results/NAME.yaml              # shows the tables, in Markdown
+    python scripts/results.py results/NAME.yaml --plot curves.png
 
 A plan, NAME.yaml:
 
@@ -43,6 +44,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import curves
 import preparing
 from paired import Sample, differences
 from plans import Plan, Row, locked
@@ -185,6 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--settings", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these, in this order")
     parser.add_argument("--device", default="cpu", help="of the plan's devices; default: cpu")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the curves")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: 1")
     args = parser.parse_args(argv)
     well = True
@@ -200,6 +203,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.run:
             well = run_missing(plan, settings, seeds, args.jobs)
         print(tables(plan))
+        if args.plot:
+            curves.draw(plan, args.plot)
 
     return preparing.run(work) or (0 if well else 1)
 

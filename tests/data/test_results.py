@@ -108,6 +108,26 @@ def test_a_curve(results: ModuleType) -> None:
     assert second - first >= 0.2
 
 
+def test_the_picture_of_the_curves(
+    results: ModuleType, load_script: LoadScript, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curves = load_script("curves")
+    plan = results.Plan.read(Path("plan.yaml"))
+    assert results.main(["plan.yaml", "--plot", "it.png"]) == 2
+    assert capsys.readouterr().err == (
+        "error: plan_curves.csv has no curve: a plan with `curve:` leaves them as it runs\n"
+    )
+    plan.curves.write_text(
+        "setting,seed,update,seconds,score\nplain,1,10,5.5,900\nplain,1,20,7.5,40\n"
+        "plain,2,10,6.5,700\nplain,2,20,8.5,50\nplain,2,30,9.5,5\nours,1,10,3.5,800\n"
+    )
+    runs = curves.of_runs(plan, "plain", "seconds")
+    assert runs == [[(5.5, 900), (7.5, 40)], [(6.5, 700), (8.5, 50), (9.5, 5)]]
+    assert curves.middle(runs) == [(6, 800), (8, 45)]
+    assert results.main(["plan.yaml", "--plot", "it.png"]) == 0
+    assert Path("it.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_another_device_has_files_of_its_own(
     results: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
