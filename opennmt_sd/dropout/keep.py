@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import apply as applying
+from opennmt_sd.dropout.packed import rows_of_mask
 from opennmt_sd.dropout.philox import compact
 
 if TYPE_CHECKING:
@@ -110,11 +111,10 @@ class Keep:
         factors = self.factors(x)
         if batch_sizes is None:
             return x * factors
-        S, B, _ = factors.shape
         T, R = len(batch_sizes), x.shape[0]
         if T * int(batch_sizes[0]) == R:  # all of one length: the factors broadcast
             return (x.reshape(T, R // T, -1) * factors).view(x.shape)
-        return x * (self._of_rows(factors, batch_sizes, R) if S * B > 1 else factors[0])
+        return x * self._of_rows(factors, batch_sizes, R)
 
     def factors(self, x: Tensor) -> Tensor:
         """Return what each unit is multiplied by, ``[S, 1 or B, D]``, of x's dtype and on its
@@ -133,13 +133,9 @@ class Keep:
         if B == 1 and mask.device == batch_sizes.device:  # what a step's rows share
             steps = mask[:, 0]
             return steps.repeat_interleave(batch_sizes, 0, output_size=R) if S > 1 else steps
-        T = batch_sizes.shape[0]
-        steps = torch.arange(T, device="cpu").repeat_interleave(batch_sizes, output_size=R)  # [R]
-        row = steps * B if S > 1 else torch.zeros_like(steps)
-        if B > 1:
-            first = batch_sizes.cumsum(0) - batch_sizes  # [T], the first row of each step
-            row = row + torch.arange(R, device="cpu") - first.index_select(0, steps)
-        return mask.flatten(0, 1).index_select(0, applying.sent(row, mask.device))
+        if S * B == 1:
+            return mask[0]
+        return mask.flatten(0, 1).index_select(0, rows_of_mask(batch_sizes, mask.device, B, S > 1))
 
     def apply_step(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""

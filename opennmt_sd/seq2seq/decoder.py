@@ -61,9 +61,9 @@ class DecoderMixin(DropoutMixin):
         shared = self.plan.pattern("output").structured
         return SortedTargets(B, T, None if shared else words, whole=True)
 
-    def draw_output(self, T: int, B: int) -> Keep | None:
-        """Draw what is kept of the output ``[T, B, H]``."""
-        self.keep_output = self.draw("output", T, B, self.hidden_size)
+    def draw_output(self, emb: Tensor, T: int, B: int) -> Keep | None:
+        """Draw what is kept of the output ``[T, B, H]``, on the device of the embeddings."""
+        self.keep_output = self.draw("output", emb, T, B, self.hidden_size)
         return self.keep_output
 
 
@@ -95,7 +95,7 @@ class StdDecoderMixin(DecoderMixin):
         """
         B, T, E = emb.shape
         rows, sizes = targets.pack(emb), targets.sizes  # [R, E]
-        keep = self.draw("tgt_embedding", T, B, E)
+        keep = self.draw("tgt_embedding", emb, T, B, E)
         state = tuple(targets.sort(part, 1) for part in self.state["hidden"])
         if ops.has_kernels(emb):
             packed, state = self.run_rnn(PackedSequence(rows, sizes), state, input_keep=keep)
@@ -108,7 +108,7 @@ class StdDecoderMixin(DecoderMixin):
             out, attns["std"] = attend_all(self.attn, targets, rnn_out, source, whole)
         if self.context_gate is not None:
             out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
-        out = targets.unpack(_apply(self.draw_output(T, B), out, sizes))
+        out = targets.unpack(_apply(self.draw_output(emb, T, B), out, sizes))
         return tuple(targets.unsort(part, 1) for part in state), out, attns
 
     def run_rnn(self, x: Any, state: State, **given: Any) -> tuple[Any, State]:
@@ -138,8 +138,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         """
         B, T, E = emb.shape
         emb = targets.pack(emb)  # [R, E]
-        keep_emb = self.draw("tgt_embedding", T, B, E)
-        keep_out = self.draw_output(T, B)
+        keep_emb = self.draw("tgt_embedding", emb, T, B, E)
+        keep_out = self.draw_output(emb, T, B)
         rnn = self._begin(targets, emb, keep_emb, keep_out)
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
@@ -197,8 +197,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         state = tuple(targets.sort(part[: len(layers)], 1) for part in state)
         return kind(
             layers, targets, emb, keep_emb,
-            [keep_fed, *(self.draw("decoder", T, B, H) for _ in layers[1:])],
-            [self.draw("recurrent", T, B, H) for _ in layers], state,
+            [keep_fed, *(self.draw("decoder", emb, T, B, H) for _ in layers[1:])],
+            [self.draw("recurrent", emb, T, B, H) for _ in layers], state,
         )  # fmt: skip
 
 

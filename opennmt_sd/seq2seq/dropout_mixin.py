@@ -6,8 +6,10 @@ from argparse import Namespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.apply import launches
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.rank_generator import generator_for
 
@@ -43,12 +45,17 @@ class DropoutMixin:
         self.plan.follow(dropout)
         self.apply_plan()
 
-    def draw(self, place: str, T: int, B: int, D: int) -> Keep | None:
+    def draw(self, place: str, like: Tensor, T: int, B: int, D: int) -> Keep | None:
         """Draw what ``place`` keeps over T steps of a batch of B with D units.
 
         None keeps all: in evaluation, and at a rate of 0.
+
+        Args:
+            like: of the device where it is dropped; on a GPU the mask is made there, but for one
+                set that all steps share, whose columns may be gathered.
         """
         pattern = self.plan.pattern(place)
         if not (self.training and pattern.active):
             return None
-        return pattern.draw(T, B, D, self.generator)
+        draw = pattern.draw_mask if launches(like) and not pattern.shared else pattern.draw
+        return draw(T, B, D, self.generator)

@@ -53,7 +53,11 @@ def given(module: nn.Module, packed: bool = False, dtype: torch.dtype = torch.fl
         return torch.arange(T * B, device="cuda").view(T, B) % 10_000
     D = module.in_features if isinstance(module, MaskedLinear) else module.input_size
     x = torch.randn(T, B, D, device="cuda", dtype=dtype, requires_grad=True)
-    return pack_padded_sequence(x, [T - n for n in range(B)]) if packed else x
+    if not packed:
+        return x
+    rows = pack_padded_sequence(x.detach(), [T - n for n in range(B)])
+    rows.data.requires_grad_()
+    return rows
 
 
 def step(module: nn.Module, x: Any) -> list[Tensor]:

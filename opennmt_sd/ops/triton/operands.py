@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep
-from opennmt_sd.dropout.apply import sent
+from opennmt_sd.dropout.packed import of_batch
 from opennmt_sd.ops.triton.tiles import list_kept
 
 
@@ -49,14 +49,19 @@ class Steps:
             T, R = len(x), len(x) * B
         else:
             T, R = len(batch_sizes), len(x)
-            both = torch.stack([batch_sizes, batch_sizes.cumsum(0) - batch_sizes])
-            sizes, offsets = sent(both.int(), x.device)
+            both = of_batch(batch_sizes, x.device, "sizes and offsets", lambda: _first(batch_sizes))
+            sizes, offsets = both
         if keep is not None:
             dropped = keep.dropped(x.device).view(torch.uint8)
             if dropped.shape[1] == 1:
                 kept, count = listed(dropped)
         scale = 1.0 if keep is None else keep.scale
         return cls(T, B, R, reverse, sizes, offsets, dropped, kept, count, scale)
+
+
+def _first(batch_sizes: Tensor) -> Tensor:
+    """Return the sizes of steps and their first rows, int32 ``[2, T]``."""
+    return torch.stack([batch_sizes, batch_sizes.cumsum(0) - batch_sizes]).int()
 
 
 def listed(dropped: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,55 @@
+"""What follows from the sizes of packed rows alone: made once for all that drops from these rows.
+
+Axis names: T time, B batch; R rows of all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.dropout.apply import sent
+
+
+def of_batch(
+    batch_sizes: Tensor, device: torch.device, name: str, make: Callable[[], Tensor]
+) -> Tensor:
+    """Return what follows from the sizes of packed rows alone, on a device: made and sent once, and
+    noted on the sizes for all layers and places that drop from these rows.
+
+    Args:
+        name: of what ``make`` makes, on the CPU.
+    """
+    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    if type(batch_sizes) is not Tensor or captured:  # no data, or data of a graph's own
+        return sent(make(), device)
+    noted: dict[tuple[str, torch.device], Tensor] = batch_sizes.__dict__.setdefault("sent", {})
+    if (name, device) not in noted:
+        with torch.inference_mode(False):  # or nothing later could save it for backward
+            noted[name, device] = sent(make(), device)
+    return noted[name, device]
+
+
+def rows_of_mask(
+    batch_sizes: Tensor, device: torch.device, samples: int, each_step: bool
+) -> Tensor:
+    """Return the row of a mask ``[steps * samples, D]`` that each packed row takes, int64 ``[R]``.
+
+    Args:
+        batch_sizes: int64 ``[T]`` on the CPU.
+        samples: whose masks differ: 1 or B.
+        each_step: whether each step has a mask of its own.
+    """
+
+    def rows() -> Tensor:
+        T, R = len(batch_sizes), int(batch_sizes.sum())
+        step = torch.arange(T, device="cpu").repeat_interleave(batch_sizes, output_size=R)
+        row = step * samples if each_step else torch.zeros_like(step)
+        if samples > 1:
+            first = batch_sizes.cumsum(0) - batch_sizes  # [T], the first row of each step
+            row = row + torch.arange(R, device="cpu") - first.index_select(0, step)
+        return row
+
+    return of_batch(batch_sizes, device, f"rows, {samples} samples, {each_step}", rows)
