@@ -180,3 +180,10 @@ def tf32() -> tuple[str, str]:
         return of("cuda", "matmul"), of("cuda", "rnn")
     allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     return ("tf32" if allowed[0] else "ieee"), ("tf32" if allowed[1] else "ieee")
+
+
+def bfloat16_products() -> bool:
+    """Return whether float32 on the CPU is to be multiplied in bfloat16."""
+    if TORCH >= (2, 9):  # from there on the older switch cannot always be read
+        return bool(torch._C._get_fp32_precision_getter("mkldnn", "matmul") == "bf16")
+    return torch.get_float32_matmul_precision() == "medium"

@@ -37,12 +37,13 @@ compile() { # object source flag..
 # nanobind's own code as it is: what Python does with it is not what is looked at.
 compile nanobind "$nanobind/src/nb_combined.cpp" -DNDEBUG -fno-sanitize=all
 for source in $sources/*.cpp; do
-  [ "$source" = $sources/kernels.cpp ] ||
+  [[ $source == */kernels.cpp || $source == */bfloat16.cpp ]] ||
     compile "$(basename "$source" .cpp)" "$source" '-DOPENNMT_SD_COMPILER="GNU with sanitizers"'
 done
 while read -r isa march; do
-  compile "$isa" $sources/kernels.cpp -DSD_ISA=isa_"$isa" -march="$march" -ffp-contract=fast \
-    -Wno-uninitialized
+  flags_of_isa=(-march="$march" -ffp-contract=fast -Wno-uninitialized)
+  compile "$isa" $sources/kernels.cpp -DSD_ISA=isa_"$isa" "${flags_of_isa[@]}"
+  compile "bfloat16_$isa" $sources/bfloat16.cpp -DSD_TABLE=bfloat16_"$isa" "${flags_of_isa[@]}"
 done <<< "avx512 x86-64-v4
 avx2 x86-64-v3
 baseline x86-64"

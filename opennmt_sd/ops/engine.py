@@ -5,7 +5,8 @@ is ``[T, B, .]``, or packed rows ``[sum(batch_sizes), .]``. Gate order i, f, g, 
 r, z, n of a GRU.
 
 A further argument of an op is a further field of its record, with a default: records are made and
-read by name.
+read by name. ``lowers``, for the cpu engine alone: the operands are float32, and what autocast asks
+for is bfloat16, which products are made in (where the processor can) and results have.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Projection(NamedTuple):
     weight: Tensor
     bias: Tensor | None = None
     batch_sizes: Tensor | None = None
+    lowers: bool = False
 
 
 class LSTMLayer(NamedTuple):
@@ -45,6 +47,7 @@ class LSTMLayer(NamedTuple):
     state_keep: Keep | None = None
     batch_sizes: Tensor | None = None
     reverse: bool = False
+    lowers: bool = False
 
 
 class GRULayer(NamedTuple):
@@ -66,13 +69,14 @@ class GRULayer(NamedTuple):
     state_keep: Keep | None = None
     batch_sizes: Tensor | None = None
     reverse: bool = False
+    lowers: bool = False
 
 
 def projection_of(layer: LSTMLayer | GRULayer) -> Projection:
     """Return the product of a layer's input."""
     return Projection(
         x=layer.x, keep=layer.keep, weight=layer.weight_ih, bias=layer.bias,
-        batch_sizes=layer.batch_sizes,
+        batch_sizes=layer.batch_sizes, lowers=layer.lowers,
     )  # fmt: skip
 
 

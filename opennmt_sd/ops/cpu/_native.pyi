@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 compiler: str
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16 itself (AVX512_BF16)."""
+
 def simd_level() -> str:
     """
     The kernels' instruction set: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.
@@ -74,10 +77,16 @@ def fresh_f32(shape: Sequence[int]) -> object: ...
 def fresh_f64(shape: Sequence[int]) -> object: ...
 def linear_fp_f32(*, input: LinearOperands, sizes: Sequence[int], y: int, threads: int) -> None: ...
 def linear_fp_f64(*, input: LinearOperands, sizes: Sequence[int], y: int, threads: int) -> None: ...
+def linear_fp_bf16(
+    *, input: LinearOperands, sizes: Sequence[int], y: int, threads: int
+) -> None: ...
 def linear_bp_f32(
     *, input: LinearOperands, sizes: Sequence[int], dy: int, dx: int, threads: int
 ) -> None: ...
 def linear_bp_f64(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dx: int, threads: int
+) -> None: ...
+def linear_bp_bf16(
     *, input: LinearOperands, sizes: Sequence[int], dy: int, dx: int, threads: int
 ) -> None: ...
 def linear_wg_f32(
@@ -86,10 +95,16 @@ def linear_wg_f32(
 def linear_wg_f64(
     *, input: LinearOperands, sizes: Sequence[int], dy: int, dw: int, threads: int
 ) -> None: ...
+def linear_wg_bf16(
+    *, input: LinearOperands, sizes: Sequence[int], dy: int, dw: int, threads: int
+) -> None: ...
 def recurrence_fp_f32(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
 ) -> None: ...
 def recurrence_fp_f64(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
+) -> None: ...
+def recurrence_fp_bf16(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], gates_x: int, threads: int
 ) -> None: ...
 def recurrence_bp_f32(
@@ -112,16 +127,32 @@ def recurrence_bp_f64(
     d_gates: int,
     threads: int,
 ) -> None: ...
+def recurrence_bp_bf16(
+    *,
+    recurrence: RecurrenceOperands,
+    sizes: Sequence[int],
+    d_hidden: int,
+    dh: int,
+    dc: int,
+    d_gates: int,
+    threads: int,
+) -> None: ...
 def recurrence_wg_f32(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
 ) -> None: ...
 def recurrence_wg_f64(
     *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
 ) -> None: ...
+def recurrence_wg_bf16(
+    *, recurrence: RecurrenceOperands, sizes: Sequence[int], d_gates: int, dw: int, threads: int
+) -> None: ...
 def layer_fp_f32(
     *, input: LinearOperands, recurrence: RecurrenceOperands, sizes: Sequence[int], threads: int
 ) -> None: ...
 def layer_fp_f64(
+    *, input: LinearOperands, recurrence: RecurrenceOperands, sizes: Sequence[int], threads: int
+) -> None: ...
+def layer_fp_bf16(
     *, input: LinearOperands, recurrence: RecurrenceOperands, sizes: Sequence[int], threads: int
 ) -> None: ...
 def layer_bp_f32(
@@ -140,10 +171,20 @@ def layer_bp_f64(
     sizes: Sequence[int],
     threads: int,
 ) -> None: ...
+def layer_bp_bf16(
+    *,
+    input: LinearOperands,
+    recurrence: RecurrenceOperands,
+    grads: LayerGrads,
+    sizes: Sequence[int],
+    threads: int,
+) -> None: ...
 def packed_size_f32(*, N: int, D: int) -> int: ...
 def packed_size_f64(*, N: int, D: int) -> int: ...
+def packed_size_bf16(*, N: int, D: int) -> int: ...
 def prepare_f32(*, weight: int, N: int, D: int, packed: int, threads: int) -> None: ...
 def prepare_f64(*, weight: int, N: int, D: int, packed: int, threads: int) -> None: ...
+def prepare_bf16(*, weight: int, N: int, D: int, packed: int, threads: int) -> None: ...
 def steps_wg_f32(
     *,
     input: LinearOperands,
@@ -154,6 +195,15 @@ def steps_wg_f32(
     threads: int,
 ) -> None: ...
 def steps_wg_f64(
+    *,
+    input: LinearOperands,
+    sizes: Sequence[int],
+    xs: Sequence[int],
+    dys: Sequence[int],
+    dw: int,
+    threads: int,
+) -> None: ...
+def steps_wg_bf16(
     *,
     input: LinearOperands,
     sizes: Sequence[int],

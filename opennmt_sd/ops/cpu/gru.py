@@ -13,7 +13,7 @@ from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_deriva
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Rows, gru
 from opennmt_sd.ops.cpu.kernels.gru import Layer, LayerBP, Needs
-from opennmt_sd.ops.cpu.operands import kept, rows_and_sets
+from opennmt_sd.ops.cpu.operands import in_float32, kept, rows_and_sets
 from opennmt_sd.ops.cpu.recurrent import asked, bp_flops, empty_gradients, fp_flops, last, like
 from opennmt_sd.ops.engine import GRULayer
 from opennmt_sd.ops.outputs import shared
@@ -78,14 +78,16 @@ layer_fp = register(
 
 
 def gru_layer(layer: GRULayer) -> tuple[Tensor, Tensor]:
+    layer = in_float32(layer)
     x, batch_sizes = layer.x, layer.batch_sizes
     rows, sets = rows_and_sets(x, layer.keep, batch_sizes)
     hidden, h_n, _ = layer_fp(
         Layer(x=rows, weight_ih=layer.weight_ih, bias=layer.bias, weight_hh=layer.weight_hh,
               bias_hn=layer.bias_hn, h=layer.h, x_sets=sets, h_sets=kept(layer.state_keep),
-              rows=Rows.of(x, batch_sizes), reverse=layer.reverse)
+              rows=Rows.of(x, batch_sizes), reverse=layer.reverse, lowers=layer.lowers)
     )  # fmt: skip
-    return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n
+    hidden = hidden.view(*x.shape[:-1], hidden.shape[-1])
+    return (hidden.bfloat16(), h_n.bfloat16()) if layer.lowers else (hidden, h_n)
 
 
 # ---------------------------------------------------------------- the gates of one step
@@ -106,4 +108,6 @@ class _Gates(Function):
 
 
 def gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
+    if h.dtype == torch.bfloat16:
+        return _Gates.apply(gates_x.float(), gates_h.float(), h.float()).bfloat16()
     return _Gates.apply(gates_x, gates_h, h)

@@ -11,18 +11,20 @@ from opennmt_sd.ops.checks import refuse_second_derivatives
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Rows, Sets
-from opennmt_sd.ops.cpu.operands import flops, rows_and_sets
+from opennmt_sd.ops.cpu.operands import flops, in_float32, rows_and_sets
 from opennmt_sd.ops.engine import Projection
 
 
 class Linear(NamedTuple):
-    """Rows x ``[R, D]``, weight ``[N, D]``, bias ``[N]``."""
+    """Rows x ``[R, D]``, weight ``[N, D]``, bias ``[N]``; whether float32 is multiplied in
+    bfloat16, where the processor can."""
 
     x: Tensor
     weight: Tensor
     bias: Tensor | None
     sets: Sets
     rows: Rows
+    lowers: bool = False
 
 
 class LinearBP(NamedTuple):
@@ -32,6 +34,7 @@ class LinearBP(NamedTuple):
     weight: Tensor
     sets: Sets
     rows: Rows
+    lowers: bool = False
 
 
 class LinearWG(NamedTuple):
@@ -41,18 +44,19 @@ class LinearWG(NamedTuple):
     dy: Tensor
     sets: Sets
     rows: Rows
+    lowers: bool = False
 
 
 def _fp(a: Linear) -> Tensor:
-    return kernels.linear_fp(a.x, a.weight, a.bias, a.sets, a.rows.sizes(len(a.x)))
+    return kernels.linear_fp(a.x, a.weight, a.bias, a.sets, a.rows.sizes(len(a.x)), a.lowers)
 
 
 def _bp(a: LinearBP) -> Tensor:
-    return kernels.linear_bp(a.dy, a.weight, a.sets, a.rows.sizes(len(a.dy)))
+    return kernels.linear_bp(a.dy, a.weight, a.sets, a.rows.sizes(len(a.dy)), a.lowers)
 
 
 def _wg(a: LinearWG) -> Tensor:
-    return kernels.linear_wg(a.x, a.dy, a.sets, a.rows.sizes(len(a.x)))
+    return kernels.linear_wg(a.x, a.dy, a.sets, a.rows.sizes(len(a.x)), a.lowers)
 
 
 def _backward(
@@ -64,8 +68,8 @@ def _backward(
 ) -> dict[str, Tensor | None]:
     (dy,) = gradients
     refuse_second_derivatives("cpu", dy)
-    dx = linear_bp(LinearBP(dy, a.weight, a.sets, a.rows)) if needs["x"] else None
-    dw = linear_wg(LinearWG(a.x, dy, a.sets, a.rows)) if needs["weight"] else None
+    dx = linear_bp(LinearBP(dy, a.weight, a.sets, a.rows, a.lowers)) if needs["x"] else None
+    dw = linear_wg(LinearWG(a.x, dy, a.sets, a.rows, a.lowers)) if needs["weight"] else None
     return {"x": dx, "weight": dw, "bias": dy.sum(0) if needs["bias"] else None}
 
 
@@ -88,8 +92,12 @@ linear_fp = register(
 
 
 def masked_linear(projection: Projection) -> Tensor:
-    x, weight, batch_sizes = projection.x, projection.weight, projection.batch_sizes
-    rows, sets = rows_and_sets(x, projection.keep, batch_sizes)
+    given = in_float32(projection)
+    x, weight, batch_sizes = given.x, given.weight, given.batch_sizes
+    rows, sets = rows_and_sets(x, given.keep, batch_sizes)
     where = Rows.of(x, batch_sizes)
-    y = linear_fp(Linear(x=rows, weight=weight, bias=projection.bias, sets=sets, rows=where))
-    return y.view(*x.shape[:-1], weight.shape[0])
+    y = linear_fp(
+        Linear(x=rows, weight=weight, bias=given.bias, sets=sets, rows=where, lowers=given.lowers)
+    )
+    y = y.view(*x.shape[:-1], weight.shape[0])
+    return y.bfloat16() if given.lowers else y

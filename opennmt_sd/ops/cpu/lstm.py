@@ -13,7 +13,7 @@ from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_deriva
 from opennmt_sd.ops.cpu import kernels
 from opennmt_sd.ops.cpu.custom_op import Autograd, register
 from opennmt_sd.ops.cpu.kernels import Layer, LayerBP, Needs, Rows
-from opennmt_sd.ops.cpu.operands import kept, rows_and_sets
+from opennmt_sd.ops.cpu.operands import in_float32, kept, rows_and_sets
 from opennmt_sd.ops.cpu.recurrent import asked, bp_flops, empty_gradients, fp_flops, last, like
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.outputs import shared
@@ -72,14 +72,18 @@ layer_fp = register(
 
 
 def lstm_layer(layer: LSTMLayer) -> tuple[Tensor, Tensor, Tensor]:
+    layer = in_float32(layer)
     x, batch_sizes = layer.x, layer.batch_sizes
     rows, sets = rows_and_sets(x, layer.keep, batch_sizes)
     hidden, h_n, c_n, *_ = layer_fp(
         Layer(x=rows, weight_ih=layer.weight_ih, bias=layer.bias, weight_hh=layer.weight_hh,
               h=layer.h, c=layer.c, x_sets=sets, h_sets=kept(layer.state_keep),
-              rows=Rows.of(x, batch_sizes), reverse=layer.reverse)
+              rows=Rows.of(x, batch_sizes), reverse=layer.reverse, lowers=layer.lowers)
     )  # fmt: skip
-    return hidden.view(*x.shape[:-1], hidden.shape[-1]), h_n, c_n
+    hidden = hidden.view(*x.shape[:-1], hidden.shape[-1])
+    if layer.lowers:
+        return hidden.bfloat16(), h_n.bfloat16(), c_n.bfloat16()
+    return hidden, h_n, c_n
 
 
 # ---------------------------------------------------------------- the gates of one step
@@ -107,4 +111,7 @@ class _Gates(Function):
 def lstm_gates(gates: Tensor, c: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
     gates = gates if added is None else gates + added
     wider = torch.promote_types(gates.dtype, c.dtype)
+    if wider == torch.bfloat16:
+        h, c = _Gates.apply(gates.float(), c.float())
+        return h.bfloat16(), c.bfloat16()
     return _Gates.apply(gates.to(wider), c.to(wider))

@@ -6,11 +6,14 @@ Axis names: T time, B batch, R rows (of all steps), D inputs, H hidden, N output
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import Keep, KeepMask, KeepSets
 from opennmt_sd.ops.cpu.kernels import Sets
+from opennmt_sd.ops.engine import GRULayer, LSTMLayer, Projection
 
 
 def kept(keep: Keep | None) -> Sets:
@@ -21,6 +24,19 @@ def kept(keep: Keep | None) -> Sets:
     if isinstance(keep, KeepSets):
         return Sets(keep.idx, keep.count, keep.scale)
     return Sets(scale=keep.scale, mask=keep.mask())
+
+
+Operands = TypeVar("Operands", Projection, LSTMLayer, GRULayer)
+
+
+def in_float32(operands: Operands) -> Operands:
+    """Return operands that the kernels take: of bfloat16 as float32, and so that they lower it."""
+    wide: dict[str, Any] = {
+        name: x.float()
+        for name, x in operands._asdict().items()
+        if isinstance(x, Tensor) and x.dtype == torch.bfloat16
+    }
+    return operands._replace(**wide, lowers=True) if wide else operands
 
 
 def rows_and_sets(x: Tensor, keep: Keep | None, batch_sizes: Tensor | None) -> tuple[Tensor, Sets]:

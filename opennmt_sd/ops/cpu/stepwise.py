@@ -13,6 +13,7 @@ from opennmt_sd.ops.cpu.custom_op import register
 from opennmt_sd.ops.cpu.kernels import Sets
 from opennmt_sd.ops.cpu.operands import flops
 from opennmt_sd.ops.deferred import DeferredLinear, LinearStep
+from opennmt_sd.ops.engine import StepwiseLinear
 
 
 class Step(NamedTuple):
@@ -40,6 +41,7 @@ class StepsWG(NamedTuple):
     xs: list[Tensor]
     dys: list[Tensor]
     sets: Sets
+    lowers: bool
 
 
 step_fp = register(
@@ -56,7 +58,7 @@ step_bp = register(
 )  # fmt: skip
 steps_wg = register(
     "steps_wg", StepsWG, 1,
-    lambda a: kernels.steps_wg(a.xs, a.dys, a.sets),
+    lambda a: kernels.steps_wg(a.xs, a.dys, a.sets, a.lowers),
     lambda a: a.xs[0].new_empty(a.dys[0].shape[1], a.xs[0].shape[1]),
     lambda a: flops((a.dys[0].shape[1], a.xs[0].shape[1]), a.sets.counts, [len(x) for x in a.xs]),
 )  # fmt: skip
@@ -67,8 +69,9 @@ ALL = Sets()
 class _Kernels:
     engine = "cpu"
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.packed = kernels.prepare(weight.detach())
+    def __init__(self, weight: Tensor, bias: Tensor | None, lowers: bool) -> None:
+        self.packed = kernels.prepare(weight.detach(), lowers)
+        self.lowers = lowers
         self.bias = None if bias is None else bias.detach()
         self.N, self.D = weight.shape
 
@@ -89,7 +92,7 @@ class _Kernels:
         for step in steps:
             scale = step.keep.scale if isinstance(step.keep, KeepSets) else None
             groups.setdefault(scale, []).append(step)
-        parts = [_weight_gradient(group) for group in groups.values()]  # mostly one
+        parts = [_weight_gradient(group, self.lowers) for group in groups.values()]  # mostly one
         dw = parts[0]
         for part in parts[1:]:
             dw += part
@@ -97,17 +100,17 @@ class _Kernels:
         return dw, torch.stack([dy.sum(0) for dy in dys]).sum(0)
 
 
-def _weight_gradient(steps: list[LinearStep]) -> Tensor:
+def _weight_gradient(steps: list[LinearStep], lowers: bool) -> Tensor:
     """Return WG over steps whose sets share one scale, or over steps without sets."""
     dys = [step.dy for step in steps]
     kept = [(s.keep, _at(s.keep, s.t)) for s in steps if isinstance(s.keep, KeepSets)]
     if not kept:
         xs = [s.x if s.keep is None else s.keep.apply_step(s.x, s.t) for s in steps]
-        return steps_wg(StepsWG(xs, dys, ALL))
+        return steps_wg(StepsWG(xs, dys, ALL, lowers))
     idx = torch.cat([keep.idx[at] for keep, at in kept])
     counts = torch.cat([keep.count[at] for keep, at in kept])
     sets = Sets(idx=idx, counts=counts, scale=kept[0][0].scale)
-    return steps_wg(StepsWG([step.x for step in steps], dys, sets))
+    return steps_wg(StepsWG([step.x for step in steps], dys, sets, lowers))
 
 
 def _one(keep: KeepSets, t: int) -> Sets:
@@ -122,5 +125,19 @@ def _at(keep: KeepSets, t: int) -> slice:
     return slice(s, s + 1)
 
 
-def prepare(weight: Tensor, bias: Tensor | None) -> DeferredLinear:
-    return DeferredLinear(weight, bias, _Kernels(weight, bias))
+class _Lowered:
+    """A prepared weight of bfloat16, of which the kernels take float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        bias = None if bias is None else bias.float()
+        weight = weight.float()
+        self._handle = DeferredLinear(weight, bias, _Kernels(weight, bias, lowers=True))
+
+    def step(self, x: Tensor, keep: Keep | None, t: int) -> Tensor:
+        return self._handle.step(x.float(), keep, t).bfloat16()
+
+
+def prepare(weight: Tensor, bias: Tensor | None) -> StepwiseLinear:
+    if weight.dtype == torch.bfloat16:
+        return _Lowered(weight, bias)
+    return DeferredLinear(weight, bias, _Kernels(weight, bias, lowers=False))

@@ -57,7 +57,7 @@ def test_linear(kind: str, bias: bool, dtype: torch.dtype) -> None:
     rows = (T, None) if bias else PACKED
     R = T * B if bias else 8
     x, weight, b, dy = (torch.randn(s, dtype=dtype) for s in ((R, D), (N, D), N, (R, N)))
-    given = *sets(kind), *rows
+    given = *sets(kind), *rows, False
     leaves = [x.requires_grad_() for x in (x.clone(), weight.clone(), b)]
     check(ops.linear_fp, *leaves[:2], leaves[2] if bias else None, *given)
     check(ops.linear_bp, dy, weight, *given)
@@ -78,13 +78,13 @@ def test_steps(kind: str, dtype: torch.dtype) -> None:
     x, dy = torch.randn(B, D, dtype=dtype), torch.randn(B, N, dtype=dtype)
     check(ops.step_fp, x, packed, N, None, *one)
     check(ops.step_bp, dy, packed, D, *one)
-    check(ops.steps_wg, [x, x], [dy, dy], *two)
+    check(ops.steps_wg, [x, x], [dy, dy], *two, False)
 
 
 @pytest.mark.slow
 @layers
 def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
-    given = *sets(of_x), *sets(of_h), *PACKED, reverse
+    given = *sets(of_x), *sets(of_h), *PACKED, reverse, False
     shapes = (8, D), (4 * D, D), (4 * D,), (4 * D, D), (B, D), (B, D)
     leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
     check(ops.layer_fp, *leaves, *given)
@@ -100,7 +100,7 @@ def test_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
 @pytest.mark.slow
 @layers
 def test_gru_layer(of_x: str, of_h: str, reverse: bool, dtype: torch.dtype) -> None:
-    given = *sets(of_x), *sets(of_h), *PACKED, reverse
+    given = *sets(of_x), *sets(of_h), *PACKED, reverse, False
     shapes = (8, D), (3 * D, D), (3 * D,), (3 * D, D), (D,), (B, D)
     leaves = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
     check(ops.gru_layer_fp, *leaves, *given)

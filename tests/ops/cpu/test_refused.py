@@ -234,7 +234,7 @@ def test_ops_refuse_as_kernels_do() -> None:
     count[0] = 9
     rows, weight = zeros(T * B, D), zeros(N, D)
     with pytest.raises(IndexError, match=r"^keep count 9 is outside \[0, 8\], the width$"):
-        torch.ops.opennmt_sd.linear_fp(rows, weight, None, idx, count, 1.0, None, T, None)
+        torch.ops.opennmt_sd.linear_fp(rows, weight, None, idx, count, 1.0, None, T, None, False)
 
 
 def test_nothing_has_no_width() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from opennmt_sd.ops.cpu import bfloat16
 from opennmt_sd.ops.cpu.binding import records, require_native
 
 DTYPES = {torch.float32: "f32", torch.float64: "f64"}
@@ -109,3 +110,15 @@ def call(name: str, dtype: torch.dtype, *, threads: int = 0, **operands: Any) ->
     """Run a kernel on as many threads as torch has, or ``threads``."""
     kernel = getattr(require_native(), f"{name}_{suffix(dtype)}")
     kernel(threads=threads or torch.get_num_threads(), **operands)
+
+
+def product(name: str, dtype: torch.dtype, lowers: bool, **operands: Any) -> None:
+    """Run a kernel that multiplies: float32 in bfloat16, if it ``lowers`` or torch's switch says
+    so, and the processor can."""
+    kind = multiplied_in(dtype, lowers)
+    getattr(require_native(), f"{name}_{kind}")(threads=torch.get_num_threads(), **operands)
+
+
+def multiplied_in(dtype: torch.dtype, lowers: bool) -> str:
+    """Return the suffix of the kernels that multiply."""
+    return "bf16" if dtype == torch.float32 and bfloat16.used(lowers) else suffix(dtype)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.cpu.kernels.call import Addresses, Rows, Sets, call, new, team
+from opennmt_sd.ops.cpu.kernels.call import Addresses, Rows, Sets, call, new, product, team
 from opennmt_sd.ops.cpu.kernels.recurrent import (
     batch,
     gradients,
@@ -33,6 +33,7 @@ class Layer(NamedTuple):
     h_sets: Sets
     rows: Rows
     reverse: bool
+    lowers: bool = False  # float32, multiplied in bfloat16 where the processor can
 
     @property
     def sizes(self) -> list[int]:
@@ -66,8 +67,8 @@ def layer_fp(a: Layer) -> tuple[Tensor, Tensor]:
     (B, H), at, sizes = a.h.shape, Addresses(a.x.dtype), a.sizes
     R = batch(sizes, B)
     gates, hidden = new(a.x, R, 4 * H), new(a.x, R, H)
-    call(
-        "layer_fp", a.x.dtype, sizes=sizes,
+    product(
+        "layer_fp", a.x.dtype, a.lowers, sizes=sizes,
         input=input_operands(at, a, 3 * H, sizes, at(a.bias, 3 * H)),
         recurrence=state_operands(at, a, 3 * H, sizes, CELL, bias=at(a.bias_hn, H), gates=at(gates),
                                   hidden=at(hidden)),
@@ -88,8 +89,9 @@ def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
     shapes = (R, D), (3 * H, D), (3 * H,), (3 * H, H), (H,)
     grads, (dx, dw_ih, db, dw_hh, db_hn) = gradients(at, x, shapes, a.needs)
     dh = a.dh.clone(memory_format=torch.contiguous_format)
-    call(
-        "layer_bp", x.dtype, sizes=sizes, input=input_operands(at, layer, 3 * H, sizes),
+    product(
+        "layer_bp", x.dtype, layer.lowers, sizes=sizes,
+        input=input_operands(at, layer, 3 * H, sizes),
         recurrence=state_operands(at, layer, 3 * H, sizes, CELL, gates=at(a.gates, R, 4 * H),
                                   hidden=at(a.hidden, R, H)),
         grads=layer_grads(d_hidden=at(a.d_hidden, R, H), dh=at(dh, B, H), dx=dx, dw_ih=dw_ih,

@@ -15,6 +15,7 @@ from opennmt_sd.ops.cpu.kernels.call import (
     call,
     keep_operand,
     new,
+    product,
     team,
 )
 from opennmt_sd.ops.cpu.kernels.recurrent import (
@@ -43,6 +44,7 @@ class Layer(NamedTuple):
     h_sets: Sets
     rows: Rows
     reverse: bool
+    lowers: bool = False  # float32, multiplied in bfloat16 where the processor can
 
     @property
     def sizes(self) -> list[int]:
@@ -77,8 +79,8 @@ def layer_fp(a: Layer) -> tuple[Tensor, Tensor, Tensor]:
     (B, H), at, sizes = a.h.shape, Addresses(a.x.dtype), a.sizes
     R = batch(sizes, B)
     gates, hidden, cells = (new(a.x, R, n * H) for n in (4, 1, 1))
-    call(
-        "layer_fp", a.x.dtype, sizes=sizes,
+    product(
+        "layer_fp", a.x.dtype, a.lowers, sizes=sizes,
         input=input_operands(at, a, 4 * H, sizes, at(a.bias, 4 * H)),
         recurrence=state_operands(at, a, 4 * H, sizes, CELL, c0=at(a.c, B, H), gates=at(gates),
                                   cells=at(cells), hidden=at(hidden)),
@@ -99,8 +101,9 @@ def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
     grads, (dx, dw_ih, db, dw_hh) = gradients(at, x, shapes, a.needs)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (a.dh, a.dc))
-    call(
-        "layer_bp", x.dtype, sizes=sizes, input=input_operands(at, layer, 4 * H, sizes),
+    product(
+        "layer_bp", x.dtype, layer.lowers, sizes=sizes,
+        input=input_operands(at, layer, 4 * H, sizes),
         recurrence=state_operands(at, layer, 4 * H, sizes, CELL, c0=at(layer.c, B, H),
                                   gates=at(a.gates, R, 4 * H), cells=at(a.cells, R, H),
                                   hidden=at(a.hidden, R, H)),
@@ -124,8 +127,8 @@ def lstm_fp(
     R = batch(sizes, B)
     gates = new(gates_x, R, 4 * H)
     hidden, cells = new(gates_x, R, H), new(gates_x, R, H)
-    call(
-        "recurrence_fp", gates_x.dtype, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
+    product(
+        "recurrence_fp", gates_x.dtype, False, sizes=list(sizes), gates_x=at(gates_x, R, 4 * H),
         recurrence=recurrence_operands(
             cell=CELL, weight=at(weight, 4 * H, H), h0=at(h0, B, H), c0=at(c0, B, H), B=B, H=H,
             keep=keep_operand(at, sets, len(sizes), H, B), reverse=reverse,
@@ -152,8 +155,8 @@ def lstm_bp(
     R = batch(sizes, B)
     d_gates = new(gates, R, 4 * H)
     dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (dh, dc))
-    call(
-        "recurrence_bp", gates.dtype, sizes=list(sizes), d_hidden=at(d_hidden, R, H),
+    product(
+        "recurrence_bp", gates.dtype, False, sizes=list(sizes), d_hidden=at(d_hidden, R, H),
         dh=at(dh, B, H), dc=at(dc, B, H), d_gates=at(d_gates),
         recurrence=recurrence_operands(
             cell=CELL, weight=at(weight, 4 * H, H), c0=at(c0, B, H), B=B, H=H,
@@ -176,8 +179,9 @@ def lstm_wg(
     (B, H), at = h0.shape, Addresses(hidden.dtype)
     R = batch(sizes, B)
     dw = new(hidden, 4 * H, H)
-    call(
-        "recurrence_wg", hidden.dtype, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H), dw=at(dw),
+    product(
+        "recurrence_wg", hidden.dtype, False, sizes=list(sizes), d_gates=at(d_gates, R, 4 * H),
+        dw=at(dw),
         recurrence=recurrence_operands(
             cell=CELL, h0=at(h0, B, H), B=B, H=H, reverse=reverse,
             keep=keep_operand(at, sets, len(sizes), H, B),

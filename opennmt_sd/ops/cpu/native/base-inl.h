@@ -1,5 +1,6 @@
 // What every kernel uses: the team of threads, fair parts, prefetching, scratch memory.
 #pragma once
+#include "bfloat16-inl.h"
 #include "kernels.h"
 #include "simd-inl.h"
 #ifdef _OPENMP
@@ -8,7 +9,8 @@
 
 namespace {
 
-template <class T> constexpr int NR = 2 * VL<T>; // columns of a strip
+template <class T> constexpr int NR = 2 * VL<T>;           // columns of a strip
+template <class E> constexpr int WIDTH = NR<E> / TERMS<E>; // elements of a row of a packed strip
 
 // A function of its own: the registers of a tile are allotted better.
 #define SD_APART __attribute__((noinline))

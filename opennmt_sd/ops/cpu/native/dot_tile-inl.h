@@ -45,30 +45,31 @@
 namespace {
 
 constexpr int VECTORS = SD_BYTES == 64 ? 6 : 3; // of a dot tile: L * VECTORS sums
-constexpr int BLOCK = 256; // columns n that a dot tile sums before it moves on: dy stays in L1
+// Columns n that a dot tile sums before it moves on: dy stays in L1.
+template <class E> constexpr int BLOCK = 256 * TERMS<E>;
 
 // partial[v] += the sums over `strips` strips of weight[unit, n] * rows[n, v], for L units and V
 // groups of rows, `ld` elements apart. The lanes of partial[v] are [row of the group][unit].
-template <class T, int V>
-SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], int64_t stride,
-                  int64_t strips, const T *rows, int64_t ld, T *partial, bool first) {
-    constexpr int RUN = 64 / sizeof(T) < NR<T> ? 64 / sizeof(T) : NR<T>; // of a unit, in a line
+template <class T, int V, class E>
+SD_APART void dot(const E *const (&unit)[L<T>], const E *const (&ahead)[L<T>], int64_t stride,
+                  int64_t strips, const E *rows, int64_t ld, T *partial, bool first) {
+    constexpr int RUN = 64 / sizeof(T) < WIDTH<E> ? 64 / sizeof(T) : WIDTH<E>; // a unit's in a line
     constexpr int STEPS = RUN / L<T>;
     Vec<T> sum[L<T>][V] = {};
     for (int64_t at = 0; strips > 0; strips--, at += stride) {
 #pragma GCC unroll 1
-        for (int64_t n = at; n < at + NR<T>; n += RUN) {
+        for (int64_t n = at; n < at + WIDTH<E>; n += RUN) {
 #pragma GCC unroll 4
             for (int k = 0; k < STEPS; k++, rows += VL<T>) {
                 for (int u = k; u < L<T>; u += STEPS) __builtin_prefetch(ahead[u] + n, 0, 3);
-                Vec<T> y[V];
+                Vec<E> y[V];
 #pragma GCC unroll 6
                 for (int v = 0; v < V; v++) y[v] = load(rows + v * ld);
 #pragma GCC unroll 4
                 for (int u = 0; u < L<T>; u++) { // one at a time: no register is left
-                    const Vec<T> x = spread(unit[u] + n + k * L<T>);
+                    const Vec<E> x = spread(unit[u] + n + k * L<T>);
 #pragma GCC unroll 6
-                    for (int v = 0; v < V; v++) sum[u][v] += x * y[v];
+                    for (int v = 0; v < V; v++) sum[u][v] = plus(sum[u][v], x, y[v]);
                 }
             }
         }
@@ -87,16 +88,16 @@ SD_APART void dot(const T *const (&unit)[L<T>], const T *const (&ahead)[L<T>], i
 
 // Kept units K, in tiles of L, over one block of strips, for all groups of rows (group_rows), `ld`
 // elements apart. weight begins with unit d0. partial is [tiles, groups, VL].
-template <class T>
-void dot_tiles(const T *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
-               int64_t count, const T *rows, int64_t ld, int64_t groups, T *partial, bool first,
+template <class T, class E>
+void dot_tiles(const E *weight, int64_t d0, int64_t stride, int64_t strips, const int32_t *K,
+               int64_t count, const E *rows, int64_t ld, int64_t groups, T *partial, bool first,
                Pieces &later) {
     const Split parts(groups, VECTORS);
     for (int64_t j = 0; j < count; j += L<T>, partial += groups * VL<T>) {
-        const T *unit[L<T>], *ahead[L<T>];
+        const E *unit[L<T>], *ahead[L<T>];
         for (int u = 0; u < L<T>; u++) { // past the end: the last unit again, thrown away later
-            unit[u] = weight + (K[least(j + u, count - 1)] - d0) * NR<T>;
-            ahead[u] = weight + (K[least(j + L<T> + u, count - 1)] - d0) * NR<T>;
+            unit[u] = weight + (K[least(j + u, count - 1)] - d0) * WIDTH<E>;
+            ahead[u] = weight + (K[least(j + L<T> + u, count - 1)] - d0) * WIDTH<E>;
         }
         later.next();
         for (int64_t i = 0; i < parts.parts; i++) {

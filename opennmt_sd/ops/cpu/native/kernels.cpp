@@ -3,6 +3,7 @@
 // Everything that is compiled once for each set lies in the files -inl.h, from bottom to top:
 //
 //   simd         a vector: loads, stores, groups of 16 bytes, exp and tanh
+//   bfloat16     a vector of pairs, which are multiplied in bfloat16 (bfloat16.cpp)
 //   base         threads, fair parts, prefetching, scratch memory
 //   pack         weights and rows, laid out as the tiles read them
 //   outer_tile   rows x a strip of columns: the forward products and WG
@@ -11,38 +12,22 @@
 //   lstm_cell    the arithmetic of one LSTM cell
 //   gru_cell     and of a GRU's
 //   recurrence   all steps of a recurrent layer, forward (_fp) and backward (_bp), of any cell
+//   products     the table of what multiplies
 //   nll, attention, philox, peak
 //
 // Nothing here may have external linkage but the table at the end: the linker could otherwise pick
 // this instruction set's copy of a shared function for every machine. So no std:: either.
 #include "attention-inl.h"
-#include "gru_cell-inl.h"
-#include "linear-inl.h"
-#include "lstm_cell-inl.h"
 #include "nll-inl.h"
 #include "peak-inl.h"
 #include "philox-inl.h"
-#include "recurrence_bp-inl.h"
-#include "recurrence_fp-inl.h"
+#include "products-inl.h"
 
 namespace {
 
-template <class Cell, class T = typename Cell::Scalar> constexpr CellKernels<T> cell() {
-    return {Cell::GATES,         Cell::SAVED,    Cell::GRADS,  recurrence_fp<Cell>,
-            recurrence_bp<Cell>, grads_of<Cell>, ungroup<Cell>};
-}
-
 template <class T> constexpr Kernels<T> table() {
     Kernels<T> k = {};
-    k.fp = fp<T>;
-    k.bp = bp<T>;
-    k.wg = wg<T>;
-    k.prepare = prepare<T>;
-    k.packed_size = packed_size<T>;
-    k.G = G;
-    k.L = L<T>;
-    k.lstm = cell<LstmCell<T>>();
-    k.gru = cell<GruCell<T>>();
+    (Products<T> &)k = products<T>();
     k.gates_fp = gates_fp<T>;
     k.gates_bp = gates_bp<T>;
     k.gru_gates_fp = gru_gates_fp<T>;

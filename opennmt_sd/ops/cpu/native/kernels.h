@@ -1,14 +1,31 @@
-// The kernels: one table of functions for each instruction set (kernels.cpp, compiled three times).
+// The kernels: one table of functions for each instruction set (kernels.cpp, compiled three times;
+// bfloat16.cpp, four times).
 //
 // Axis names: T steps, B sequences, R rows (all steps' rows, one after the other), D inputs, H
 // hidden units, N outputs. Matrices are dense and row-major. Gate order i, f, g, o (LSTM) and r, z,
 // n (GRU).
 //
-// A table is that of one stored type, and one set of tables that of one instruction set. A further
-// type (bfloat16) is a further member of Isa, for which simd-inl.h says how its vectors are loaded,
-// stored and summed; a further cell is a further CellKernels (recurrence-inl.h).
+// A table is that of one stored type, and one set of tables that of one instruction set. Products
+// of float may also be made in bfloat16 (bfloat16-inl.h): that is a table of its own. A further
+// cell is a further CellKernels (recurrence-inl.h).
 #pragma once
 #include <stdint.h>
+
+// Two bfloat16, the first one in the lower half: what products of them are made of, in place of
+// floats. Nothing is stored so but packed weights.
+struct Pair {
+    uint32_t bits;
+};
+// What products are summed in, and their operands come in.
+template <class E> struct SumOf {
+    typedef E Type;
+};
+template <> struct SumOf<Pair> {
+    typedef float Type;
+};
+template <class E> using Sum = typename SumOf<E>::Type;
+template <class E> constexpr int TERMS = 1; // what one of 32 or 64 bits multiplies
+template <> constexpr int TERMS<Pair> = 2;
 
 // Rows that share one keep set, next to each other.
 struct Segment {
@@ -40,7 +57,7 @@ struct GateGrads {
 template <class T> struct Linear {
     const T *const *x;   // [R] rows of [D]; not for bp
     const T *weight;     // [N, D], or null:
-    const T *packed;     // the weight as `prepare` packs it
+    const void *packed;  // the weight as `prepare` packs it
     const T *bias;       // [N] or null
     const Segment *segs; // they cover the rows
     int nsegs;
@@ -94,7 +111,8 @@ template <class T> struct CellKernels {
     void (*ungroup)(const Recurrence<T> &, const T *d_gates, T *out);
 };
 
-template <class T> struct Kernels {
+// What multiplies.
+template <class T> struct Products {
     // ---- linear
     // rows of y [R], ldy apart, = scale * x[:, K] @ weight[:, K].T + bias
     void (*fp)(const Linear<T> &, T *y, int64_t ldy);
@@ -104,13 +122,17 @@ template <class T> struct Kernels {
     // dw [N, D] = sum over steps of scale * dy.T @ x[:, K]; dy: [R] rows of [N]; db [N], or null,
     // is their sum
     void (*wg)(const Linear<T> &, const T *const *dy, T *dw, T *db);
-    // weight [N, D] packed for fp and bp, in packed_size(N, D) elements
-    void (*prepare)(const T *weight, int64_t N, int64_t D, T *packed, int threads);
+    // weight [N, D] packed for fp and bp, in packed_size(N, D) elements: T, or bfloat16
+    void (*prepare)(const T *weight, int64_t N, int64_t D, void *packed, int threads);
     int64_t (*packed_size)(int64_t N, int64_t D);
 
     // ---- recurrent cells
     int64_t G, L; // see GateGrads
     CellKernels<T> lstm, gru;
+};
+
+template <class T> struct Kernels : Products<T> {
+    // ---- gates
     // The LSTM's pointwise part of B rows: gates [B, 4H] before the activation and c [B, H] to the
     // activated ones, the new c and h
     void (*gates_fp)(const T *gates, const T *c, int64_t B, int64_t H, int threads, T *active,
@@ -152,6 +174,10 @@ struct Isa {
     int64_t (*multiply_adds)(int64_t rounds, int threads);
 };
 extern const Isa isa_avx512, isa_avx2, isa_baseline;
+// The products of float in bfloat16: by the processor's own instruction, or by what stands in for
+// it.
+extern const Products<float> bfloat16_avx512_bf16, bfloat16_avx512, bfloat16_avx2,
+    bfloat16_baseline;
 
 // Scratch memory for the length of a call, aligned to 64 bytes; not cleared. Throws std::bad_alloc.
 void *scratch_new(int64_t bytes);

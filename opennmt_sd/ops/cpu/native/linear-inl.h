@@ -16,18 +16,19 @@ SD_INLINE Range mine(int64_t n) {
 // ---------------------------------------------------------------- the weight, packed for many
 // calls
 
-template <class T> void prepare(const T *weight, int64_t N, int64_t D, T *packed, int nthreads) {
+template <class E, class T = Sum<E>>
+void prepare(const T *weight, int64_t N, int64_t D, void *packed, int nthreads) {
 #pragma omp parallel for num_threads(nthreads) if (nthreads > 1) schedule(static)
     for (int64_t s = 0; s < ceil_div(N, NR<T>); s++)
-        pack_strip(weight, D, D, Columns<T>(N), s, packed + s * D * NR<T>);
+        pack_strip(weight, D, D, Columns<T>(N), s, (E *)packed + s * D * WIDTH<E>);
 }
 template <class T> int64_t packed_size(int64_t N, int64_t D) { return round_up(N, NR<T>) * D; }
 
 // ---------------------------------------------------------------- FP
 
 // Strip n of y, all rows. next: the strip that comes after it, which lies in far caches, or null.
-template <class T>
-void fp_strip(const Linear<T> &a, const Offsets<T> &at, const T *xg, const T *strip, const T *next,
+template <class T, class E>
+void fp_strip(const Linear<T> &a, const Offsets<T> &at, const E *xg, const E *strip, const E *next,
               int64_t n, T *y, int64_t ldy) {
     const int64_t n0 = n * NR<T>;
     const int left = int(least(NR<T>, a.N - n0));
@@ -44,40 +45,46 @@ void fp_strip(const Linear<T> &a, const Offsets<T> &at, const T *xg, const T *st
         const Split tiles(seg.rows, ROWS);
         for (int64_t i = 0; i < tiles.parts; i++) {
             const int64_t r0 = tiles.at(i), m = tiles.at(i + 1) - r0;
-            const T *x = xg + at.at.p[s] + r0 * count;
+            const E *x = xg + at.at.p[s] + r0 * ceil_div(count, TERMS<E>);
             T *to = y + (seg.row + r0) * ldy + n0;
             with_number<ROWS>(int(m), [&](auto M) {
                 if (next && s == 0 && i == 0)
-                    fp_tile<T, M.value, 2>(x, strip, K, count, scale, b0, b1, to, ldy, left,
-                                           {next, K});
-                else fp_tile<T, M.value, 0>(x, strip, K, count, scale, b0, b1, to, ldy, left, {});
+                    fp_tile<T, M.value, LINES<E>>(x, strip, K, count, scale, b0, b1, to, ldy, left,
+                                                  Ahead<E>{next, K});
+                else
+                    fp_tile<T, M.value, 0>(x, strip, K, count, scale, b0, b1, to, ldy, left,
+                                           Ahead<E>{});
             });
         }
     }
 }
 
-template <class T> void fp(const Linear<T> &a, T *y, int64_t ldy) {
+template <class E, class T = Sum<E>> void fp(const Linear<T> &a, T *y, int64_t ldy) {
     const int64_t D = a.D;
     const Offsets<T> at(a, 1, 0);
-    const Scratch<T> xg(at.total);
-    const Own<T> strip_of(a.threads, a.packed ? 0 : D * NR<T>);
+    const Scratch<E> xg(at.total);
+    const Own<E> strip_of(a.threads, a.packed ? 0 : D * WIDTH<E>);
+    const Own<E> line(a.threads, TERMS<E> > 1 ? ROWS * D : 0);
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
     {
 #pragma omp for schedule(static)
         for (int s = 0; s < a.nsegs; s++) {
             const Segment &seg = a.segs[s];
-            gather(a.x + seg.row, seg.rows, a.kept.of(seg.set), a.kept.count[seg.set],
-                   xg.p + at.at.p[s]);
+            const int32_t *K = a.kept.of(seg.set);
+            const int64_t count = a.kept.count[seg.set];
+            E *to = xg.p + at.at.p[s];
+            if constexpr (TERMS<E> == 1) gather(a.x + seg.row, seg.rows, K, count, to);
+            else gather(a.x + seg.row, seg.rows, D, K, count, line.get(), to);
         }
         const Range strips = mine(ceil_div(a.N, NR<T>));
         for (int64_t n = strips.begin; n < strips.end; n++) {
-            const T *strip = a.packed + n * D * NR<T>, *next = nullptr;
+            const E *strip = (const E *)a.packed + n * D * WIDTH<E>, *next = nullptr;
             if (!a.packed) {
-                T *own = strip_of.get();
+                E *own = strip_of.get();
                 pack_strip(a.weight, D, D, Columns<T>(a.N), n, own);
                 strip = own;
             } else if (n + 1 < strips.end) {
-                next = strip + D * NR<T>;
+                next = strip + D * WIDTH<E>;
             }
             fp_strip(a, at, xg.p, strip, next, n, y, ldy);
         }
@@ -100,17 +107,18 @@ struct Grid {
     int cells() const { return units * segs; }
 };
 
-template <class T> class InputGradient {
+template <class E> class InputGradient {
+    using T = Sum<E>;
     const Linear<T> &a;
     const T *const dy;
     T *const *const dx;
     const Columns<T> columns;
-    const bool grouped; // dy
+    const bool grouped, in_place; // dy; and it is read as it lies
     const int64_t strips, group;
     const Grid grid;
     const Offsets<T> at;
     const Scratch<T> partials;
-    const Own<T> weights, rows;
+    const Own<E> weights, rows;
     const Own<const void *> pieces;
 
     // A cell of the grid: units [d0, d1), segments [begin, end).
@@ -128,15 +136,16 @@ template <class T> class InputGradient {
     struct Block {
         int64_t s0, count;
         int64_t n0() const { return s0 * NR<T>; }
+        static constexpr int64_t MOST = BLOCK<E> / NR<T>;
     };
 
   public:
     InputGradient(const Linear<T> &a_, const T *dy_, T *const *dx_)
         : a(a_), dy(dy_), dx(dx_), columns(a.N, a.grads), grouped(a.grads.H),
-          strips(columns.strips()), group(a.grads.group), grid(a.threads, a.D),
-          at(a, G, (grid.units + 1) * L<T>), partials(at.total),
-          weights(a.threads, a.packed ? 0 : BLOCK * ceil_div(a.D, grid.units)),
-          rows(a.threads, grouped ? 0 : BLOCK * round_up(most_rows(a), G)),
+          in_place(grouped && TERMS<E> == 1), strips(columns.strips()), group(a.grads.group),
+          grid(a.threads, a.D), at(a, G, (grid.units + 1) * L<T>), partials(at.total),
+          weights(a.threads, a.packed ? 0 : BLOCK<T> * ceil_div(a.D, grid.units)),
+          rows(a.threads, in_place ? 0 : BLOCK<T> * round_up(most_rows(a), G)),
           pieces(a.threads, round_up(most_rows(a), G)) {}
 
     void run() {
@@ -145,8 +154,8 @@ template <class T> class InputGradient {
             const int64_t i = c % grid.units, k = c / grid.units;
             const Cell cell = {i, a.D * i / grid.units, a.D * (i + 1) / grid.units,
                                int(a.nsegs * k / grid.segs), int(a.nsegs * (k + 1) / grid.segs)};
-            for (int64_t s0 = 0; s0 < strips; s0 += BLOCK / NR<T>)
-                sum(cell, {s0, least(BLOCK / NR<T>, strips - s0)});
+            for (int64_t s0 = 0; s0 < strips; s0 += Block::MOST)
+                sum(cell, {s0, least(Block::MOST, strips - s0)});
             for (int s = cell.begin; s < cell.end; s++) write(cell, s);
         }
     }
@@ -164,24 +173,27 @@ template <class T> class InputGradient {
     // A block of columns, added to the sums of all the cell's segments.
     void sum(const Cell &cell, Block block) const {
         const int64_t width = a.packed ? a.D : cell.d1 - cell.d0;
-        T *own = weights.get();
+        E *own = weights.get();
         for (int64_t q = 0; !a.packed && q < block.count; q++)
             pack_strip(a.weight + cell.d0, a.D, width, columns, block.s0 + q,
-                       own + q * width * NR<T>);
-        const T *weight = a.packed ? a.packed + block.n0() * a.D : own;
+                       own + q * width * WIDTH<E>);
+        const E *weight = own;
+        if (a.packed) weight = (const E *)a.packed + block.s0 * a.D * WIDTH<E>;
         for (int s = cell.begin; s < cell.end; s++) {
             const Segment &seg = a.segs[s];
             const Units u = units(cell, s);
             if (!u.count) continue;
-            const T *from = dy + seg.row / G * group + block.n0() * G;
-            int64_t ld = group;
-            if (!grouped) {
-                group_rows(dy + seg.row * a.N + block.n0(), a.N, seg.rows,
-                           least(a.N - block.n0(), BLOCK), block.count, rows.get());
-                from = rows.get(), ld = block.count * NR<T> * G;
-            }
+            const T *first =
+                dy + (grouped ? seg.row / G * group + block.n0() * G : seg.row * a.N + block.n0());
+            const int64_t n = grouped ? block.count * NR<T> : least(a.N - block.n0(), BLOCK<E>);
+            const E *from = rows.get();
+            int64_t ld = block.count * WIDTH<E> * G;
+            if constexpr (TERMS<E> > 1)
+                group_pairs(first, a.N, grouped ? group : 0, seg.rows, n, block.count, rows.get());
+            else if (grouped) from = first, ld = group;
+            else group_rows(first, a.N, seg.rows, n, block.count, rows.get());
             Pieces later = s + 1 < cell.end ? ahead(s + 1, block) : Pieces{};
-            dot_tiles(weight, a.packed ? 0 : cell.d0, width * NR<T>, block.count, u.K, u.count,
+            dot_tiles(weight, a.packed ? 0 : cell.d0, width * WIDTH<E>, block.count, u.K, u.count,
                       from, ld, ceil_div(seg.rows, G), u.partial, block.s0 == 0, later);
         }
     }
@@ -212,29 +224,32 @@ template <class T> class InputGradient {
     }
 };
 
-template <class T> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
-    InputGradient<T>(a, dy, dx).run();
+template <class E, class T = Sum<E>> void bp(const Linear<T> &a, const T *dy, T *const *dx) {
+    InputGradient<E>(a, dy, dx).run();
 }
 
 // ---------------------------------------------------------------- WG
 
 // Each thread holds a strip of dW.T [D, NR] in its L2 cache, adds all steps to it, and writes it
 // out.
-template <class T> class WeightGradient {
+template <class E> class WeightGradient {
+    using T = Sum<E>;
     const Linear<T> &a;
     const T *const *const dy;
     T *const dw, *const db;
     const Columns<T> columns;
     const bool grouped; // dy
     const Offsets<T> at;
-    const Scratch<T> xg;
-    const Own<T> strips, dys, line;
+    const Scratch<E> xg;
+    const Own<T> strips, line;
+    const Own<E> dys;
 
   public:
     WeightGradient(const Linear<T> &a_, const T *const *dy_, T *dw_, T *db_)
         : a(a_), dy(dy_), dw(dw_), db(db_), columns(a.N, a.grads), grouped(a.grads.H), at(a, 1, 0),
-          xg(at.total), strips(a.threads, a.D * NR<T>), dys(a.threads, most_rows(a) * NR<T>),
-          line(a.threads, a.D + VL<T>) {}
+          xg(at.total), strips(a.threads, a.D * NR<T>),
+          line(a.threads, (a.D + VL<T>)*(TERMS<E> > 1 ? 3 : 1)),
+          dys(a.threads, most_rows(a) * NR<T>) {}
 
     void run() {
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
@@ -273,15 +288,17 @@ template <class T> class WeightGradient {
     // The strip's columns of segment s's dy, rows next to each other, not N apart.
     void gather_dy(int s, int64_t n, const int (&left)[2], Vec<T> (&sum)[2]) const {
         const Segment &seg = a.segs[s];
-        T *to = dys.get();
+        E *to = dys.get();
         Vec<T> total[2] = {sum[0], sum[1]};
-        for (int r = 0; r < seg.rows; r++)
+        for (int r = 0; r < seg.rows; r += TERMS<E>, to += NR<E>)
             for (int v = 0; v < 2; v++) {
-                Vec<T> y = {};
-                if (left[v])
-                    y = columns_of(dy[seg.row + r], n * NR<T> + v * VL<T>, left[v], grouped);
-                store(to + r * NR<T> + v * VL<T>, y);
-                total[v] += y;
+                Vec<T> y[TERMS<E>] = {};
+                for (int i = 0; i < TERMS<E> && r + i < seg.rows; i++) {
+                    const T *row = dy[seg.row + r + i];
+                    if (left[v]) y[i] = columns_of(row, n * NR<T> + v * VL<T>, left[v], grouped);
+                    total[v] += y[i];
+                }
+                store(to + v * VL<E>, element(y));
             }
         sum[0] = total[0], sum[1] = total[1];
     }
@@ -298,18 +315,18 @@ template <class T> class WeightGradient {
         const Segment &seg = a.segs[s];
         const int32_t *K = a.kept.of(seg.set);
         const Split tiles(a.kept.count[seg.set], ROWS);
+        const int64_t rows = ceil_div(seg.rows, TERMS<E>);
         for (int64_t i = 0; i < tiles.parts; i++) {
             const int64_t j0 = tiles.at(i), m = tiles.at(i + 1) - j0;
             with_number<ROWS>(int(m), [&](auto M) {
-                wg_tile<T, M.value>(xg.p + at.at.p[s] + j0 * seg.rows, dys.get(), seg.rows, strip,
-                                    K + j0);
+                wg_tile<T, M.value>(xg.p + at.at.p[s] + j0 * rows, dys.get(), rows, strip, K + j0);
             });
         }
     }
 };
 
-template <class T> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db) {
-    WeightGradient<T>(a, dy, dw, db).run();
+template <class E, class T = Sum<E>> void wg(const Linear<T> &a, const T *const *dy, T *dw, T *db) {
+    WeightGradient<E>(a, dy, dw, db).run();
 }
 
 } // namespace

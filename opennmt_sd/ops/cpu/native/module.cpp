@@ -12,6 +12,7 @@
 #endif
 
 const Isa *isa = nullptr;
+const Products<float> *bfloat16 = nullptr;
 bool forked = false;
 
 static bool supports(const std::string &level) {
@@ -23,6 +24,23 @@ static bool supports(const std::string &level) {
     if (level == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return level == "baseline";
+}
+
+// Whether the processor multiplies in bfloat16 itself; OPENNMT_SD_SIMD may forbid that too.
+static bool has_bfloat16(const std::string &level) {
+#if defined(__x86_64__) && defined(OPENNMT_SD_AVX512_BF16)
+    return level == "avx512" && __builtin_cpu_supports("avx512bf16");
+#else
+    return false && level.empty();
+#endif
+}
+
+static const Products<float> *bfloat16_products(const std::string &level) {
+#ifdef OPENNMT_SD_AVX512_BF16
+    if (has_bfloat16(level)) return &bfloat16_avx512_bf16;
+#endif
+    if (level == "avx512") return &bfloat16_avx512;
+    return level == "avx2" ? &bfloat16_avx2 : &bfloat16_baseline;
 }
 
 // The widest instruction set that the machine has and OPENNMT_SD_SIMD, if set, allows.
@@ -43,6 +61,11 @@ NB_MODULE(_native, m) {
     m.attr("compiler") = OPENNMT_SD_COMPILER;
     const std::string level = simd_level();
     isa = level == "avx512" ? &isa_avx512 : level == "avx2" ? &isa_avx2 : &isa_baseline;
+    bfloat16 = bfloat16_products(level);
+    const bool fast = has_bfloat16(level);
+    m.def(
+        "has_bfloat16", [fast] { return fast; },
+        "Whether the processor multiplies in bfloat16 itself (AVX512_BF16).");
     m.def(
         "simd_level", [level] { return level; },
         "The kernels' instruction set: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.");

@@ -107,7 +107,7 @@ Linear<T> linear_of(const LinearOperands &a, const CheckedSets &kept, const T *c
     const T *weight = (const T *)a.weight;
     return {rows,
             a.packed ? nullptr : weight,
-            a.packed ? weight : nullptr,
+            a.packed ? (const void *)a.weight : nullptr,
             (const T *)a.bias,
             segs.data(),
             int(segs.size()),

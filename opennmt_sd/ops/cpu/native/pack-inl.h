@@ -66,12 +66,23 @@ template <class T> struct Columns {
     int64_t unit(int64_t v) const { return (v / panel * run + v % run) * VL<T>; }
 };
 
-// Strip s of weight [N, ldw], its inputs [0, D), to out [D, NR].
+// Strip s of weight [N, ldw], its inputs [0, D), to out [D, WIDTH].
 template <class T>
 void pack_strip(const T *w, int64_t ldw, int64_t D, Columns<T> columns, int64_t s, T *out) {
     for (int64_t v = 2 * s; v < 2 * s + 2; v++, out += VL<T>) {
         const int n = columns.count(v);
         pack(w + (n ? columns.first(v) : 0) * ldw, ldw, D, n, out, NR<T>);
+    }
+}
+inline void pack_strip(const float *w, int64_t ldw, int64_t D, Columns<float> columns, int64_t s,
+                       Pair *out) {
+    constexpr int64_t SOME = 64; // inputs, whose floats stay in L1
+    float wide[SOME * NR<float>] __attribute__((aligned(64)));
+    for (int64_t d0 = 0; d0 < D; d0 += SOME) {
+        const int64_t n = least(SOME, D - d0);
+        pack_strip(w + d0, ldw, n, columns, s, wide);
+        for (int64_t d = 0; d < n; d++, out += WIDTH<Pair>)
+            store(out, narrow(load(wide + d * NR<float>), load(wide + d * NR<float> + VL<float>)));
     }
 }
 
@@ -103,6 +114,31 @@ void group_rows(const T *x, int64_t ld, int rows, int64_t n, int64_t strips, T *
 // n columns from c on of a row: one after the other, or grouped with other rows.
 template <class T> SD_INLINE Vec<T> columns_of(const T *row, int64_t c, int n, bool grouped) {
     return grouped ? load_groups(row + c * G, VL<T>) : load_part(row + c, n);
+}
+
+// A row's columns [0, n), which are strips, to where it begins among groups of pairs.
+SD_INLINE void narrow_row(const float *row, int64_t n, bool grouped, Pair *to) {
+    for (int64_t c = 0; c < n; c += NR<float>, to += G * WIDTH<Pair>) {
+        V32 x[2] = {};
+        for (int v = 0; v < 2; v++)
+            if (const int64_t left = n - c - v * VL<float>; left > 0)
+                x[v] = columns_of(row, c + v * VL<float>, int(least(VL<float>, left)), grouped);
+        store_groups(to, VL<Pair>, narrow(x[0], x[1]));
+    }
+}
+
+// As group_rows does, of rows as they come or grouped already, `group` elements a group.
+inline void group_pairs(const float *x, int64_t ld, int64_t group, int rows, int64_t n,
+                        int64_t strips, Pair *out) {
+    const int64_t size = strips * WIDTH<Pair> * G; // of a group
+    for (int64_t r = 0; r < round_up(rows, G); r++) {
+        Pair *to = out + in_groups<Pair>(r, size);
+        if (r < rows)
+            narrow_row(group ? x + in_groups<float>(r, group) : x + r * ld, n, group != 0, to);
+        else
+            for (int64_t s = 0; s < strips; s++)
+                store_groups(to + s * WIDTH<Pair> * G, VL<Pair>, I32{});
+    }
 }
 
 } // namespace

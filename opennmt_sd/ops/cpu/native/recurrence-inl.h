@@ -28,7 +28,7 @@
 
 namespace {
 
-template <class Cell> struct Panels {
+template <class Cell, class E = typename Cell::Scalar> struct Panels {
     using T = typename Cell::Scalar;
     static constexpr int GATES = Cell::GATES, RUN = Cell::RUN;
     static constexpr int UNITS = RUN * VL<T>;                         // of a panel
@@ -36,7 +36,7 @@ template <class Cell> struct Panels {
     static_assert(VECTORS % 2 == 0, "a panel is whole strips");
     const int64_t H, count;
     const int64_t size; // elements of a packed panel
-    explicit Panels(int64_t H_) : H(H_), count(ceil_div(H, UNITS)), size(STRIPS * H * NR<T>) {}
+    explicit Panels(int64_t H_) : H(H_), count(ceil_div(H, UNITS)), size(STRIPS * H * WIDTH<E>) {}
 
     Columns<T> columns() const { return {GATES * H, H, RUN, 0}; }
     int64_t padded() const { return count * UNITS; } // units
@@ -47,9 +47,9 @@ template <class Cell> struct Panels {
         return RUN > 1 && left < 0 ? 0 : int(least(VL<T>, left));
     }
 
-    void pack(const T *weight, int64_t p, T *out) const {
+    void pack(const T *weight, int64_t p, E *out) const {
         for (int64_t s = 0; s < STRIPS; s++)
-            pack_strip(weight, H, H, columns(), STRIPS * p + s, out + s * H * NR<T>);
+            pack_strip(weight, H, H, columns(), STRIPS * p + s, out + s * H * WIDTH<E>);
     }
 };
 
@@ -63,7 +63,8 @@ template <class Cell> struct Gradients {
     static constexpr bool APART = GRADS > GATES;
     static_assert(GRADS <= GATES + 1, "one gate alone has two parts");
     const int64_t H, units;
-    explicit Gradients(const Panels<Cell> &panels) : H(panels.H), units(panels.padded()) {}
+    template <class E>
+    explicit Gradients(const Panels<Cell, E> &panels) : H(panels.H), units(panels.padded()) {}
 
     int64_t run() const { return APART ? units / VL<T> : Cell::RUN; }
     int64_t group() const { return GRADS * units * G; }
@@ -82,7 +83,8 @@ template <class Cell> struct Gradients {
 template <class Cell> struct Share {
     static constexpr int UNITS = Panels<Cell>::UNITS;
     int64_t p0, p1, first, end;
-    explicit Share(const Panels<Cell> &panels)
+    template <class E>
+    explicit Share(const Panels<Cell, E> &panels)
         : p0(panels.count * thread() / threads()), p1(panels.count * (thread() + 1) / threads()),
           first(p0 * UNITS), end(least(p1 * UNITS, panels.H)) {}
     int64_t padded() const { return (p1 - p0) * UNITS; }

@@ -5,7 +5,7 @@
 
 namespace {
 
-template <class Cell> class Backward {
+template <class Cell, class E> class Backward {
     using T = typename Cell::Scalar;
     static constexpr int SAVED = Cell::SAVED, GRADS = Cell::GRADS, RUN = Cell::RUN;
 
@@ -14,7 +14,7 @@ template <class Cell> class Backward {
     T *const d_gates, *const dh, *const dc;
     const int64_t H, B;
     const T scale;
-    const Panels<Cell> panels;
+    const Panels<Cell, E> panels;
     const Gradients<Cell> grads;
     const Walk<T> walk;
     const Columns<T> columns;
@@ -22,7 +22,12 @@ template <class Cell> class Backward {
     // Each thread keeps dh, dc and sums of its own units, not in rows that it shares with others
     // (see Own): 16 rows of any vector are whole lines.
     const int64_t lines;
-    const Scratch<T> packed, states, partials;
+    const Scratch<E> packed;
+    const Scratch<T> states, partials;
+    // d_gates of a step in pairs, as the product reads them, twice: another thread may still read
+    // those of the step before.
+    const int64_t narrow_group; // elements of a group
+    const Scratch<E> narrowed;
     const Own<const void *> pieces;
 
     // What is one thread's: dh, dc [B, units], and sums.
@@ -34,6 +39,7 @@ template <class Cell> class Backward {
         int64_t t, next; // next: the step that comes after it here, or -1
         int64_t n, groups;
         T *d_gates;
+        E *narrowed;
     };
 
   public:
@@ -41,8 +47,11 @@ template <class Cell> class Backward {
         : a(a_), d_hidden(d_hidden_), d_gates(d_gates_), dh(dh_), dc(dc_), H(a.H), B(a.B),
           scale(T(a.kept.scale)), panels(H), grads(panels), walk{a},
           columns(Cell::GATES * H, grads.of(true)), strips(columns.strips()), group(grads.group()),
-          lines(round_up(B, 16)), packed(strips * H * NR<T>), states(panels.padded() * 2 * lines),
-          partials(panels.padded() * lines), pieces(a.threads, (SAVED + 2) * B) {}
+          lines(round_up(B, 16)), packed(strips * H * WIDTH<E>),
+          states(panels.padded() * 2 * lines), partials(panels.padded() * lines),
+          narrow_group(strips * WIDTH<E> * G),
+          narrowed(TERMS<E> > 1 ? 2 * ceil_div(B, G) * narrow_group : 0),
+          pieces(a.threads, (SAVED + 2) * B) {}
 
     void run() {
 #pragma omp parallel num_threads(a.threads) if (a.threads > 1)
@@ -50,13 +59,14 @@ template <class Cell> class Backward {
             const Mine mine = share();
             for (int64_t s = strips * thread() / threads(); s < strips * (thread() + 1) / threads();
                  s++)
-                pack_strip(a.weight, H, H, columns, s, packed.p + s * H * NR<T>);
+                pack_strip(a.weight, H, H, columns, s, packed.p + s * H * WIDTH<E>);
             copy(mine, dh, mine.dh, true);
             if (dc) copy(mine, dc, mine.dc, true);
             else memset(mine.dc, 0, B * mine.padded() * sizeof(T));
             for (int64_t i = a.T_ - 1; i >= 0; i--) {
                 const Step s = step(i);
                 activate(s, mine);
+                if constexpr (TERMS<E> > 1) narrow_own(s, mine);
 #pragma omp barrier
                 multiply(s, mine);
             }
@@ -74,7 +84,12 @@ template <class Cell> class Backward {
     }
     Step step(int64_t i) const {
         const int64_t t = walk.at(i), n = a.sizes[t];
-        return {t, i > 0 ? walk.at(i - 1) : -1, n, ceil_div(n, G), d_gates + a.group[t] * group};
+        return {t,
+                i > 0 ? walk.at(i - 1) : -1,
+                n,
+                ceil_div(n, G),
+                d_gates + a.group[t] * group,
+                narrowed.p + i % 2 * ceil_div(B, G) * narrow_group};
     }
 
     // The units of a thread, from rows [B, H] to its own, or back.
@@ -112,17 +127,36 @@ template <class Cell> class Backward {
                                  VL<T>, Vec<T>{});
     }
 
+    // The gradients that the product reads, in pairs, of this thread's units: of each gate, where
+    // their vectors lie apart.
+    void narrow_own(const Step &s, const Mine &mine) const {
+        constexpr int64_t RUNS = Gradients<Cell>::APART ? Cell::GATES : 1;
+        constexpr int64_t EACH = Panels<Cell>::STRIPS / RUNS; // strips of a panel, in a run
+        const int64_t columns = EACH * (mine.p1 - mine.p0) * NR<T>;
+        for (int64_t b = 0; b < s.groups * G; b++) {
+            const T *row = s.d_gates + in_groups<T>(b, group);
+            E *to = s.narrowed + in_groups<E>(b, narrow_group);
+            for (int64_t r = 0; r < RUNS; r++) {
+                const int64_t strip = r * (grads.run() / 2) + mine.p0 * EACH;
+                narrow_row(row + strip * NR<T> * G, columns, true, to + strip * WIDTH<E> * G);
+            }
+        }
+    }
+
     // dh of the step before, of this thread's kept units: the gates' gradients, of all units.
     void multiply(const Step &s, const Mine &mine) const {
-        const int64_t set = walk.set(s.t), block = BLOCK / NR<T>;
+        const int64_t set = walk.set(s.t), block = BLOCK<E> / NR<T>;
         const int32_t *all = a.kept.of(set), kept = a.kept.count[set];
         const int64_t from = first_from(all, kept, mine.first);
         const int64_t count = first_from(all, kept, mine.end) - from;
         const int32_t *K = all + from;
         Pieces later = ahead(s, mine);
+        const E *rows = s.narrowed;
+        int64_t ld = narrow_group;
+        if constexpr (TERMS<E> == 1) rows = s.d_gates, ld = group;
         for (int64_t s0 = 0; s0 < strips; s0 += block)
-            dot_tiles(packed.p + s0 * H * NR<T>, 0, H * NR<T>, least(block, strips - s0), K, count,
-                      s.d_gates + s0 * NR<T> * G, group, s.groups, mine.partial, s0 == 0, later);
+            dot_tiles(packed.p + s0 * H * WIDTH<E>, 0, H * WIDTH<E>, least(block, strips - s0), K,
+                      count, rows + s0 * WIDTH<E> * G, ld, s.groups, mine.partial, s0 == 0, later);
         for (int64_t b = 0; b < s.n; b++) {
             T *to = mine.dh + b * mine.padded() - mine.first;
             scatter(mine.partial, s.groups, b, scale, K, count, to);
@@ -144,9 +178,9 @@ template <class Cell> class Backward {
     }
 };
 
-template <class Cell, class T = typename Cell::Scalar>
+template <class Cell, class E, class T = typename Cell::Scalar>
 void recurrence_bp(const Recurrence<T> &a, const T *d_hidden, T *d_gates, T *dh, T *dc) {
-    Backward<Cell>(a, d_hidden, d_gates, dh, dc).run();
+    Backward<Cell, E>(a, d_hidden, d_gates, dh, dc).run();
 }
 
 // ---------------------------------------------------------------- gradients of gates, as they lie

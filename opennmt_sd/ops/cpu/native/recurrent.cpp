@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <stdexcept>
 
-template <class T> static const CellKernels<T> &cell_of(const RecurrenceOperands &a) {
-    if (a.cell == "lstm") return kernels<T>().lstm;
-    if (a.cell == "gru") return kernels<T>().gru;
+template <class E> static const CellKernels<Sum<E>> &cell_of(const RecurrenceOperands &a) {
+    if (a.cell == "lstm") return products<E>().lstm;
+    if (a.cell == "gru") return products<E>().gru;
     throw std::invalid_argument("there is no cell '" + a.cell + "': use lstm or gru");
 }
 
@@ -89,24 +89,24 @@ static Recurrence<T> recurrence_of(const RecurrenceOperands &a, const Steps &ste
     return r;
 }
 
-template <class T>
+template <class E, class T = Sum<E>>
 static void recurrence_fp(const RecurrenceOperands &recurrence, const std::vector<int32_t> &sizes,
                           Address gates_x, int threads) {
     const Steps steps(sizes);
     const CheckedSets kept(recurrence.keep, recurrence.H);
-    const auto &cell = cell_of<T>(recurrence);
+    const auto &cell = cell_of<E>(recurrence);
     use_huge_pages(recurrence.gates, sizeof(T) * steps.R * cell.saved * recurrence.H);
     cell.fp(recurrence_of<T>(recurrence, steps, kept, threads), (const T *)gates_x,
             (T *)recurrence.hidden);
 }
 
 // d_gates [R, grads * H]; dh, dc: in the gradients of the final state, out those of the first one.
-template <class T>
+template <class E, class T = Sum<E>>
 static void recurrence_bp(const RecurrenceOperands &recurrence, const std::vector<int32_t> &sizes,
                           Address d_hidden, Address dh, Address dc, Address d_gates, int threads) {
     const Steps steps(sizes);
     const CheckedSets kept(recurrence.keep, recurrence.H);
-    const auto &cell = cell_of<T>(recurrence);
+    const auto &cell = cell_of<E>(recurrence);
     const Grouped<T> grouped(cell, steps, recurrence.H);
     const auto a = recurrence_of<T>(recurrence, steps, kept, threads, grouped.group.data());
     cell.bp(a, (const T *)d_hidden, grouped.d_gates.p, (T *)dh, (T *)dc);
@@ -153,14 +153,14 @@ template <class T> struct Inputs {
 
 // dw [N, D] and db [N], or one of them. dy: rows of the gates' gradients, which lie as `grads`
 // says.
-template <class T>
+template <class E, class T = Sum<E>>
 static void weight_gradient(const Inputs<T> &x, const std::vector<const T *> &dy,
                             const GateGrads &grads, Address dw, Address db, int threads) {
     const int64_t N = x.operands.N, D = x.operands.D;
     if (dw) {
         use_huge_pages(dw, sizeof(T) * N * D);
-        kernels<T>().wg(linear_of<T>(x.operands, x.kept, x.rows.data(), x.segs, threads, grads),
-                        dy.data(), (T *)dw, (T *)db);
+        products<E>().wg(linear_of<T>(x.operands, x.kept, x.rows.data(), x.segs, threads, grads),
+                         dy.data(), (T *)dw, (T *)db);
     } else if (db) { // alone: as with a weight that has no inputs
         LinearOperands none = x.operands;
         none.D = 0;
@@ -168,8 +168,8 @@ static void weight_gradient(const Inputs<T> &x, const std::vector<const T *> &dy
         const CheckedSets nothing(none.keep, 0);
         const auto rows = rows_of<const T>(0, dy.size(), 0);
         const auto segs = segments({int32_t(dy.size())}, 1);
-        kernels<T>().wg(linear_of<T>(none, nothing, rows.data(), segs, threads, grads), dy.data(),
-                        (T *)nullptr, (T *)db);
+        products<E>().wg(linear_of<T>(none, nothing, rows.data(), segs, threads, grads), dy.data(),
+                         (T *)nullptr, (T *)db);
     }
 }
 
@@ -188,77 +188,77 @@ static Inputs<T> inputs_of(const LinearOperands &a, const Steps &steps, const Ch
 }
 
 // dw of weight_hh; d_gates [R, gates * H], of the state's part.
-template <class T>
+template <class E, class T = Sum<E>>
 static void recurrence_wg(const RecurrenceOperands &recurrence, const std::vector<int32_t> &sizes,
                           Address d_gates, Address dw, int threads) {
     const Steps steps(sizes);
     const CheckedSets kept(recurrence.keep, recurrence.H);
     const EnteringStates<T> states(recurrence, steps);
     const Inputs<T> h = inputs_of<T>(recurrence, steps, kept, states);
-    weight_gradient<T>(h, rows_of<const T>(d_gates, steps.R, h.operands.N), {}, dw, 0, threads);
+    weight_gradient<E>(h, rows_of<const T>(d_gates, steps.R, h.operands.N), {}, dw, 0, threads);
 }
 
 // ---------------------------------------------------------------- a layer
 
 // As `linear_fp` and `recurrence_fp`, one after the other; the input's part of the gates is
 // activated where it lies.
-template <class T>
+template <class E, class T = Sum<E>>
 static void layer_fp(const LinearOperands &input, const RecurrenceOperands &recurrence,
                      const std::vector<int32_t> &sizes, int threads) {
     const Steps steps(sizes);
     const CheckedSets x_kept(input.keep, input.D), h_kept(recurrence.keep, recurrence.H);
-    const auto &cell = cell_of<T>(recurrence);
+    const auto &cell = cell_of<E>(recurrence);
     const auto segs = segments(sizes, x_kept.sets);
     const auto rows = rows_of<const T>(input.x, steps.R, input.D);
     const int64_t width = cell.saved * recurrence.H;
     T *gates = (T *)recurrence.gates;
     use_huge_pages(recurrence.gates, sizeof(T) * steps.R * width);
-    kernels<T>().fp(linear_of<T>(input, x_kept, rows.data(), segs, threads), gates, width);
+    products<E>().fp(linear_of<T>(input, x_kept, rows.data(), segs, threads), gates, width);
     cell.fp(recurrence_of<T>(recurrence, steps, h_kept, threads), gates, (T *)recurrence.hidden);
 }
 
 // The gradients for weight_hh and, of a GRU, for the candidate's bias of the state's part: the last
 // H of what weight_hh's rows would have as a bias.
-template <class T>
+template <class E, class T = Sum<E>>
 static void state_gradients(const RecurrenceOperands &recurrence, const Steps &steps,
                             const CheckedSets &kept, const Grouped<T> &grouped,
                             const LayerGrads &grads, int threads) {
     if (!grads.dw_hh && !grads.db_hn) return;
-    const int64_t H = recurrence.H, others = (cell_of<T>(recurrence).gates - 1) * H;
+    const int64_t H = recurrence.H, others = (cell_of<E>(recurrence).gates - 1) * H;
     const EnteringStates<T> states(recurrence, steps);
     const Block<T> db(grads.db_hn ? others + H : 0);
-    weight_gradient<T>(inputs_of<T>(recurrence, steps, kept, states),
+    weight_gradient<E>(inputs_of<T>(recurrence, steps, kept, states),
                        grouped.rows(grouped.of_state), grouped.of_state, grads.dw_hh, Address(db.p),
                        threads);
     if (grads.db_hn) std::copy_n(db.p + others, H, (T *)grads.db_hn);
 }
 
-template <class T>
+template <class E, class T = Sum<E>>
 static void layer_bp(const LinearOperands &input, const RecurrenceOperands &recurrence,
                      const LayerGrads &grads, const std::vector<int32_t> &sizes, int threads) {
     const int64_t H = recurrence.H;
     const Steps steps(sizes);
     const CheckedSets x_kept(input.keep, input.D), h_kept(recurrence.keep, H);
-    const auto &cell = cell_of<T>(recurrence);
+    const auto &cell = cell_of<E>(recurrence);
     const Grouped<T> grouped(cell, steps, H);
     cell.bp(recurrence_of<T>(recurrence, steps, h_kept, threads, grouped.group.data()),
             (const T *)grads.d_hidden, grouped.d_gates.p, (T *)grads.dh, (T *)grads.dc);
-    state_gradients<T>(recurrence, steps, h_kept, grouped, grads, threads);
+    state_gradients<E>(recurrence, steps, h_kept, grouped, grads, threads);
     const GateGrads &of = grouped.of_input;
-    weight_gradient<T>(inputs_of<T>(input, steps, x_kept), grouped.rows(of), of, grads.dw_ih,
+    weight_gradient<E>(inputs_of<T>(input, steps, x_kept), grouped.rows(of), of, grads.dw_ih,
                        grads.db, threads);
     if (grads.dx) {
         const auto segs = segments(grouped.sizes, x_kept.sets);
-        kernels<T>().bp(linear_of<T>(input, x_kept, nullptr, segs, threads, of),
-                        grouped.d_gates.p + of.begin, grouped.filled(grads.dx, input.D).data());
+        products<E>().bp(linear_of<T>(input, x_kept, nullptr, segs, threads, of),
+                         grouped.d_gates.p + of.begin, grouped.filled(grads.dx, input.D).data());
     }
 }
 
 void bind_recurrent(nb::module_ &m) {
-    BIND(m, recurrence_fp, "recurrence"_a, "sizes"_a, "gates_x"_a, "threads"_a);
-    BIND(m, recurrence_bp, "recurrence"_a, "sizes"_a, "d_hidden"_a, "dh"_a, "dc"_a, "d_gates"_a,
-         "threads"_a);
-    BIND(m, recurrence_wg, "recurrence"_a, "sizes"_a, "d_gates"_a, "dw"_a, "threads"_a);
-    BIND(m, layer_fp, "input"_a, "recurrence"_a, "sizes"_a, "threads"_a);
-    BIND(m, layer_bp, "input"_a, "recurrence"_a, "grads"_a, "sizes"_a, "threads"_a);
+    BIND_PRODUCT(m, recurrence_fp, "recurrence"_a, "sizes"_a, "gates_x"_a, "threads"_a);
+    BIND_PRODUCT(m, recurrence_bp, "recurrence"_a, "sizes"_a, "d_hidden"_a, "dh"_a, "dc"_a,
+                 "d_gates"_a, "threads"_a);
+    BIND_PRODUCT(m, recurrence_wg, "recurrence"_a, "sizes"_a, "d_gates"_a, "dw"_a, "threads"_a);
+    BIND_PRODUCT(m, layer_fp, "input"_a, "recurrence"_a, "sizes"_a, "threads"_a);
+    BIND_PRODUCT(m, layer_bp, "input"_a, "recurrence"_a, "grads"_a, "sizes"_a, "threads"_a);
 }

@@ -4,9 +4,7 @@
 // (+, *, ?: on vectors); only what moves groups needs intrinsics.
 //
 // The kernels know a type by Simd<T>, load, store, their parts and groups, and exp, sigmoid and
-// tanh: a bfloat16 whose load widens to float and whose store rounds would be summed in float by
-// all of them, with VL and L those of float. What is kept in the stored type between tiles (packed
-// strips, `partial`, the states) would be the one thing to decide.
+// tanh.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -26,6 +24,7 @@ namespace {
 typedef float V32 __attribute__((vector_size(SD_BYTES), may_alias));
 typedef double V64 __attribute__((vector_size(SD_BYTES), may_alias));
 typedef int32_t I32 __attribute__((vector_size(SD_BYTES), may_alias));
+typedef uint32_t U32 __attribute__((vector_size(SD_BYTES), may_alias));
 
 template <class T> struct Simd;
 template <> struct Simd<float> {

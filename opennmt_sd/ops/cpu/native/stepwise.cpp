@@ -3,18 +3,18 @@
 #include "memory.h"
 #include "operands.h"
 
-template <class T> static int64_t packed_size(int64_t N, int64_t D) {
-    return kernels<T>().packed_size(N, D);
+template <class E> static int64_t packed_size(int64_t N, int64_t D) {
+    return products<E>().packed_size(N, D);
 }
 
-template <class T>
+template <class E>
 static void prepare(Address weight, int64_t N, int64_t D, Address packed, int threads) {
-    use_huge_pages(packed, sizeof(T) * packed_size<T>(N, D));
-    kernels<T>().prepare((const T *)weight, N, D, (T *)packed, team(threads));
+    use_huge_pages(packed, sizeof(E) / TERMS<E> * packed_size<E>(N, D));
+    products<E>().prepare((const Sum<E> *)weight, N, D, (void *)packed, team(threads));
 }
 
 // dw [N, D] of steps whose x [n, D] and dy [n, N] lie anywhere. input: its x is not looked at.
-template <class T>
+template <class E, class T = Sum<E>>
 static void steps_wg(const LinearOperands &input, const std::vector<int32_t> &sizes,
                      const std::vector<Address> &xs, const std::vector<Address> &dys, Address dw,
                      int threads) {
@@ -27,8 +27,8 @@ static void steps_wg(const LinearOperands &input, const std::vector<int32_t> &si
             dy.push_back((const T *)dys[t] + b * input.N);
         }
     use_huge_pages(dw, sizeof(T) * input.N * input.D);
-    kernels<T>().wg(linear_of<T>(input, kept, x.data(), segs, threads), dy.data(), (T *)dw,
-                    nullptr);
+    products<E>().wg(linear_of<T>(input, kept, x.data(), segs, threads), dy.data(), (T *)dw,
+                     nullptr);
 }
 
 template <class T>
@@ -60,9 +60,9 @@ static void gru_gates_bp(Address saved, Address h, Address dh_new, int64_t B, in
 }
 
 void bind_stepwise(nb::module_ &m) {
-    BIND(m, packed_size, "N"_a, "D"_a);
-    BIND(m, prepare, "weight"_a, "N"_a, "D"_a, "packed"_a, "threads"_a);
-    BIND(m, steps_wg, "input"_a, "sizes"_a, "xs"_a, "dys"_a, "dw"_a, "threads"_a);
+    BIND_PRODUCT(m, packed_size, "N"_a, "D"_a);
+    BIND_PRODUCT(m, prepare, "weight"_a, "N"_a, "D"_a, "packed"_a, "threads"_a);
+    BIND_PRODUCT(m, steps_wg, "input"_a, "sizes"_a, "xs"_a, "dys"_a, "dw"_a, "threads"_a);
     BIND(m, gates_fp, "gates"_a, "c"_a, "B"_a, "H"_a, "active"_a, "c_new"_a, "h"_a, "threads"_a);
     BIND(m, gates_bp, "active"_a, "c"_a, "c_new"_a, "dh"_a, "B"_a, "H"_a, "dc"_a, "d_gates"_a,
          "threads"_a);
