@@ -23,7 +23,7 @@ KNOWS: dict[str, set[str]] = {
     "onmt": {"_autoload", "archive", "atomic", "compat", "seq2seq", "nn", "ops", "dropout"},
     "eole": {"seq2seq", "nn", "ops", "dropout"},
     "lm": {"atomic", "nn", "ops", "dropout", "training", "data"},
-    "tagger": {"atomic", "extras", "nn", "ops", "dropout", "training", "data"},
+    "tagger": {"atomic", "compat", "extras", "nn", "ops", "dropout", "training", "data"},
     "training": {"archive", "atomic", "compat", "extras", "nn", "ops", "dropout"},
     "config": {"conf", "training", "ops"},  # the last two: checks.py alone
     "recipes": {"config", "lm", "tagger", "training", "data"}

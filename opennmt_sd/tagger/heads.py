@@ -5,14 +5,19 @@ Rows are packed: ``[R, K]`` scores of K tags, with ``sizes [T]`` as in a ``Packe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opennmt_sd import ops
+from opennmt_sd.compat import in_transform
 from opennmt_sd.dropout.apply import sent
 from opennmt_sd.extras import extra
+from opennmt_sd.tagger import chain
+from opennmt_sd.tagger.chain import Chain
 from opennmt_sd.tagger.compat import log_partition
 
 with extra("tagger"):
@@ -44,8 +49,9 @@ class SoftmaxHead(nn.Module):
 class CRFHead(torchcrf.CRF):
     """pytorch-crf's ``CRF`` on packed rows, what is slow in it done by whole batches.
 
-    Parameters and partition function are the library's. Scoring given tags and following the
-    Viterbi trace back, which the library does word by word, are ours, with the same results (the
+    Parameters are the library's. On a CPU the loss comes with its gradients (:mod:`.chain`); on a
+    GPU, and where gradients are differentiated, the library's partition function goes word by word.
+    Scoring given tags and following the Viterbi trace back are ours, with the same results (the
     tests compare).
 
     Args:
@@ -58,9 +64,17 @@ class CRFHead(torchcrf.CRF):
         super().__init__(tags)
 
     def nll(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
+        rows = _wide(rows)
+        by_graph = partial(self._nll_by_graph, tags=tags, sizes=sizes)
+        if not rows.is_cpu or in_transform() or ops.forced() == "naive":
+            return by_graph(rows)
+        given = Chain(rows, self.start_transitions, self.end_transitions, self.transitions)
+        return chain.nll(given, tags, sizes, by_graph)
+
+    def _nll_by_graph(self, rows: Tensor, tags: Tensor, sizes: Tensor) -> Tensor:
         words = _alive(sizes)
         places, alive = sent(_places(words), rows.device), sent(words, rows.device)
-        scores = _padded(_wide(rows), places, words.shape)  # [T, B, K]
+        scores = _padded(rows, places, words.shape)  # [T, B, K]
         given = self.score(scores, _padded(tags, places, words.shape), alive)
         return -(given - log_partition(self, scores, alive)).sum()
 
