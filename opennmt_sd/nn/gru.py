@@ -37,9 +37,9 @@ class StructuredGRU(Recurrent, nn.GRU):
             included. Default True. False: packed sequences run on the CPU's native kernels then
             too, and equal torch's within rounding.
 
-    The result's dtype is ``nn.GRU``'s, under autocast as well: on a CPU the state's. Half precision
-    on a CPU has no kernels: what is not recurrent runs as torch's own, masked; recurrent dropout
-    runs in float32.
+    The result's dtype is ``nn.GRU``'s, under autocast as well: on a CPU the state's.
+    Modules of bfloat16 multiply in it on a CPU, where the processor can. float16 has no kernels
+    there: what is not recurrent runs as torch's own, masked; recurrent dropout runs in float32.
 
     Raises:
         ValueError: a rate outside [0, 1). NotImplementedError: ``jit.script``.

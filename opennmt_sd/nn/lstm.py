@@ -38,8 +38,9 @@ class StructuredLSTM(Recurrent, nn.LSTM):
             included. Default True. False: packed sequences run on the CPU's native kernels then
             too; these are quicker (2x to 4x), and equal torch's within rounding.
 
-    The result's dtype is ``nn.LSTM``'s, under autocast as well. Half precision on a CPU has no
-    kernels: what is not recurrent runs as torch's own, masked; recurrent dropout runs in float32.
+    The result's dtype is ``nn.LSTM``'s, under autocast as well. bfloat16 on a CPU is
+    what products are made in, where the processor can. float16 has no kernels there: what is not
+    recurrent runs as torch's own, masked; recurrent dropout runs in float32.
 
     Raises:
         ValueError: a rate outside [0, 1). NotImplementedError: ``proj_size``, ``jit.script``.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
+from opennmt_sd.ops.cpu import bfloat16
 
 
 def result_dtype(x: Tensor, h: Tensor, on_cpu: bool) -> torch.dtype:
@@ -38,11 +39,11 @@ def stock_dtype(x: Tensor, dtype: torch.dtype) -> torch.dtype:
 def computed_in(x: Tensor, dtype: torch.dtype) -> torch.dtype:
     """Return what a recurrence that gives ``dtype`` is computed in.
 
-    Half precision has no kernels, and step by step is many times slower than float32's.
+    float16 has no kernels, and step by step is many times slower than float32's.
     """
-    if ops.left_to_torch() and dtype in LOWERED and ops.has_kernels(x, torch.float32):
-        return torch.float32
-    return dtype
+    if not ops.left_to_torch() or dtype not in LOWERED or ops.has_kernels(x, dtype):
+        return dtype
+    return torch.float32 if ops.has_kernels(x, torch.float32) else dtype
 
 
 def cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
@@ -60,20 +61,35 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
+def casting(
+    x: Tensor, computed: torch.dtype, dtype: torch.dtype
+) -> tuple[bool, AbstractContextManager[Any]]:
+    """Return whether a layer that is computed in one dtype and gives another casts its operands,
+    and the context of its ops: autocast is left to those whose kernels lower what they multiply."""
+    lower = autocast_dtype(x.device.type)
+    if lower == computed and x.dtype in LOWERED and ops.has_kernels(x, computed):
+        return False, nullcontext()
+    return autocasts(x) or computed != dtype, without_autocast(x)
+
+
 def engine_of(model: nn.Module) -> str:
     """Return what a model's dropped products run on, in words for a log.
 
     Call it under the autocast that the model will run under.
 
     Returns:
-        ``"cpu"``, or say ``"portable in bfloat16, recurrent dropout on cpu in float32"``.
+        ``"cpu"``, or say ``"cpu in bfloat16, products in bfloat16"`` or ``"portable in float16,
+        recurrent dropout on cpu in float32"``.
     """
     weight = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     dtype = autocast_dtype(weight.device.type) if autocasts(weight) else weight.dtype
     dtype = dtype or weight.dtype
     text = ops.engine_for(weight.device, weight.dtype)
+    native = text == "cpu"
     if dtype != torch.float32:
         text += f" in {_name(dtype)}"
+    if native and dtype in (torch.float32, torch.bfloat16):
+        text += bfloat16.in_words(dtype == torch.bfloat16)
     recurrent = computed_in(weight, dtype)
     if recurrent != dtype:
         text += f", recurrent dropout on cpu in {_name(recurrent)}"

@@ -28,10 +28,10 @@ from opennmt_sd.nn.dropped_input import Layers, Operands, dropped_input, gathers
 from opennmt_sd.nn.precision import (
     autocasts,
     cast,
+    casting,
     computed_in,
     result_dtype,
     stock_dtype,
-    without_autocast,
 )
 from opennmt_sd.nn.states import State, batched, permuted
 from opennmt_sd.ops.checks import check_keep
@@ -229,8 +229,8 @@ class Recurrent(Structured, nn.RNNBase):
         keep = given or self._draw(pattern, T, B, x.shape[-1], dense=dense)
         outputs: list[Tensor] = []
         finals: list[State] = []
-        casts = autocasts(x) or computed != dtype
-        with without_autocast(x):
+        casts, context = casting(x, computed, dtype)
+        with context:
             if casts:
                 x, directions = cast([x], computed)[0], [cast(w, computed) for w in directions]
             for d, weights in enumerate(directions):

@@ -10,6 +10,7 @@ import torch
 from opennmt_sd.compat import in_forward_mode, in_transform
 from opennmt_sd.ops import cpu, dense, measured, naive, portable
 from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
+from opennmt_sd.ops.cpu import bfloat16
 from opennmt_sd.ops.cpu.binding import (
     has_native,
     outruns_torch,
@@ -22,6 +23,8 @@ from opennmt_sd.ops.naive.attention import Memory
 from opennmt_sd.ops.naive.stepwise import Weight
 
 ENGINES: dict[str, Engine] = {"naive": naive, "portable": portable, "cpu": cpu, "dense": dense}
+
+NATIVE = (*DTYPES, torch.bfloat16)  # what the cpu engine takes
 
 _forced: str | None = None
 
@@ -36,9 +39,9 @@ class use:  # noqa: N801 - it reads as a verb: use("naive")
 
     Args:
         name: ``"naive"`` (dense, readable, slow, double backward), ``"portable"`` (compacted),
-            ``"cpu"`` (native kernels; float32 and float64 on the CPU, anything else runs as it
-            would), ``"dense"`` (torch's own products on a masked input, what a GPU runs) or
-            ``"auto"`` (the default: by device and dtype).
+            ``"cpu"`` (native kernels; float32, float64 and bfloat16 on the CPU, anything else
+            runs as it would), ``"dense"`` (torch's own products on a masked input, what a GPU
+            runs) or ``"auto"`` (the default: by device and dtype).
 
     Raises:
         ValueError: no such engine. RuntimeError: ``"cpu"`` where the native module is missing.
@@ -89,7 +92,7 @@ def engine_for(device: torch.device | str = "cpu", dtype: torch.dtype = torch.fl
 
 
 def _engine_for(kind: str, dtype: torch.dtype) -> str:
-    runs = kind == "cpu" and dtype in DTYPES
+    runs = kind == "cpu" and dtype in NATIVE
     without = "portable" if kind == "cpu" else "dense"
     if _forced == "cpu" and not runs:
         return without
@@ -119,7 +122,7 @@ def worth_gathering(x: torch.Tensor, N: int) -> bool:
 
 
 def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Return whether an op on x runs on native kernels: float32 or float64 on the CPU.
+    """Return whether an op on x runs on native kernels: float32, float64 or bfloat16 on the CPU.
 
     Args:
         dtype: what it is computed in. Default: x's, or what autocast asks for.
@@ -127,6 +130,11 @@ def has_kernels(x: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
     if dtype is not None:
         return _engine_for(x.device.type, dtype) == "cpu"
     return engine_for(x.device, x.dtype) == "cpu"
+
+
+def runs_natively(x: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return whether an op on x, computed in this dtype, runs on native kernels here and now."""
+    return has_kernels(x, dtype) and not in_transform()
 
 
 def worth_compacting(x: torch.Tensor, N: int) -> bool:
@@ -155,6 +163,9 @@ def left_to_torch() -> bool:
 # Below so many multiplications, what goes around the kernels takes longer than the units left out
 # save (measured: 0.4 ms against 90 GFLOP/s).
 SMALL = 16_000_000
+# Of bfloat16 on a processor that does not multiply in it: torch takes six times as long there as
+# for float32, which ours then multiply.
+SMALL_BFLOAT16 = 2_000_000
 
 
 def leaves_out(x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5) -> bool:
@@ -173,9 +184,11 @@ def leaves_out(x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5) ->
         warn_if_missing()
     if not left_to_torch():
         return True
-    if p < 0.5 and not outruns_torch():
-        return multiplications * 2 * p >= SMALL and has_kernels(x)
-    return multiplications >= SMALL and has_kernels(x)
+    slow = (autocast_dtype(x.device.type) or x.dtype) == torch.bfloat16 and not bfloat16.known()
+    small = SMALL_BFLOAT16 if slow else SMALL
+    if p < 0.5 and not (slow or outruns_torch()):
+        multiplications = int(multiplications * 2 * p)
+    return multiplications >= small and has_kernels(x)
 
 
 def reads_back(x: torch.Tensor) -> bool:

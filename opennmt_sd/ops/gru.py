@@ -9,7 +9,6 @@ from torch import Tensor
 
 from opennmt_sd._compile import traceable, uncompiled
 from opennmt_sd.dropout import Keep
-from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
     check_bias,
@@ -19,6 +18,7 @@ from opennmt_sd.ops.checks import (
 )
 from opennmt_sd.ops.engine import GRULayer
 from opennmt_sd.ops.engines import engine
+from opennmt_sd.ops.lowering import operands
 
 
 @traceable
@@ -67,12 +67,12 @@ def gru_layer(
     Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, with the
     reset gate where cuDNN and PyTorch have it.
     """
-    context, (x, weight_ih, bias, weight_hh, bias_hn, h) = lowered(
+    context, (x, weight_ih, bias, weight_hh, bias_hn, h), lowers = operands(
         x, weight_ih, bias, weight_hh, bias_hn, h
     )
     layer = GRULayer(
         x=x, keep=keep, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, bias_hn=bias_hn, h=h,
-        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse,
+        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse, lowers=lowers,
     )  # fmt: skip
     check_layer(layer, 3, h=h)
     check_bias(bias_hn, weight_hh.shape[1], "bias_hn")

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from opennmt_sd._compile import traceable
 from opennmt_sd.dropout import Keep
-from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import check_alike, check_bias, check_keep, check_rows, check_weight
 from opennmt_sd.ops.engine import Projection
 from opennmt_sd.ops.engines import engine
+from opennmt_sd.ops.lowering import operands
 
 
 @traceable
@@ -45,9 +45,11 @@ def masked_linear(
     check_weight(weight, x.shape[-1])
     check_bias(bias, weight.shape[0])
     check_keep(keep, T, B, x.shape[-1])
-    context, (x, weight, bias) = lowered(x, weight, bias)
+    context, (x, weight, bias), lowers = operands(x, weight, bias)
     check_alike(x=x, weight=weight, bias=bias)
     with context:
         return engine(x).masked_linear(
-            Projection(x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes)
+            Projection(
+                x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes, lowers=lowers
+            )
         )

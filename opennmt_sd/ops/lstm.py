@@ -9,7 +9,6 @@ from torch import Tensor
 
 from opennmt_sd._compile import traceable, uncompiled
 from opennmt_sd.dropout import Keep
-from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import (
     check_alike,
     check_floating,
@@ -18,6 +17,7 @@ from opennmt_sd.ops.checks import (
 )
 from opennmt_sd.ops.engine import LSTMLayer
 from opennmt_sd.ops.engines import engine
+from opennmt_sd.ops.lowering import operands
 
 
 @traceable
@@ -54,10 +54,12 @@ def lstm_layer(
     Raises:
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
     """
-    context, (x, weight_ih, bias, weight_hh, h, c) = lowered(x, weight_ih, bias, weight_hh, h, c)
+    context, (x, weight_ih, bias, weight_hh, h, c), lowers = operands(
+        x, weight_ih, bias, weight_hh, h, c
+    )
     layer = LSTMLayer(
         x=x, keep=keep, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c,
-        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse,
+        state_keep=state_keep, batch_sizes=batch_sizes, reverse=reverse, lowers=lowers,
     )  # fmt: skip
     check_layer(layer, 4, h=h, c=c)
     check_alike(x=x, weight_ih=weight_ih, bias=bias, weight_hh=weight_hh, h=h, c=c)

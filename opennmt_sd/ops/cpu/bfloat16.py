@@ -39,11 +39,11 @@ def used(asked: bool) -> bool:
     return False
 
 
-def in_words() -> str:
+def in_words(asked: bool) -> str:
     """Return in what float32 is multiplied, for a log: ``""`` where nothing else was asked for."""
-    if not bfloat16_products():
+    if not (asked or bfloat16_products()):
         return ""
-    return "products in bfloat16" if known() else f"products in float32: {MISSING}"
+    return ", products in bfloat16" if known() else f", products in float32 ({MISSING})"
 
 
 MISSING = "this processor has no AVX512_BF16"

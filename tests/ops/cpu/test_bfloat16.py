@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -264,3 +265,89 @@ def test_a_processor_without_it_tells_once(precision) -> None:
         "processor has no AVX512_BF16: opennmt_sd multiplies float32 in float32"
     ]
     assert all(torch.equal(g[name], x) for g in got for name, x in want.items())
+
+
+@pytest.mark.usefixtures("precision")
+@pytest.mark.parametrize("run", [linear, nll])
+def test_autocast_multiplies_as_the_switch_does(run: Callable[..., Results], draw) -> None:
+    """And rounds what it gives, where torch does."""
+    size = (2, 20, 130, 40)
+    keep = draw("structured", 0.5, *size[:3])
+    with bfloat16.emulated():
+        with torch.autocast("cpu", torch.bfloat16):
+            got = run("cpu", size, keep, torch.float32)
+        torch.set_float32_matmul_precision("medium")
+        want = run("cpu", size, keep, torch.float32)
+    first = next(iter(want))
+    assert got[first].dtype == (torch.bfloat16 if run is linear else torch.float32)
+    assert torch.equal(got[first], want[first].to(got[first].dtype))
+    for name in ("x", "weight", "bias"):  # y's gradient came rounded
+        torch.testing.assert_close(got[name], want[name], rtol=2**-7, atol=0.02)
+        assert got[name].dtype == torch.float32
+
+
+def each_op(cell, draw, dtype: torch.dtype) -> dict[str, Callable[[], list[Tensor]]]:
+    """Each op on tensors that bfloat16 can hold, of a dtype: results and gradients."""
+    T, B, D, H = 4, 5, 33, 24
+    keep = draw("structured", 0.5, T, B, D)
+
+    def of(*shapes: tuple[int, ...]) -> list[Tensor]:
+        torch.manual_seed(2)
+        return [torch.randn(s).bfloat16().to(dtype).requires_grad_() for s in shapes]
+
+    def result(outputs: Any, given: list[Tensor]) -> list[Tensor]:
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = sum(y.float().square().sum() for y in outputs)
+        return [
+            *(y.detach() for y in outputs),
+            *torch.autograd.grad(loss, given, allow_unused=True),
+        ]
+
+    def projection() -> list[Tensor]:
+        given = of((T, B, D), (H, D), (H,))
+        return result(ops.masked_linear(given[0], keep, *given[1:]), given)
+
+    def loss() -> list[Tensor]:
+        given = of((T, B, D), (H, D), (H,))
+        targets = torch.arange(T * B).view(T, B) % H
+        return result(ops.projected_nll(given[0], keep, *given[1:], targets)[0], given)
+
+    def step() -> list[Tensor]:
+        given = of((B, D), (H, D), (H,))
+        return result(ops.masked_linear_step(ops.prepare(*given[1:]), given[0], keep, 2), given)
+
+    def attention() -> list[Tensor]:
+        given = of((B, 7, D), (B, D))
+        return result(ops.attend_step(ops.prepare_memory(given[0]), given[1]), given)
+
+    def lstm_gates() -> list[Tensor]:
+        given = of((B, 4 * H), (B, H))
+        return result(ops.lstm_gates(*given), given)
+
+    def gru_gates() -> list[Tensor]:
+        given = of((B, 3 * H), (B, 3 * H), (B, H))
+        return result(ops.gru_gates(*given), given)
+
+    def layer() -> list[Tensor]:
+        given = cell.make(T, B, D, H, dtype=torch.bfloat16)
+        leaves = cell.leaves({name: x.to(dtype) for name, x in given.items()})
+        return result(cell(leaves, (keep, None)), list(leaves.values()))
+
+    made = projection, loss, step, attention, lstm_gates, gru_gates, layer
+    return {one.__name__: one for one in made}
+
+
+@pytest.mark.parametrize("multiplied", ["bfloat16", "float32"])
+def test_tensors_of_bfloat16(multiplied: str, cell, draw) -> None:
+    """Go in and come out, of kernels that multiply in it, or of those of float32."""
+    assert ops.engine_for("cpu", torch.bfloat16) == "cpu"
+    exact = each_op(cell, draw, torch.float64)
+    for name, run in each_op(cell, draw, torch.bfloat16).items():
+        with ops.use("naive"):
+            want, torchs = exact[name](), run()
+        with bfloat16.emulated() if multiplied == "bfloat16" else nullcontext():
+            got = run()
+        for ours, naive, right in zip(got, torchs, want):
+            assert ours.dtype == naive.dtype, name
+            error, allowed = ((x.double() - right).norm() for x in (ours, naive))
+            assert error <= allowed + 2**-8 * right.norm(), name
