@@ -1,14 +1,22 @@
-"""Dropping and scaling on a GPU: in one launch either way, and without waiting for the device."""
+"""Dropping and scaling: on a CPU without a branch for each value; on a GPU in one launch,
+and without waiting for the device."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from opennmt_sd.compat import in_transform, is_compiling
 
 # CUDA takes a copy of up to so many bytes at once, without pinned memory, and returns.
 STAGED = 2**16
+# torch's `where` takes a branch for each value, of which every other one is foretold wrongly. From
+# so many values on that costs more than a node of ours in the graph.
+BRANCHES = 2**15
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def sent(x: Tensor, device: torch.device | str) -> Tensor:
@@ -29,3 +37,38 @@ def compact(mask: Tensor) -> Tensor:
     """Return a mask ``[S, B, D]`` as ``[S, 1, D]`` where it is a view of that."""
     shared = mask.dim() == 3 and mask.shape[1] > 1 and mask.stride(1) == 0
     return mask[:, :1] if shared else mask
+
+
+def as_bits(mask: Tensor, x: Tensor) -> Tensor:
+    """Return a mask as :func:`dropped` wants it for x: as words of all ones or all zeros where it
+    is large."""
+    wide = x.is_cpu and x.numel() >= BRANCHES and x.element_size() in WORDS
+    if not wide or x.is_complex() or in_transform() or is_compiling():
+        return mask
+    return mask.to(WORDS[x.element_size()]).neg_()
+
+
+def dropped(x: Tensor, kept: Tensor, scale: float) -> Tensor:
+    """Return x scaled, and zero where it is not kept, whatever it is there: NaN too.
+
+    Args:
+        kept: boolean, or :func:`as_bits`; it broadcasts.
+    """
+    if kept.dtype == torch.bool:
+        return torch.where(kept, x * scale, x.new_zeros(()))
+    return _Dropped.apply(x, kept, scale) if x.requires_grad else _cut(x, kept, scale)
+
+
+class _Dropped(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bits: Tensor, scale: float) -> Tensor:
+        ctx.bits, ctx.scale = bits, scale
+        return _cut(x, bits, scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return dropped(grad, ctx.bits, ctx.scale), None, None
+
+
+def _cut(x: Tensor, bits: Tensor, scale: float) -> Tensor:
+    return x.view(bits.dtype).bitwise_and(bits).view(x.dtype).mul_(scale)

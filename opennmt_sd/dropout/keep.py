@@ -99,10 +99,10 @@ class Keep:
         """
         if applying.launches(x):
             return self._launched(x, batch_sizes)
-        mask = self.narrow()
+        kept = applying.as_bits(applying.sent(self.narrow(), x.device), x)
         if batch_sizes is not None:
-            mask = self._of_rows(mask, batch_sizes, x.shape[0])
-        return self._applied(mask, x)
+            kept = self._of_rows(kept, batch_sizes, x.shape[0])
+        return applying.dropped(x, kept, self.scale)
 
     def _launched(self, x: Tensor, batch_sizes: Tensor | None) -> Tensor:
         """Drop and scale in one launch, as torch's dropout does: what is dropped times zero."""
@@ -140,11 +140,8 @@ class Keep:
     def apply_step(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
         mask = self.narrow()[self._set(t)]  # [1 or B, D]
-        return self._applied(mask if len(mask) == 1 else mask[: len(x)], x)
-
-    def _applied(self, mask: Tensor, x: Tensor) -> Tensor:
-        # `where`, not a product: a dropped NaN must not come back as 0 * NaN.
-        return torch.where(applying.sent(mask, x.device), x * self.scale, x.new_zeros(()))
+        mask = applying.sent(mask if len(mask) == 1 else mask[: len(x)], x.device)
+        return applying.dropped(x, mask, self.scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,9 @@ Axis names: T time, B batch, D units; S is T, or 1 where one set serves every st
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from opennmt_sd.dropout.apply import launches, sent
+from opennmt_sd.dropout.apply import dropped, launches, sent
 from opennmt_sd.dropout.keep import Keep
 
 
@@ -25,7 +24,7 @@ class Steps:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
         if self._mask is None:
             return x * _of(self._factors, x, t)
-        return torch.where(_of(self._mask, x, t), x * self.keep.scale, x.new_zeros(()))
+        return dropped(x, _of(self._mask, x, t), self.keep.scale)
 
 
 def _of(sets: Tensor | None, x: Tensor, t: int) -> Tensor:

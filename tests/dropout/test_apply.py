@@ -1,68 +1,86 @@
-"""Dropping as a GPU does it: the same values and gradients, at any layout, sent once."""
+"""Dropping on a CPU: what is large goes by words of ones and zeros, with the bits of `where`."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
-from opennmt_sd import DropoutPattern
-from opennmt_sd.dropout import apply, steps
-from opennmt_sd.dropout.apply import compact, sent
+from opennmt_sd.dropout import DropoutPattern, apply
+from opennmt_sd.dropout.steps import Steps
 
 T, B, D = 4, 3, 5
-KINDS = pytest.mark.parametrize(
-    ("space", "time"), [(s, t) for s in ("structured", "random") for t in ("random", "fixed")]
+SIZES = torch.tensor([3, 3, 2, 1])
+
+
+def ways(monkeypatch: pytest.MonkeyPatch, run) -> tuple[Tensor, Tensor]:
+    """Run with `where`, and with words."""
+    cut, calls = apply._cut, []
+    monkeypatch.setattr(apply, "_cut", lambda *given: calls.append(given) or cut(*given))
+    monkeypatch.setattr(apply, "BRANCHES", math.inf)
+    expected = run()
+    assert not calls
+    monkeypatch.setattr(apply, "BRANCHES", 0)
+    found = run()
+    assert calls
+    return expected, found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "pattern",
+    [DropoutPattern(0.3), DropoutPattern(0.3, time="fixed"), DropoutPattern(0.3, space="random")],
+    ids=str,
 )
+def test_bits_are_those_of_where(pattern, packed, dtype, monkeypatch) -> None:
+    keep = pattern.draw(T, B, D, torch.Generator().manual_seed(1))
+    x = torch.randn(9, D) if packed else torch.randn(T, B, D)
+    x = x.to(dtype)
+    for first, value in enumerate((math.nan, math.inf, -0.0)):
+        x.view(-1)[first::7] = value
+    d = torch.randn_like(x)
+
+    def run() -> Tensor:
+        given = x.clone().requires_grad_()
+        y = keep.apply(given, SIZES if packed else None)
+        y.backward(d)
+        return torch.stack([y.detach(), given.grad])
+
+    expected, found = ways(monkeypatch, run)
+    assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))  # of a NaN too
 
 
-@KINDS
-@pytest.mark.parametrize("draw", ["draw", "draw_mask"])
-@pytest.mark.parametrize("sizes", [None, [3, 3, 3, 3], [3, 2, 2, 1]], ids=str)
-def test_a_launch_is_an_application(
-    monkeypatch: pytest.MonkeyPatch, space: str, time: str, draw: str, sizes
-) -> None:
-    keep = getattr(DropoutPattern(0.5, space, time), draw)(T, B, D)
-    x = torch.randn((T, B, D) if sizes is None else (sum(sizes), D), requires_grad=True)
-    packed = None if sizes is None else torch.tensor(sizes)
-    found = []
-    for launched in (False, True):
-        monkeypatch.setattr(apply, "launches", lambda _, is_=launched: is_)
-        y = keep.apply(x, packed)
-        found.append((y, *torch.autograd.grad(y.pow(2).sum(), x)))
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+def test_what_is_dropped_is_never_read(monkeypatch) -> None:
+    monkeypatch.setattr(apply, "BRANCHES", 0)
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    kept = keep.mask().expand(T, B, D)
+    y = keep.apply(torch.full((T, B, D), math.nan))
+    assert torch.equal(y.isnan(), kept)
+    assert (y[~kept] == 0).all()
 
 
-@KINDS
-@pytest.mark.parametrize("launched", [False, True])
-def test_step_by_step(
-    monkeypatch: pytest.MonkeyPatch, space: str, time: str, launched: bool
-) -> None:
-    keep = DropoutPattern(0.5, space, time).draw(T, B, D)
-    x = torch.randn(T, B, D)
-    want = [keep.apply_step(x[t, :n], t) for t, n in enumerate([3, 3, 2, 1])]
-    monkeypatch.setattr(steps, "launches", lambda _: launched)
-    drop = steps.Steps(keep, x)
-    for t, of_step in enumerate(want):
-        assert torch.equal(drop(x[t, : len(of_step)], t), of_step)
+def test_of_any_strides_and_a_step_at_a_time(monkeypatch) -> None:
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    x = torch.randn(B, D, T).permute(2, 0, 1)
+
+    def run() -> Tensor:
+        return keep.apply(x)
+
+    expected, found = ways(monkeypatch, run)
+    assert torch.equal(found, expected)
+    steps = Steps(keep, x)
+    assert torch.equal(torch.stack([steps(x[t], t) for t in range(T)]), expected)
 
 
-def test_no_rows() -> None:
-    keep = DropoutPattern(0.5).draw(0, B, D)
-    assert keep._launched(torch.zeros(0, D), torch.tensor([], dtype=torch.int64)).shape == (0, D)
-
-
-def test_what_all_samples_share_travels_once() -> None:
-    keep = DropoutPattern(0.5).draw_mask(T, B, D)
-    assert keep.dense.shape == (T, B, D)
-    x = torch.zeros(T, B, D, dtype=torch.bfloat16, device="meta")
-    factors = keep.factors(x)
-    assert (factors.shape, factors.dtype, factors.device) == ((T, 1, D), x.dtype, x.device)
-    assert keep.dropped(x.device).shape == (T, 1, D)
-    of_each = DropoutPattern(0.5, "random").draw_mask(T, B, D).dense
-    assert compact(of_each) is of_each
-
-
-def test_what_is_there_is_not_sent() -> None:
-    x = torch.zeros(3)
-    assert sent(x, "cpu") is x
-    assert sent(x, "meta").is_meta
+def test_derivatives_of_derivatives(monkeypatch) -> None:
+    monkeypatch.setattr(apply, "BRANCHES", 0)
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(keep.apply, x)
+    found = torch.func.vmap(torch.func.grad(lambda x: keep.apply(x).pow(2).sum()))(
+        x.expand(2, -1, -1, -1)
+    )
+    torch.testing.assert_close(found[1], (2 * keep.apply(x) * keep.scale).detach())
