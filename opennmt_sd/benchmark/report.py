@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
+from opennmt_sd import atomic
 from opennmt_sd.benchmark import machine
 from opennmt_sd.benchmark.machine import Ceilings
 from opennmt_sd.benchmark.row import Row
 from opennmt_sd.benchmark.target import CPU, Target
 from opennmt_sd.ops.calibration import in_force
+
+LINE_SECONDS = 15
 
 _console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
@@ -30,12 +35,28 @@ def show_machine(target: Target = CPU) -> Ceilings:
     return ceilings
 
 
-def progress(rows: Iterable[Row], what: str) -> Iterator[Row]:
-    """Pass the same rows on, with a word on where it is where people look."""
-    with _console.status(f"{what} ..."):
+def progress(rows: Iterable[Row], what: str, total: int | None = None) -> Iterator[Row]:
+    """Pass the same rows on; say how many cases have been begun, with a bar and each row where
+    people look, and elsewhere with a line now and then.
+
+    Args:
+        total: cases that there will be; None: nobody knows.
+    """
+    live, begun, said = sys.stderr.isatty(), 0, time.monotonic()
+    case = None
+    with tqdm(total=total, desc=what, unit=" cases", disable=not live, dynamic_ncols=True) as bar:
         for row in rows:
-            if _console.is_terminal:
+            if row.case != case:
+                case, begun = row.case, begun + 1
+                bar.update()
+            if live:
+                bar.clear()
                 _console.print(f"  {row.case} {row.phase} p {row.p:g}: {row.speedup_vs_torch:.2f}x")
+                bar.refresh()
+            elif time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                of = f" of {total}" if total else ""
+                print(f"{what}: {begun}{of} cases", file=sys.stderr, flush=True)
             yield row
 
 
@@ -149,4 +170,4 @@ def write_json(
 ) -> None:
     """Write a list of rows, each with the facts about what it was measured on."""
     written = [{**row.as_json(), **(facts or {})} for row in rows]
-    Path(path).write_text(json.dumps(written, indent=1) + "\n")
+    atomic.write_text(Path(path), json.dumps(written, indent=1) + "\n")

@@ -6,7 +6,7 @@ import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -38,7 +38,7 @@ INSTALL = {
 
 def main() -> None:
     """Exit codes: 0; 1 where the gate is red, so that there is no speed, or where a sweep finds
-    what is slower than torch's; 2 wrong usage."""
+    what is slower than torch's; 2 wrong usage; 130 stopped by Ctrl-C."""
     ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
     _main()
 
@@ -91,13 +91,12 @@ def run(cfg: BenchmarkConfig) -> None:
 
 
 def time_all(cfg: BenchmarkConfig, target: Target) -> None:
-    """Measure one suite after the other, those left out whose libraries are not here. The file is
-    written after each, so that nothing is lost to one that fails.
+    """Measure one suite after the other, those left out whose libraries are not here.
 
     Raises:
-        SystemExit: 1, a correctness gate is red.
+        SystemExit: 1, a correctness gate is red; 130, stopped.
     """
-    from opennmt_sd.benchmark import machine, report
+    from opennmt_sd.benchmark import report
 
     ceilings = report.show_machine(target)
     rows: list[Row] = []
@@ -108,13 +107,14 @@ def time_all(cfg: BenchmarkConfig, target: Target) -> None:
         except ConfigError as error:
             report.show_left_out("; ".join(error.faults))
             continue
-        found, why = _rows(replace(cfg, suite=suite), module, _cases(module, target), target)
-        report.show_table(found, ceilings)
+        done = len(rows)
+        why = _measure(replace(cfg, suite=suite), module, _cases(module, target), target, rows)
+        report.show_table(rows[done:], ceilings)
         if why:
-            report.show_end(*why)
-        rows, red = [*rows, *found], red or bool(why)
-        if cfg.json:
-            report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
+            report.show_end(why.word, why.sentence)
+            red = True
+        if why and why.code != 1:
+            raise SystemExit(why.code)
     report.show_choices()
     if red:
         raise SystemExit(1)
@@ -124,25 +124,25 @@ def time(cfg: BenchmarkConfig, target: Target) -> None:
     """Measure a suite that is timed.
 
     Raises:
-        ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red.
+        ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red; 130,
+            stopped.
     """
-    from opennmt_sd.benchmark import machine, report
+    from opennmt_sd.benchmark import report
 
     module = _suite(cfg.suite, target)
     cases = _chosen(cfg, _cases(module, target))
     ceilings = report.show_machine(target)
-    rows, why = _rows(cfg, module, cases, target)
+    rows: list[Row] = []
+    why = _measure(cfg, module, cases, target, rows)
     report.show_table(rows, ceilings)
     report.show_choices()
     if why:
-        report.show_end(*why)
-        raise SystemExit(1)
-    if cfg.json:
-        report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
+        report.show_end(why.word, why.sentence)
+        raise SystemExit(why.code)
     if cfg.plot:
         from opennmt_sd.benchmark import plots
 
-        more = module.more(cfg.repeats, cases, *_on(target)) if hasattr(module, "more") else []
+        more = module.more(cfg.rounds, cases, *_on(target)) if hasattr(module, "more") else []
         plots.draw(cfg.suite, [*rows, *report.progress(more, f"{cfg.suite}, further rates")],
                    ceilings, cfg.plot, target)  # fmt: skip
 
@@ -152,47 +152,62 @@ def sweep(cfg: BenchmarkConfig, target: Target) -> None:
 
     Raises:
         ConfigError: a value that cannot be used. SystemExit: 1, the correctness gate is red, or
-            something is slower than torch's.
+            something is slower than torch's; 130, stopped.
     """
-    from opennmt_sd.benchmark import machine, report, sweep
+    from opennmt_sd.benchmark import report, sweep
 
     seed = sweep.SEED if cfg.seed is None else cfg.seed
     cases = _chosen(cfg, sweep.cases(seed, cfg.shapes or sweep.SHAPES, cfg.threads))
     report.show_machine(target)
-    rows, why = _rows(cfg, sweep, cases, target)
+    rows: list[Row] = []
+    why = _measure(cfg, sweep, cases, target, rows)
+    if rows:
+        report.show_worst(f"suite=sweep seed={seed}: the worst of {len(rows)}", sweep.worst(rows))
+        report.show_words(sweep.words(rows))
     if why:
-        report.show_end(*why)
-        raise SystemExit(1)
-    report.show_worst(f"suite=sweep seed={seed}: the worst of {len(rows)}", sweep.worst(rows))
-    report.show_words(sweep.words(rows))
-    if cfg.json:
-        report.write_json(rows, cfg.json, {"machine": machine.describe(target)})
+        report.show_end(why.word, why.sentence)
+        raise SystemExit(why.code)
     if lost := sweep.slower(rows):
         report.show_end("SLOWER", lost)
         raise SystemExit(1)
 
 
-def _rows(
-    cfg: BenchmarkConfig, module: Any, cases: list[Any], target: Target
-) -> tuple[list[Row], tuple[str, str] | None]:
-    """Return a suite's rows, and why it ended early, in a word and in a sentence."""
+class End(NamedTuple):
+    """Why a suite has ended early."""
+
+    word: str
+    sentence: str
+    code: int = 1
+
+
+def _measure(
+    cfg: BenchmarkConfig, module: Any, cases: list[Any], target: Target, rows: list[Row]
+) -> End | None:
+    """Add a suite's rows to others, and write them all, one by one; return why it ended early."""
     import torch
 
-    from opennmt_sd.benchmark import report
+    from opennmt_sd.benchmark import machine, report
     from opennmt_sd.benchmark.row import RedGateError
 
-    rows = []
+    facts, before = {"machine": machine.describe(target)}, len(rows)
+    measured = module.run(cfg.rounds, cases, *_on(target))
     try:
-        for row in report.progress(module.run(cfg.repeats, cases, *_on(target)), cfg.suite):
+        for row in report.progress(measured, f"suite={cfg.suite}", len(cases)):
             rows.append(row)
+            if cfg.json:
+                report.write_json(rows, cfg.json, facts)
     except RedGateError as red:
-        return rows, ("RED GATE", str(red))
+        return End("RED GATE", str(red))
     except torch.cuda.OutOfMemoryError:
-        done = {row.case for row in rows}
+        done = {row.case for row in rows[before:]}
         left = ", ".join(case.name for case in cases if case.name not in done)
-        return rows, ("OUT OF MEMORY", f"suite={cfg.suite}: not measured: {left}; choose smaller "
-                      "ones with cases=[...]")  # fmt: skip
-    return rows, None
+        return End("OUT OF MEMORY", f"suite={cfg.suite}: not measured: {left}; choose smaller "
+                   "ones with cases=[...]")  # fmt: skip
+    except KeyboardInterrupt:
+        kept = f"; {cfg.json} has those that are" if cfg.json and rows else ""
+        return End("STOPPED", f"suite={cfg.suite}: not all of {len(cases)} cases are measured"
+                   f"{kept}", 130)  # fmt: skip
+    return None
 
 
 def _on(target: Target) -> tuple[Target, ...]:

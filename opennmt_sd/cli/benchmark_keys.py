@@ -14,6 +14,7 @@ ON_GPU = ("ops", "lstm", "gru", "lm", "tagger", "onmt", "eole")
 ALL = "all"  # of these, one after the other
 SWEEP = "sweep"  # of shapes that are drawn
 SUITES = (*ON_GPU, ALL, "growth", SWEEP, *ON_PAPER)
+ROUNDS = 15  # if repeats= does not say
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
 TRAINED_IN_FLOAT32 = ("onmt", "eole")
 
@@ -26,12 +27,17 @@ class BenchmarkConfig:
     device: str = "cpu"
     dtype: str = "float32"
     cases: list[str] | None = None
-    repeats: int = 15
+    repeats: int | None = None
     threads: int | None = None
     seed: int | None = None
     shapes: int | None = None
     json: str | None = None
     plot: str | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Return how many rounds are timed."""
+        return ROUNDS if self.repeats is None else self.repeats
 
 
 def validate(cfg: BenchmarkConfig) -> None:
@@ -51,6 +57,9 @@ def validate(cfg: BenchmarkConfig) -> None:
         value = getattr(cfg, name)
         if value is not None and value < 1:
             faults.append(f"{name}={value}: must be 1 or more")
+    if cfg.suite in ON_PAPER and cfg.repeats is not None:
+        faults.append(f"repeats={cfg.repeats}: suite={cfg.suite} is counted, once and for all: "
+                      "leave repeats= out")  # fmt: skip
     faults += _sweep_faults(cfg)
     for name, kinds in (("json", (".json",)), ("plot", (".png", ".svg", ".pdf"))):
         value = getattr(cfg, name)

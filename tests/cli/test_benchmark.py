@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,6 +179,8 @@ ON_GPU = "ops, lstm, gru, lm, tagger, onmt, eole"
         ({"suite": "sweep", "shapes": 0}, "shapes=0: must be 1 or more"),
         ({"suite": "sweep", "seed": -1}, "seed=-1: must be 0 or more"),
         ({"suite": "sweep", "plot": "x.png"}, "plot=x.png: suite=sweep has no picture; use json="),
+        ({"suite": "noise", "repeats": 15}, "repeats=15: suite=noise is counted, once and for all: "
+         "leave repeats= out"),
         ({"suite": "all", "cases": ["650"]}, "cases=['650']: suite=all takes none; name one suite"),
     ],
     ids=lambda given: " ".join(map(str, given.values())) if isinstance(given, dict) else "",
@@ -229,3 +232,45 @@ def test_all_suites_one_after_the_other(monkeypatch, tmp_path: Path, capsys) -> 
         "RED GATE: lstm is wrong\nOUT OF MEMORY: suite=gru: not measured: large; choose smaller "
         "ones with cases=[...]\n"
     )
+
+
+ROW = {"phase": "step", "p": 0.5, "torch_ms": 3.0, "dense_ms": 2.0, "ours_ms": 1.0, "ideal": 2.0,
+       "max_rel_err": 0.0}  # fmt: skip
+
+
+@pytest.mark.skipif(native() is None, reason="the native module was not built")
+@pytest.mark.parametrize("suite", ["lstm", "sweep"])
+@pytest.mark.parametrize(
+    ("error", "code", "end"),
+    [
+        (KeyboardInterrupt(), 130, "STOPPED: suite={suite}: not all of {cases} cases are measured; "
+         "{file} has those that are\n"),
+        (RedGateError("it is wrong"), 1, "RED GATE: it is wrong\n"),
+    ],
+    ids=["Ctrl-C", "red"],
+)  # fmt: skip
+def test_rows_are_kept_when_a_suite_ends_early(
+    suite, error, code, end, monkeypatch, capsys, tmp_path: Path
+) -> None:
+    module = importlib.import_module(f"opennmt_sd.benchmark.{suite}")
+    file = tmp_path / "rows.json"
+
+    def run(repeats: int, cases: list[Any]) -> Iterator[Row]:
+        assert repeats == 15
+        yield Row(suite=suite, case=cases[0].name, **ROW)
+        assert len(json.loads(file.read_text())) == 1  # even if it were killed now
+        yield Row(suite=suite, case=cases[1].name, **ROW)
+        raise error
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(report, "show_machine", lambda target: machine.Ceilings(1.0, 1.0))
+    with pytest.raises(SystemExit) as ended:
+        benchmark.run(benchmark.BenchmarkConfig(suite=suite, json=str(file)))
+    assert ended.value.code == code
+    rows = json.loads(file.read_text())
+    assert [row["speedup_vs_torch"] for row in rows] == [3.0, 3.0]
+    assert rows[0]["machine"]["torch"].startswith(torch.__version__)
+    out, err = capsys.readouterr()
+    cases = 300 if suite == "sweep" else len(module.CASES)
+    assert err == end.format(suite=suite, cases=cases, file=file)
+    assert rows[0]["case"] in out
