@@ -122,11 +122,15 @@ def _facts() -> dict[str, str]:
         import torch
 
         from opennmt_sd.ops import engine_for
-        from opennmt_sd.ops.cpu import native
+        from opennmt_sd.ops.cpu import bfloat16, native
 
         facts["torch"] = torch.__version__  # with its build, such as +cu121
         facts["engine"] = f"{engine_for('cpu')} (cpu)"
         facts["native"] = "there" if native() else "missing"
+        if native():
+            known = "multiplied in it (AVX512_BF16)"
+            other = f"multiplied in float32: {bfloat16.MISSING}"
+            facts["bfloat16"] = known if bfloat16.known() else other
         facts["calibration"] = _calibration()
     facts["autoload"] = _autoload()
     return facts

@@ -83,6 +83,11 @@ class TrainerConfig:
     precision: str = key(
         "", "32-true", one_of("32-true", "64-true", "bf16-mixed", "bf16-true", "16-mixed")
     )
+    matmul_precision: str | None = key(
+        "of float32 products: medium multiplies in bfloat16 on a CPU that has it, high and medium "
+        "on a GPU in TF32; null: as torch has it, or the checkpoint that is resumed",
+        None, one_of("highest", "high", "medium"),
+    )  # fmt: skip
     threads: int | None = key("null: torch's choice", None, COUNT)
     engine: str = key(
         "of the products", "auto", one_of("auto", "naive", "portable", "cpu", "dense")

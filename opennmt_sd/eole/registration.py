@@ -86,6 +86,7 @@ def _with_our_model(from_config: Function) -> Function:
 
 def _take_over(model: Any, config: Any, step: int) -> None:
     """Let a model drop as its configuration says, from a step on, and say so in the log."""
+    import torch
     from eole.utils.logging import logger
 
     from opennmt_sd.eole.model import StructuredModel
@@ -99,6 +100,8 @@ def _take_over(model: Any, config: Any, step: int) -> None:
     if rate != schedule.dropout[0]:
         model.update_dropout(rate, schedule.attention_dropout[0])
         logger.info("opennmt_sd: step %d resumes the schedule of dropout: %s", step, schedule)
+    if options["sd_matmul_precision"]:
+        torch.set_float32_matmul_precision(options["sd_matmul_precision"])
     plan = model.encoder.plan.describe()
     logger.info("opennmt_sd: dropout %s; engine %s", plan, engine_of(model))
 

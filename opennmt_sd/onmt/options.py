@@ -17,6 +17,7 @@ from opennmt_sd.onmt.names import (
 from opennmt_sd.seq2seq.dropout_plan import PLACES, option
 from opennmt_sd.seq2seq.options import (
     DEFAULTS,
+    PRECISIONS,
     looks_like_ours,
     nearest,
     unknown_key_faults,
@@ -52,6 +53,16 @@ def add_options(parser: Any) -> None:
             metavar="RATE",
             help=f"Dropout rate, in [0, 1), of {place.what}. {rule}".strip(),
         )
+    group.add(
+        "--sd_matmul_precision",
+        "-sd_matmul_precision",
+        type=str,
+        default=DEFAULTS["sd_matmul_precision"],
+        metavar=f"{{{','.join(PRECISIONS)}}}",
+        help="How float32 is multiplied, in all of torch: medium in bfloat16 on a CPU that has it "
+        "(AVX512_BF16), high and medium in TF32 on a GPU. Where it is not set, as in the "
+        "checkpoint that goes on, or as torch has it.",
+    )
     never_guess(parser, DEFAULTS)  # `sd_rec` in a YAML file is a fault to show
 
 
@@ -93,7 +104,10 @@ def ignored_faults(opt: Namespace) -> list[str]:
         for side, is_ours in (("encoder", has_our_encoder(opt)), ("decoder", has_our_decoder(opt)))
         if is_ours
     }
-    readers = {f"sd_{choice}": {"encoder", "decoder"} for choice in ("space", "time", "count")}
+    readers = {
+        f"sd_{choice}": {"encoder", "decoder"}
+        for choice in ("space", "time", "count", "matmul_precision")
+    }
     readers.update({option(name): set(place.sides) for name, place in PLACES.items()})
     faults = []
     for key, default in DEFAULTS.items():

@@ -114,6 +114,7 @@ def _with_plan(build_model: _Function) -> _Function:
         faults = [] if checkpoint else [*vector_size_faults(model_opt, vocabs)]
         if faults:
             raise UnsupportedOptionsError(faults)
+        _multiply_as_told(model_opt, opt)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         calibration.take((checkpoint or {}).get(CHOICES))
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
@@ -121,6 +122,16 @@ def _with_plan(build_model: _Function) -> _Function:
         return model
 
     return wrapped
+
+
+def _multiply_as_told(model_opt: Namespace, opt: Namespace) -> None:
+    """Set torch's precision of float32 products: this run's, or the one of the checkpoint."""
+    import torch
+
+    value = opt.sd_matmul_precision or model_opt.sd_matmul_precision
+    model_opt.sd_matmul_precision = opt.sd_matmul_precision = value
+    if value:
+        torch.set_float32_matmul_precision(value)
 
 
 def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int) -> None:

@@ -23,6 +23,7 @@ from opennmt_sd.config.checks import resume_source
 from opennmt_sd.config.places import settled
 from opennmt_sd.extras import extra
 from opennmt_sd.nn.precision import engine_of
+from opennmt_sd.ops.cpu import bfloat16
 from opennmt_sd.recipes.record import alone_in, begin, run_folder, write_record
 from opennmt_sd.training import seeds
 from opennmt_sd.training.loggers import CSV, Logger, LoggerError
@@ -87,14 +88,27 @@ def fabric_for(trainer: DictConfig) -> Fabric:
         accelerator=trainer.accelerator,
         devices=devices,
         num_nodes=nodes,
-        precision=trainer.precision,
+        precision=_precision(trainer),
         strategy=several if devices * nodes > 1 else "auto",
     )
     fabric.launch()
+    if trainer.matmul_precision is not None:
+        torch.set_float32_matmul_precision(trainer.matmul_precision)
     if trainer.threads is not None:
         torch.set_num_threads(trainer.threads)
     ops.use(trainer.engine)
     return fabric
+
+
+def _precision(trainer: DictConfig) -> Any:
+    """Return the precision to train in: on a CPU that has no bfloat16, where mixed precision is
+    slower than float32, that."""
+    if trainer.precision != "bf16-mixed" or bfloat16.known():
+        return trainer.precision
+    if Fabric(accelerator=trainer.accelerator, devices=1).device.type != "cpu":
+        return trainer.precision
+    log.info(f"trainer.precision=bf16-mixed: float32 instead, for {bfloat16.MISSING}")
+    return "32-true"
 
 
 def recipe_for(optim: DictConfig) -> Recipe:

@@ -15,7 +15,9 @@ DEFAULTS: dict[str, Any] = {
     "sd_time": "random",
     "sd_count": "bernoulli",
     **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
+    "sd_matmul_precision": None,
 }
+PRECISIONS = ("highest", "high", "medium")  # of torch.set_float32_matmul_precision
 
 
 def looks_like_ours(key: str) -> bool:
@@ -55,6 +57,12 @@ def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> li
         value = options.get(key, DEFAULTS[key])
         if value not in choices:
             faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")
+    precision = options.get("sd_matmul_precision")
+    if precision not in (None, *PRECISIONS):
+        faults.append(
+            f"sd_matmul_precision {precision!r} is unknown: use highest, high or medium, or remove "
+            "it"
+        )
     if (options.get("sd_count"), options.get("sd_space")) == ("exact", "random"):
         faults.append(
             "sd_count exact needs sd_space structured: sentences that each drop their own units "

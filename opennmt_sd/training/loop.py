@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from opennmt_sd.ops import calibration
 from opennmt_sd.training import checkpoint, seeds
 from opennmt_sd.training.averaging import Averaging
@@ -85,6 +87,7 @@ class Trainer:
         self.reports = Reports()
         self.stop = StopSignal()
         self.rng: Mapping[str, Any] | None = None  # of a resumed training
+        self.matmul_precision = plan.matmul_precision
 
     def run(self) -> Outcome:
         """Train until the plan is fulfilled; the model is left with the best weights.
@@ -247,6 +250,10 @@ class Trainer:
         self.task.load_state_dict(rank["carried"])
         self.meter.load_state_dict(rank["meter"])
         self.rng = rank["rng"]
+        kept = state.get("matmul_precision")  # older ones have none
+        if kept and self.matmul_precision is None:
+            torch.set_float32_matmul_precision(kept)
+            self.matmul_precision = kept
         if self.fabric.is_global_zero:
             take_along(path, best, self.folder)
 
@@ -262,6 +269,7 @@ class Trainer:
             "optimizer": self.raw_optimizer.state_dict(),
             "averaging": self.averaging.state_dict() if self.averaging else None,
             "precision": self.fabric.strategy.precision.state_dict(),
+            "matmul_precision": self.matmul_precision,
             "position": asdict(self.at),
             "calibration": calibration.in_force(),
             "ranks": gathered(self.fabric, own),

@@ -21,6 +21,8 @@ class Plan:
         measure: ``"loss"`` (default) or ``"perplexity"``: what is shown of training.
         test: whether the best weights are evaluated on the test data, once, at the end. Default
             False.
+        matmul_precision: what ``torch.set_float32_matmul_precision`` was told; None (default):
+            nothing, and a training that goes on has its checkpoint's.
     """
 
     epochs: int
@@ -32,6 +34,7 @@ class Plan:
     seed: int = 1
     measure: str = "loss"
     test: bool = False
+    matmul_precision: str | None = None
 
 
 @dataclass

@@ -193,3 +193,5 @@ def test_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert facts["torch"] == torch.__version__
     assert facts["autoload"] == "off (OPENNMT_SD_AUTOLOAD=0)"
     assert facts["engine"].endswith("(cpu)")
+    if facts["native"] == "there":
+        assert facts["bfloat16"].startswith("multiplied in ")

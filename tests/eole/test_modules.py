@@ -247,6 +247,15 @@ def test_the_options_choose_space_time_and_count(build: Build) -> None:
     assert "recurrent 0 " in model.encoder.plan.describe()
 
 
+def test_the_precision_of_products(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch is told, where the options say something of it."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", calls.append)
+    build(**OURS)
+    build(**OURS, sd_matmul_precision="medium")
+    assert calls == ["medium"]
+
+
 def test_the_entropy_of_attention_is_that_of_words(build: Build) -> None:
     """Of targets without padding it is stock's."""
     stock, ours = build(), build(**OURS)

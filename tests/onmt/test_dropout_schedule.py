@@ -172,3 +172,20 @@ def test_a_checkpoint_holds_what_was_measured(
     )
     assert held.pop(CHOICES) == {"recurrence": True}
     assert list(held) == list(without) == list(content)
+
+
+@pytest.mark.parametrize(("now", "told"), [((), "medium"), (("highest",), "highest")], ids=str)
+def test_the_precision_of_products(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, now: tuple[str, ...], told: str
+) -> None:
+    """Torch is told: what this run says, else what the checkpoint that goes on was trained with."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", calls.append)
+    args = ("-sd_matmul_precision", *now) if now else ()
+    _, opt, log = build(("-sd_matmul_precision", "medium"), *args)
+    assert calls == ["medium", told]
+    assert opt.sd_matmul_precision == told
+    assert "kept from" not in log
+    calls.clear()
+    build(())
+    assert calls == [], "it stays as it is"

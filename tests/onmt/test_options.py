@@ -112,6 +112,10 @@ def test_a_later_rate_of_a_schedule_is_checked_too(refused: Refused) -> None:
         ("sd_space: structurd", "sd_space 'structurd' is unknown: use structured or random"),
         ("sd_time: sometimes", "sd_time 'sometimes' is unknown: use random or fixed"),
         ("sd_count: about", "sd_count 'about' is unknown: use bernoulli or exact"),
+        (
+            "sd_matmul_precision: low",
+            "sd_matmul_precision 'low' is unknown: use highest, high or medium, or remove it",
+        ),
         ("sd_count: exact\nsd_space: random", "sd_count exact needs sd_space structured: "),
         ("encoder_type: sd_brn", "encoder_type sd_brn is unknown: did you mean sd_brnn?"),
         ("decoder_type: sd_brnn", "decoder_type sd_brnn is unknown: did you mean sd_rnn?"),

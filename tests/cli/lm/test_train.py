@@ -12,6 +12,8 @@ import torch
 pytest.importorskip("hydra", reason="hydra-core is not installed")
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
+from opennmt_sd import ops
+from opennmt_sd.ops.cpu import bfloat16
 from opennmt_sd.training.loggers import read_csv
 
 ROOT = Path(__file__).parents[3]
@@ -130,7 +132,42 @@ def test_engines_give_the_same_loss(lm, small, tmp_path: Path) -> None:
 def test_low_precision_trains(lm, small) -> None:
     done = lm(*small, "trainer.precision=bf16-mixed", "trainer.max_updates=2")
     assert done.code == 0
-    assert "; engine portable in bfloat16" in done.out, "what runs, not what would in float32"
+    if bfloat16.known():
+        assert "; engine cpu in bfloat16, products in bfloat16; " in done.out
+    else:  # where it would be slower
+        told = (
+            "trainer.precision=bf16-mixed: float32 instead, for this processor has no AVX512_BF16"
+        )
+        assert done.out.count(told) == 1
+        assert f"; engine {ops.engine_for('cpu')}; " in done.out
+
+
+@pytest.mark.skipif(ops.engine_for() != "cpu", reason="the native module was not built")
+def test_products_in_bfloat16(lm, small, run) -> None:
+    """The switch is torch's, the start says what it does, and a checkpoint keeps it: going on is
+    the same to the bit as never having stopped."""
+    before = torch.get_float32_matmul_precision()
+    found = {}
+    try:
+        for name, options in {
+            "whole": [["trainer.matmul_precision=medium", "trainer.max_updates=4"]],
+            "resumed": [["trainer.matmul_precision=medium", "trainer.max_updates=2"],
+                        ["resume=auto", "trainer.max_updates=4"]],
+            "other": [["trainer.matmul_precision=highest", "trainer.max_updates=4"]],
+        }.items():  # fmt: skip
+            for more in options:
+                torch.set_float32_matmul_precision("highest")
+                with bfloat16.emulated():
+                    done = lm(*small, f"name={name}", *more)
+                assert done.code == 0, done.err
+                assert ("; engine cpu, products in bfloat16; " in done.out) is (name != "other")
+            state = torch.load(run.parent / name / "last.pt", weights_only=True)
+            found[name] = state["model"]["decoder.weight"]
+            assert state["matmul_precision"] == ("highest" if name == "other" else "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(found["whole"], found["resumed"])
+    assert not torch.equal(found["whole"], found["other"])
 
 
 def test_a_grid_runs_and_a_diverged_run_counts_as_the_worst(lm, small, tmp_path: Path) -> None:
