@@ -168,7 +168,8 @@ def tables(plan: Plan) -> str:
                 continue
             sample = Sample.of([*values.values()])
             apart = None if setting == first else differences(values, base)
-            lines.append(f"| {setting} | {sample.n} | {sample.mean:.2f} | {sample.sd:.2f} | "
+            spread = f"{sample.sd:.2f}" if sample.n > 1 else ""
+            lines.append(f"| {setting} | {sample.n} | {sample.mean:.2f} | {spread} | "
                          + (_difference(apart) if apart else " | ") + " |")  # fmt: skip
         lines.append("")
     return "\n".join(lines)
@@ -176,7 +177,8 @@ def tables(plan: Plan) -> str:
 
 def _difference(apart: Sample) -> str:
     low, high = apart.mean - apart.half, apart.mean + apart.half
-    return f"{apart.mean:+.2f} (n {apart.n}) | {low:+.2f} to {high:+.2f}"
+    interval = f"{low:+.2f} to {high:+.2f}" if apart.n > 1 else ""
+    return f"{apart.mean:+.2f} (n {apart.n}) | {interval}"
 
 
 def main(argv: list[str] | None = None) -> int:
