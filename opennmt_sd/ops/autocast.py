@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -33,3 +35,23 @@ def lowered(x: Tensor, *others: Tensor | None) -> tuple[AbstractContextManager[A
         return nullcontext(), tensors
     cast = [t.to(dtype) if t is not None and t.dtype in LOWERED else t for t in tensors]
     return torch.autocast(x.device.type, enabled=False), cast
+
+
+def not_lowered(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a backward pass compute in what its forward pass has computed in, also where it runs
+    within autocast."""
+
+    @functools.wraps(backward)
+    def wrapped(ctx: Any, *gradients: Tensor | None) -> Any:
+        given = next((d for d in gradients if d is not None), None)
+        with nullcontext() if given is None else off(given.device.type):
+            return backward(ctx, *gradients)
+
+    return wrapped
+
+
+def off(device_type: str) -> AbstractContextManager[Any]:
+    """Return a context without autocast on this kind of device."""
+    if autocast_dtype(device_type) is None:
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)

@@ -18,6 +18,7 @@ from torch.autograd import Function
 
 from opennmt_sd.compat import after_backward_pass, backward_pass
 from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import not_lowered, off
 from opennmt_sd.ops.checks import refuse_second_derivatives
 
 Left = TypeVar("Left")
@@ -58,14 +59,15 @@ class _Token(Function):
     def forward(
         ctx: Any, engine: str, gradients: Callable[[], tuple[Tensor | None, ...]], *sources: Tensor
     ) -> Tensor:
-        ctx.engine, ctx.gradients = engine, gradients
+        ctx.engine, ctx.gradients, ctx.device = engine, gradients, sources[0].device.type
         ctx.set_materialize_grads(False)
         return sources[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, _: None) -> Any:
         refuse_second_derivatives(ctx.engine)
-        needed = zip(ctx.gradients(), ctx.needs_input_grad[2:])
+        with off(ctx.device):
+            needed = zip(ctx.gradients(), ctx.needs_input_grad[2:])
         return None, None, *[gradient if need else None for gradient, need in needed]
 
 
@@ -126,6 +128,7 @@ class _LinearStep(Function):
         return kernels.fp(x, keep, t)
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, dy: Tensor) -> Any:
         refuse_second_derivatives(ctx.kernels.engine, dy)
         dx = None
@@ -225,6 +228,7 @@ class _AttentionStep(Function):
         return context, weights
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, d_context: Tensor | None, d_weights: Tensor | None) -> Any:
         refuse_second_derivatives(ctx.kernels.engine, d_context, d_weights)
         query, weights, memory = ctx.saved_tensors

@@ -155,3 +155,37 @@ def test_the_backward_pass_is_lowered_too(engine: str, draw, compare) -> None:
     largest = {n: float(t.abs().max()) for n, t in results[1].items()}
     for name, got in results[0].items():  # rounded once or twice on the way
         assert (got - results[1][name]).abs().max() < 3 * 2**-8 * largest[name], name
+
+
+@pytest.mark.parametrize("op", ["linear", "step", "nll", "LSTM", "GRU", "attention"])
+def test_a_backward_pass_within_autocast(compacting: str, op: str, draw) -> None:
+    """Of what ran forward in float32: it is not lowered afterwards, nor does it end in dtypes that
+    do not fit."""
+    keep, h = draw("structured", 0.5, 4, 3, 6), torch.zeros(3, 5)
+
+    def run(*w: Tensor) -> Tensor:
+        x = w[0]
+        if op == "linear":
+            return ops.masked_linear(x, keep, w[1])
+        if op == "step":
+            return ops.masked_linear_step(ops.prepare(w[1]), x[0], keep, 1)
+        if op == "nll":
+            return ops.projected_nll(x, keep, w[1], None, torch.zeros(4, 3, dtype=torch.int64))[0]
+        if op == "LSTM":
+            return ops.lstm_layer(x, keep, w[2], None, w[3], h, h)[0]
+        if op == "GRU":
+            return ops.gru_layer(x, keep, w[2][:15], None, w[3][:15], None, h)[0]
+        return ops.attend_step(ops.prepare_memory(x), w[1][:4])[0]
+
+    results = []
+    for within in (False, True):
+        torch.manual_seed(0)
+        leaves = [torch.randn(s, requires_grad=True) for s in ((4, 3, 6), (5, 6), (20, 6), (20, 5))]
+        with ops.use(compacting):
+            y = run(*leaves)
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            y.square().sum().backward()
+        results.append([leaf.grad for leaf in leaves])
+    for outside, inside in zip(*results):
+        assert (outside is None) is (inside is None)
+        assert outside is None or torch.equal(outside, inside)

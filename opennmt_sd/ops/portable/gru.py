@@ -10,6 +10,7 @@ from torch.autograd import Function
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import not_lowered
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.engine import GRULayer, projection_of
 from opennmt_sd.ops.outputs import shared
@@ -54,6 +55,7 @@ class _GRU(Function):
         return states.to(gates_x.dtype), h.to(h0.dtype)
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, d_hidden: Tensor, d_h: Tensor) -> Any:
         refuse_second_derivatives("portable", d_hidden, d_h)
         refuse_batched_gradients("portable", d_hidden, d_h)
@@ -127,6 +129,7 @@ class _Gates(Function):
         return new
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         refuse_second_derivatives("portable", dh)
         gates, gates_h, h = ctx.saved_tensors

@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.ops.autocast import not_lowered
 from opennmt_sd.ops.checks import refuse_second_derivatives
 from opennmt_sd.ops.engine import Projection
 
@@ -91,6 +92,7 @@ class _MaskedLinear(Function):
         return fp(x, keep, weight, bias, sizes)
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, dy: Tensor) -> Any:
         refuse_second_derivatives("portable", dy)
         x, weight = ctx.saved_tensors

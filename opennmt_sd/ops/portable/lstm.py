@@ -10,6 +10,7 @@ from torch.autograd import Function
 
 from opennmt_sd._compile import uncompiled
 from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.autocast import not_lowered
 from opennmt_sd.ops.checks import refuse_batched_gradients, refuse_second_derivatives
 from opennmt_sd.ops.engine import LSTMLayer, projection_of
 from opennmt_sd.ops.outputs import shared
@@ -52,6 +53,7 @@ class _LSTM(Function):
         return hidden, h, c.to(c0.dtype)
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, d_hidden: Tensor, d_h: Tensor, d_c: Tensor) -> Any:
         refuse_second_derivatives("portable", d_hidden, d_h, d_c)
         refuse_batched_gradients("portable", d_hidden, d_h, d_c)
@@ -117,6 +119,7 @@ class _Gates(Function):
         return h, c_new
 
     @staticmethod
+    @not_lowered
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple[Tensor, Tensor]:
         refuse_second_derivatives("portable", dh, dc)
         gates, c, c_new = ctx.saved_tensors

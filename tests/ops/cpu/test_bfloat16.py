@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from opennmt_sd import DropoutPattern, ops
+from opennmt_sd import DropoutPattern, MaskedLinear, ops
 from opennmt_sd.dropout import KeepSets
 from opennmt_sd.ops.cpu import bfloat16, kernels
 
@@ -351,3 +351,10 @@ def test_tensors_of_bfloat16(multiplied: str, cell, draw) -> None:
             assert ours.dtype == naive.dtype, name
             error, allowed = ((x.double() - right).norm() for x in (ours, naive))
             assert error <= allowed + 2**-8 * right.norm(), name
+
+
+@pytest.mark.usefixtures("medium")
+def test_float16_stays_where_it_is() -> None:
+    assert ops.engine_for("cpu", torch.float16) == "portable"
+    module = MaskedLinear(6, 5, dropout=0.0).to(torch.float16)
+    assert not ops.has_kernels(module.weight)
