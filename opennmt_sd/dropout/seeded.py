@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
+from opennmt_sd.compat import is_compiling
 from opennmt_sd.dropout import on_gpu
 from opennmt_sd.dropout.keep import KeepMask
 from opennmt_sd.dropout.philox import draw_mask
@@ -49,7 +52,9 @@ class SeededMask(KeepMask):
     def narrow(self) -> Tensor:
         found: Tensor | None = self.__dict__["drawn"]
         if found is None:
-            with torch.inference_mode(False):  # or nothing later could save it for backward
+            # An inference tensor could not be saved for backward later. The context takes time.
+            inferring = is_compiling() or torch.is_inference_mode_enabled()
+            with torch.inference_mode(False) if inferring else nullcontext():
                 found = draw_mask(self.seed, self.shape, self.p)
             self.__dict__["drawn"] = found
         return found

@@ -16,9 +16,9 @@ class Steps:
 
     def __init__(self, keep: Keep, x: Tensor) -> None:
         self.keep = keep
-        # [S, 1 or B, D]
-        self._factors = keep.factors(x) if launches(x) else None
-        self._mask = None if launches(x) else sent(keep.narrow(), x.device)
+        launched = launches(x)
+        self._factors = keep.factors(x) if launched else None  # [S, 1 or B, D]
+        self._mask = None if launched else sent(keep.narrow(), x.device)  # the same
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """Drop and scale the rows ``[n, D]`` of step t: those of the first n samples."""

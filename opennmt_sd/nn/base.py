@@ -20,17 +20,17 @@ class PatternAttribute:
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self.key = f"_pattern_{name}"
 
     def __get__(self, module: Any, owner: type | None = None) -> Any:
         if module is None:
             return self
-        return module.__dict__.get(f"_pattern_{self.name}", NOTHING)
+        return module.__dict__.get(self.key, NOTHING)
 
     def __set__(self, module: Any, value: DropoutPattern | float | None) -> None:
         if not isinstance(value, DropoutPattern):
             value = self.__get__(module).at(0.0 if value is None else value)
-        module.__dict__[f"_pattern_{self.name}"] = value
+        module.__dict__[self.key] = value
 
 
 class Structured:

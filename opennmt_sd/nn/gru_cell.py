@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
-from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.nn.gru import gru_biases, gru_state
 from opennmt_sd.nn.recurrent_cell import RecurrentCell, State
 from opennmt_sd.nn.tools import leaf
@@ -76,7 +75,7 @@ class StructuredGRUCell(RecurrentCell, nn.GRUCell):
             return self._torch_step(x, state)
         (h,) = state
         gates_x = F.linear(x, self.weight_ih, self.bias_ih)
-        gates_h = F.linear(Steps(state_keep, h)(h, 0), self.weight_hh, self.bias_hh)
+        gates_h = F.linear(state_keep.apply_alone(h), self.weight_hh, self.bias_hh)
         return (naive.gru_gates(gates_x, gates_h, h),)
 
     def _our_step(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep
-from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.nn.base import PatternAttribute, Structured
 from opennmt_sd.ops.checks import check_keep
 
@@ -72,27 +71,29 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         """Take a step, batched or not, with the sets given or drawn."""
         if not self.training or not self._fits(input, state):  # torch refuses what does not
             return self._torch_step(input, state)
-        B = input.shape[0] if input.dim() == 2 else 1
+        batched = input.dim() == 2
+        B = input.shape[0] if batched else 1
         D, H = self.input_size, self.hidden_size
         dense = not self._leaves_out(input, B, keep, state_keep)
+        if dense:
+            check_keep(keep, 1, B, D)
+            check_keep(state_keep, 1, B, H)
         keep = self._sets(keep, "keep", self.input_dropout, B, D, dense)
         state_keep = self._sets(state_keep, "recurrent_keep", self.recurrent_dropout, B, H, dense)
         if keep is None and state_keep is None:
             return self._torch_step(input, state)
 
-        x = input if input.dim() == 2 else input.unsqueeze(0)  # [B, D]
+        x = input if batched else input.unsqueeze(0)  # [B, D]
         if state is None:
             state = (x.new_zeros(B, H),) * self.states
-        else:
-            state = tuple(s if input.dim() == 2 else s.unsqueeze(0) for s in state)
+        elif not batched:
+            state = tuple(s.unsqueeze(0) for s in state)
         if dense:
-            check_keep(keep, 1, B, D)
-            check_keep(state_keep, 1, B, H)
-            x = x if keep is None else Steps(keep, x)(x, 0)
+            x = x if keep is None else keep.apply_alone(x)
             state = self._dense_step(x, state, state_keep)
         else:
             state = self._our_step(x, keep, state, state_keep)
-        return state if input.dim() == 2 else tuple(s.squeeze(0) for s in state)
+        return state if batched else tuple(s.squeeze(0) for s in state)
 
     def _leaves_out(
         self, input: Tensor, B: int, keep: Keep | None, state_keep: Keep | None

@@ -126,8 +126,12 @@ def parts(keep: KeepSets | KeepMask) -> list[Tensor]:
 @pytest.mark.skipif(not KNOWS_OPS, reason="custom ops need torch 2.4")
 def test_torch_knows_the_ops() -> None:
     checks = "test_schema", "test_faketensor"  # they have no gradient
-    torch.library.opcheck(draws.draw_sets, (seed(), 3, 65, 0.5), test_utils=checks)
-    torch.library.opcheck(draws.draw_mask, (seed(), [3, 2, 65], 0.5), test_utils=checks)
+    torch.library.opcheck(
+        torch.ops.opennmt_sd.draw_sets.default, (seed(), 3, 65, 0.5), test_utils=checks
+    )
+    torch.library.opcheck(
+        torch.ops.opennmt_sd.draw_mask.default, (seed(), [3, 2, 65], 0.5), test_utils=checks
+    )
 
 
 # ------------------------------------------------------------ rates

@@ -48,6 +48,6 @@ def _drawn(
     return idx, count
 
 
-philox.library.impl("draw_mask", mask, "CPU")
-philox.library.impl("draw_sets", sets, "CPU")
-philox.library.impl("draw_exact_sets", exact_sets, "CPU")
+philox.implement("draw_mask", mask)
+philox.implement("draw_sets", sets)
+philox.implement("draw_exact_sets", exact_sets)
