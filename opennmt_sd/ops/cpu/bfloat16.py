@@ -12,12 +12,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from opennmt_sd._compile import constant
 from opennmt_sd.compat import bfloat16_products
 from opennmt_sd.ops.cpu.binding import native
 
 _emulated = False
 
 
+@constant
 def known() -> bool:
     """Return whether the kernels multiply in bfloat16 where that is asked for."""
     module = native()

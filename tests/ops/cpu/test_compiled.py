@@ -117,3 +117,22 @@ def test_packed_rows_need_no_more(own_masks: bool) -> None:
         for got, want in zip(*results):
             torch.testing.assert_close(got, want)
     assert counter.graphs <= 2
+
+
+@pytest.mark.parametrize("model", ["linear", "lstm"])
+def test_under_autocast_too(model: str) -> None:
+    """In one graph, also where the size of a product decides what runs."""
+    torch._dynamo.reset()
+    module = {
+        "linear": lambda: MaskedLinear(300, 1400),
+        "lstm": lambda: StructuredLSTM(300, 200, input_dropout=half, recurrent_dropout=half),
+    }[model]()
+    x = torch.randn(20, 30, 300)
+    found = []
+    with torch._dynamo.config.patch(allow_rnn=True), torch.autocast("cpu", torch.bfloat16):
+        for run in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
+            torch.manual_seed(1)
+            y = run(x)
+            found.append(y[0] if isinstance(y, tuple) else y)
+    assert found[0].dtype == torch.bfloat16
+    assert torch.equal(*found)
