@@ -42,6 +42,10 @@ SD_INLINE U32 rounded(V32 x) {
 SD_INLINE I32 spread(const Pair *p) { return (I32)spread((const float *)p); }
 
 // The first n elements; the others are zero, or left alone.
+#if SD_BYTES > 16
+SD_INLINE I32 load_part(const Pair *p, int n) { return (I32)load_part((const float *)p, n); }
+SD_INLINE void store_part(Pair *p, I32 x, int n) { store_part((float *)p, (V32)x, n); }
+#else
 SD_INLINE I32 load_part(const Pair *p, int n) {
     if (n >= VL<Pair>) return load(p);
     I32 x = {};
@@ -52,6 +56,7 @@ SD_INLINE void store_part(Pair *p, I32 x, int n) {
     if (n >= VL<Pair>) store(p, x);
     else memcpy(p, &x, n * sizeof(Pair));
 }
+#endif
 
 // Lane by lane, the first one in the lower half.
 SD_INLINE I32 pairs(V32 first, V32 second) { return (I32)(rounded(first) >> 16 | rounded(second)); }
