@@ -19,7 +19,7 @@ def mask(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
     module = native()
     if module is None:
         return philox.mask_of(seed, shape, p)
-    kept = torch.empty(shape, dtype=torch.bool, device="cpu")
+    kept = seed.new_empty(shape, dtype=torch.bool)
     module.draw_mask(int(seed), math.prod(shape), philox.threshold(p), kept.data_ptr())
     return kept
 
