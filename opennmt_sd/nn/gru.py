@@ -38,8 +38,8 @@ class StructuredGRU(Recurrent, nn.GRU):
             too, and equal torch's within rounding.
 
     The result's dtype is ``nn.GRU``'s, under autocast as well: on a CPU the state's.
-    Modules of bfloat16 multiply in it on a CPU, where the processor can. float16 has no kernels
-    there: what is not recurrent runs as torch's own, masked; recurrent dropout runs in float32.
+    bfloat16 is what products are made in there, where the processor can. float16 has no kernels on
+    a CPU: what is not recurrent runs as torch's own, masked; recurrent dropout runs in float32.
 
     Raises:
         ValueError: a rate outside [0, 1). NotImplementedError: ``jit.script``.

@@ -65,9 +65,14 @@ def casting(
     x: Tensor, computed: torch.dtype, dtype: torch.dtype
 ) -> tuple[bool, AbstractContextManager[Any]]:
     """Return whether a layer that is computed in one dtype and gives another casts its operands,
-    and the context of its ops: autocast is left to those whose kernels lower what they multiply."""
+    and the context of its ops.
+
+    Autocast is left to those whose kernels lower what they multiply: also of layers that it does
+    not know, whose products alone it lowers, if the processor multiplies so.
+    """
     lower = autocast_dtype(x.device.type)
-    if lower == computed and x.dtype in LOWERED and ops.has_kernels(x, computed):
+    lowers = lower is not None and x.dtype in LOWERED and ops.has_kernels(x, lower)
+    if lowers and (lower == computed or bfloat16.known()):
         return False, nullcontext()
     return autocasts(x) or computed != dtype, without_autocast(x)
 
