@@ -128,7 +128,7 @@ def _facts() -> dict[str, str]:
         facts["engine"] = f"{engine_for('cpu')} (cpu)"
         facts["native"] = "there" if native() else "missing"
         if native():
-            known = "multiplied in it (AVX512_BF16)"
+            known = "multiplied in it (AVX512_BF16 of AMD)"
             other = f"multiplied in float32: {bfloat16.MISSING}"
             facts["bfloat16"] = known if bfloat16.known() else other
         facts["calibration"] = _calibration()

@@ -135,7 +135,8 @@ class Keep:
             return steps.repeat_interleave(batch_sizes, 0, output_size=R) if S > 1 else steps
         if S * B == 1:
             return mask[0]
-        return mask.flatten(0, 1).index_select(0, rows_of_mask(batch_sizes, mask.device, B, S > 1))
+        rows = rows_of_mask(batch_sizes, R, mask.device, B, S > 1)
+        return mask.flatten(0, 1).index_select(0, rows)
 
     def apply_alone(self, x: Tensor) -> Tensor:
         """Drop and scale the rows ``[B, D]`` of the only step there is."""

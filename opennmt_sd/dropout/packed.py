@@ -5,16 +5,17 @@ Axis names: T time, B batch; R rows of all steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
 
+from opennmt_sd.compat import is_compiling
 from opennmt_sd.dropout.apply import sent
 
 
 def of_batch(
-    batch_sizes: Tensor, device: torch.device, name: str, make: Callable[[], Tensor]
+    batch_sizes: Tensor, device: torch.device, name: Hashable, make: Callable[[], Tensor]
 ) -> Tensor:
     """Return what follows from the sizes of packed rows alone, on a device: made and sent once, and
     noted on the sizes for all layers and places that drop from these rows.
@@ -22,29 +23,32 @@ def of_batch(
     Args:
         name: of what ``make`` makes, on the CPU.
     """
-    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    if type(batch_sizes) is not Tensor or captured:  # no data, or data of a graph's own
-        return sent(make(), device)
-    noted: dict[tuple[str, torch.device], Tensor] = batch_sizes.__dict__.setdefault("sent", {})
+    if is_compiling() or type(batch_sizes) is not Tensor or _captures(device):
+        return sent(make(), device)  # no data, or data of a graph's own
+    noted: dict[tuple[Hashable, torch.device], Tensor] = batch_sizes.__dict__.setdefault("sent", {})
     if (name, device) not in noted:
         with torch.inference_mode(False):  # or nothing later could save it for backward
             noted[name, device] = sent(make(), device)
     return noted[name, device]
 
 
+def _captures(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def rows_of_mask(
-    batch_sizes: Tensor, device: torch.device, samples: int, each_step: bool
+    batch_sizes: Tensor, R: int, device: torch.device, samples: int, each_step: bool
 ) -> Tensor:
     """Return the row of a mask ``[steps * samples, D]`` that each packed row takes, int64 ``[R]``.
 
     Args:
-        batch_sizes: int64 ``[T]`` on the CPU.
+        batch_sizes, R: int64 ``[T]`` on the CPU, and their sum.
         samples: whose masks differ: 1 or B.
         each_step: whether each step has a mask of its own.
     """
 
     def rows() -> Tensor:
-        T, R = len(batch_sizes), int(batch_sizes.sum())
+        T = len(batch_sizes)
         step = torch.arange(T, device="cpu").repeat_interleave(batch_sizes, output_size=R)
         row = step * samples if each_step else torch.zeros_like(step)
         if samples > 1:
@@ -52,4 +56,4 @@ def rows_of_mask(
             row = row + torch.arange(R, device="cpu") - first.index_select(0, step)
         return row
 
-    return of_batch(batch_sizes, device, f"rows, {samples} samples, {each_step}", rows)
+    return of_batch(batch_sizes, device, ("rows", samples, each_step), rows)

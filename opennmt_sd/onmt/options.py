@@ -59,9 +59,9 @@ def add_options(parser: Any) -> None:
         type=str,
         default=DEFAULTS["sd_matmul_precision"],
         metavar=f"{{{','.join(PRECISIONS)}}}",
-        help="How float32 is multiplied, in all of torch: medium in bfloat16 on a CPU that has it "
-        "(AVX512_BF16), high and medium in TF32 on a GPU. Where it is not set, as in the "
-        "checkpoint that goes on, or as torch has it.",
+        help="How float32 is multiplied, in all of torch: medium in bfloat16 on a CPU where that "
+        "is faster (AVX512_BF16 of AMD), high and medium in TF32 on a GPU. Where it is not set, as "
+        "in the checkpoint that goes on, or as torch has it.",
     )
     never_guess(parser, DEFAULTS)  # `sd_rec` in a YAML file is a fault to show
 

@@ -28,7 +28,7 @@ def test_a_row_takes_its_steps_and_its_samples(
         for t, n in enumerate(SIZES)
         for b in range(n)
     ]
-    assert packed.rows_of_mask(batch_sizes, CPU, samples, each_step).tolist() == want
+    assert packed.rows_of_mask(batch_sizes, sum(SIZES), CPU, samples, each_step).tolist() == want
 
 
 def test_places_that_drop_differently_share_nothing(batch_sizes: Tensor) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 compiler: str
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16 itself (AVX512_BF16)."""
+    """
+    Whether the processor multiplies in bfloat16 itself, and faster (AVX512_BF16 of AMD).
+    """
 
 def simd_level() -> str:
     """

@@ -26,10 +26,12 @@ static bool supports(const std::string &level) {
     return level == "baseline";
 }
 
-// Whether the processor multiplies in bfloat16 itself; OPENNMT_SD_SIMD may forbid that too.
+// Whether the processor multiplies in bfloat16 itself, and faster than in float: AMD's. Intel's issue
+// the instruction at half the rate of float's (Sapphire Rapids: .66 to .97 times as fast as float).
+// OPENNMT_SD_SIMD may forbid it too.
 static bool has_bfloat16(const std::string &level) {
 #if defined(__x86_64__) && defined(OPENNMT_SD_AVX512_BF16)
-    return level == "avx512" && __builtin_cpu_supports("avx512bf16");
+    return level == "avx512" && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
 #else
     return false && level.empty();
 #endif
@@ -65,7 +67,7 @@ NB_MODULE(_native, m) {
     const bool fast = has_bfloat16(level);
     m.def(
         "has_bfloat16", [fast] { return fast; },
-        "Whether the processor multiplies in bfloat16 itself (AVX512_BF16).");
+        "Whether the processor multiplies in bfloat16 itself, and faster (AVX512_BF16 of AMD).");
     m.def(
         "simd_level", [level] { return level; },
         "The kernels' instruction set: 'avx512' (F, BW, DQ, VL), 'avx2' (with FMA) or 'baseline'.");
