@@ -8,7 +8,6 @@ from opennmt_sd import ops
 from opennmt_sd.dropout import Keep
 from opennmt_sd.nn.recurrent_cell import RecurrentCell, State
 from opennmt_sd.nn.tools import leaf
-from opennmt_sd.ops.cpu.whole_step import lstm_step, serves
 
 
 class StructuredLSTMCell(RecurrentCell, nn.LSTMCell):
@@ -69,9 +68,7 @@ class StructuredLSTMCell(RecurrentCell, nn.LSTMCell):
     def _dense_step(self, x: Tensor, state: State, state_keep: Keep | None) -> State:
         h, c = state
         h = h if state_keep is None else state_keep.apply_alone(h)
-        bias_ih, bias_hh = (self.bias_ih, self.bias_hh) if self.bias else (None, None)
-        given = x, h, c, self.weight_ih, self.weight_hh, bias_ih, bias_hh
-        return lstm_step(*given) if serves(*given) else self._torch_step(x, (h, c))
+        return self._torch_step(x, (h, c))
 
     def _our_step(
         self, x: Tensor, keep: Keep | None, state: State, state_keep: Keep | None
