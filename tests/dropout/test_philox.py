@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from opennmt_sd import DropoutPattern, KeepMask, KeepSets
 from opennmt_sd.compat import KNOWS_OPS
@@ -241,3 +242,35 @@ def test_a_draw_is_made_on_the_cpu(form: str, given: bool, monkeypatch: pytest.M
     assert all(x.device.type == "cpu" for x in got)
     for a, b in zip(got, want, strict=True):
         assert torch.equal(a, b)
+
+
+class Seen(TorchDispatchMode):
+    """Notes which of our ops go by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "opennmt_sd" in str(func):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_draw_is_an_op_where_somebody_watches_and_no_dispatch_elsewhere(monkeypatch) -> None:
+    def drawn() -> list[Tensor]:
+        torch.manual_seed(11)
+        pattern = DropoutPattern(0.4)
+        return [*parts(pattern.draw(7, 3, 65)), pattern.draw_mask(7, 3, 65).dense]
+
+    with Seen() as seen:
+        watched = drawn()
+    assert seen.names == ["opennmt_sd.draw_sets.default", "opennmt_sd.draw_mask.default"]
+    calls = []
+    for name, draw in {**draws._implemented}.items():
+        monkeypatch.setitem(
+            draws._implemented, name, lambda *given, d=draw: calls.append(given) or d(*given)
+        )
+    for a, b in zip(watched, drawn(), strict=True):
+        assert torch.equal(a, b)
+    assert len(calls) == 2
