@@ -166,6 +166,12 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_pre_hooks or module._forward_hooks)
 
 
+def has_gradient_hooks(parameter: Tensor) -> bool:
+    """Return whether something is called with a parameter's gradient."""
+    after: Any = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(parameter._backward_hooks or after)
+
+
 def is_program(path: str) -> bool:
     """Return whether ``torch.load`` would hand a zip file on to ``torch.jit.load``, and run it."""
     with torch.serialization._open_zipfile_reader(path) as file:

@@ -25,6 +25,7 @@ def test_the_version_is_read() -> None:
         (torch._C, "_are_functorch_transforms_active"),
         (torch._C, "_AutoDispatchBelowAutograd"),
         (torch.Tensor, "_version"),
+        (torch.Tensor, "_backward_hooks"),
         (torch.nn.LSTM(1, 1), "_all_weights"),
         (torch._VF, "lstm"),
         (torch._VF, "gru"),

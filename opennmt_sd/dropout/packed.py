@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import is_compiling
+from opennmt_sd.compat import is_unwatched
 from opennmt_sd.dropout.apply import sent
 
 
@@ -18,18 +18,21 @@ def of_batch(
     batch_sizes: Tensor, device: torch.device, name: Hashable, make: Callable[[], Tensor]
 ) -> Tensor:
     """Return what follows from the sizes of packed rows alone, on a device: made and sent once, and
-    noted on the sizes for all layers and places that drop from these rows.
+    noted on the sizes for all layers and places that drop from these rows, until they change.
 
     Args:
         name: of what ``make`` makes, on the CPU.
     """
-    if is_compiling() or type(batch_sizes) is not Tensor or _captures(device):
+    if type(batch_sizes) is not Tensor or not is_unwatched() or _captures(device):
         return sent(make(), device)  # no data, or data of a graph's own
-    noted: dict[tuple[Hashable, torch.device], Tensor] = batch_sizes.__dict__.setdefault("sent", {})
-    if (name, device) not in noted:
+    noted: dict[tuple[Hashable, torch.device], tuple[Tensor, Tensor]]
+    noted = batch_sizes.__dict__.setdefault("sent", {})
+    found = noted.get((name, device))
+    if found is None or not torch.equal(found[0], batch_sizes):  # changed in place
         with torch.inference_mode(False):  # or nothing later could save it for backward
-            noted[name, device] = sent(make(), device)
-    return noted[name, device]
+            found = batch_sizes.clone(), sent(make(), device)
+        noted[name, device] = found
+    return found[1]
 
 
 def _captures(device: torch.device) -> bool:

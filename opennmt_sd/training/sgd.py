@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opennmt_sd.compat import has_gradient_hooks
+
 LARGE = 1 << 20  # weights of an embedding from which on its gradient is worth being rows alone
 
 
@@ -98,10 +100,15 @@ def rows_alone(model: nn.Module) -> Iterator[None]:
 
 
 def _can_be_sparse(module: Any) -> bool:
-    """Return whether a module is a large embedding whose gradient is dense, and need not be."""
+    """Return whether a module is a large embedding whose gradient is dense, and need not be: nobody
+    else sees it."""
+    weight = getattr(module, "weight", None)
     return (
         getattr(module, "sparse", None) is False
         and not getattr(module, "scale_grad_by_freq", False)
-        and module.weight.numel() >= LARGE
-        and module.weight.dtype in (torch.float32, torch.float64)
+        and getattr(module, "mode", "sum") != "max"  # of nn.EmbeddingBag
+        and isinstance(weight, nn.Parameter)  # it is no function of another one
+        and weight.numel() >= LARGE
+        and weight.dtype in (torch.float32, torch.float64)
+        and not has_gradient_hooks(weight)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from opennmt_sd import DropoutPattern
 from opennmt_sd.dropout import packed
@@ -68,3 +69,21 @@ def test_what_was_made_without_gradients_serves_with_them(batch_sizes: Tensor) -
         keep.apply(x, batch_sizes)
     keep.apply(x, batch_sizes).sum().backward()
     assert x.grad is not None
+
+
+def test_sizes_that_were_changed_in_place_are_other_sizes(batch_sizes: Tensor) -> None:
+    keep = DropoutPattern(0.5, "random").draw(len(SIZES), B, D)
+    x = torch.ones(sum(SIZES), D)
+    keep.apply(x, batch_sizes)
+    others = torch.tensor([3, 3, 1, 1])
+    batch_sizes.numpy()[:] = others.numpy()  # no counter of torch's sees that
+    assert torch.equal(keep.apply(x, batch_sizes), keep.apply(x, others))
+
+
+def test_rows_without_data_are_not_noted(batch_sizes: Tensor) -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        packed.rows_of_mask(batch_sizes, sum(SIZES), CPU, B, True)
+    assert packed.rows_of_mask(batch_sizes, sum(SIZES), CPU, B, True).tolist() == [
+        0, 1, 2, 3, 4, 6, 7, 9,
+    ]  # fmt: skip

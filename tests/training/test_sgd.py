@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from opennmt_sd.training import sgd
 from opennmt_sd.training.recipe import Recipe
@@ -113,6 +113,28 @@ def test_an_embedding_that_cannot_or_has_chosen_stays_as_it_is(monkeypatch) -> N
     with rows_alone(nn.ModuleList([scaled, sparse, half])):
         assert (scaled.sparse, sparse.sparse, half.sparse) == (False, True, False)
     assert sparse.sparse is True
+
+
+class Tripled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 3 * weight
+
+
+def test_a_gradient_that_others_see_stays_as_it_is(monkeypatch) -> None:
+    """Hooks, parametrizations and modules of a user's own do not know sparse gradients."""
+    monkeypatch.setattr(sgd, "LARGE", 0)
+    hooked, tripled = nn.Embedding(3, 2), nn.Embedding(3, 2)
+    hooked.weight.register_hook(lambda grad: grad.clamp(-0.5, 0.5))
+    nn.utils.parametrize.register_parametrization(tripled, "weight", Tripled())
+    largest, own = nn.EmbeddingBag(3, 2, mode="max"), nn.Identity()
+    own.sparse = False
+    with rows_alone(nn.ModuleList([hooked, tripled, largest, own])):
+        for embedding in (hooked, tripled):
+            embedding(torch.tensor([1])).sum().backward()
+        largest(torch.tensor([[1, 2]])).sum().backward()
+        assert own.sparse is False
+    assert hooked.weight.grad.tolist() == [[0, 0], [0.5, 0.5], [0, 0]]
+    assert not tripled.parametrizations.weight.original.grad.is_sparse
 
 
 def test_a_gradient_that_is_no_number_reaches_the_weights() -> None:
