@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from opennmt_sd.compat import in_transform, is_compiling, is_unwatched
+from opennmt_sd.compat import in_transform, is_batch, is_compiling, is_unwatched
 
 # CUDA takes a copy of up to so many bytes at once, without pinned memory, and returns.
 STAGED = 2**16
@@ -48,7 +48,7 @@ def as_bits(mask: Tensor, x: Tensor) -> Tensor:
     """Return a mask as :func:`dropped` wants it for x: as words of all ones or all zeros where it
     is large."""
     wide = x.is_cpu and x.numel() >= BRANCHES and x.element_size() in WORDS
-    if not wide or x.is_complex() or in_transform() or is_compiling():
+    if not wide or not x.is_floating_point() or in_transform() or is_compiling():
         return mask
     return mask.to(WORDS[x.element_size()]).neg_()
 
@@ -73,7 +73,8 @@ class _Dropped(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return dropped(grad, ctx.bits, ctx.scale), None, None
+        kept = ctx.bits != 0 if is_batch(grad) else ctx.bits
+        return dropped(grad, kept, ctx.scale), None, None
 
 
 def _cut(x: Tensor, bits: Tensor, scale: float) -> Tensor:

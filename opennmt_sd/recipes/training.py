@@ -144,10 +144,22 @@ def started(cfg: DictConfig) -> Iterator[Fabric]:
     """Start the processes of a training, alone in Hydra's folder of the run, and seed torch's
     generators, on every rank alike: then weights are made."""
     # Before other processes start: they would wait for the first one.
-    with alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext():
+    alone = alone_in(run_folder(), cfg.name) if is_first_process() else nullcontext()
+    with alone, _matmul_precision_kept():
         fabric = fabric_for(cfg.trainer)
         seeds.seed_all(seeds.derive(cfg.seed, "weights"))
         yield fabric
+
+
+@contextmanager
+def _matmul_precision_kept() -> Iterator[None]:
+    """Leave torch's switch as it was: the next run of a sweep may not set it."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        yield
+    finally:
+        if torch.get_float32_matmul_precision() != before:
+            torch.set_float32_matmul_precision(before)
 
 
 def fit(

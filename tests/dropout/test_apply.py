@@ -84,3 +84,22 @@ def test_derivatives_of_derivatives(monkeypatch) -> None:
         x.expand(2, -1, -1, -1)
     )
     torch.testing.assert_close(found[1], (2 * keep.apply(x) * keep.scale).detach())
+
+
+def test_a_batch_of_gradients(monkeypatch) -> None:
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    x, d = torch.randn(T, B, D, requires_grad=True), torch.randn(3, T, B, D)
+
+    def run() -> Tensor:
+        return torch.autograd.grad(keep.apply(x), x, d, is_grads_batched=True)[0]
+
+    expected, found = ways(monkeypatch, run)
+    assert torch.equal(found, expected)
+
+
+def test_whole_numbers_become_floats_also_where_they_are_many(monkeypatch) -> None:
+    monkeypatch.setattr(apply, "BRANCHES", 0)
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    y = keep.apply(torch.ones(T, B, D, dtype=torch.int64))
+    assert y.dtype == torch.float32
+    assert torch.equal(y, keep.apply(torch.ones(T, B, D)))

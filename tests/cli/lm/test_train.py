@@ -161,6 +161,7 @@ def test_products_in_bfloat16(lm, small, run) -> None:
                 with bfloat16.emulated():
                     done = lm(*small, f"name={name}", *more)
                 assert done.code == 0, done.err
+                assert torch.get_float32_matmul_precision() == "highest"  # for a sweep's next run
                 assert ("; engine cpu, products in bfloat16; " in done.out) is (name != "other")
             state = torch.load(run.parent / name / "last.pt", weights_only=True)
             found[name] = state["model"]["decoder.weight"]
