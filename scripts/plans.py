@@ -19,6 +19,7 @@ from opennmt_sd import atomic
 
 NEEDED = {"command", "update", "seeds", "settings", "scores"}
 FURTHER = {"threads", "devices", "curve"}
+TABLES = ("settings", "scores", "devices")
 CURVE = ["setting", "seed", "update", "seconds", "score"]
 Row = dict[str, str]
 
@@ -68,6 +69,9 @@ class Plan:
             wrong = [f"lacks {', '.join(sorted(missing))}"] if missing else []
             wrong += [f"has unknown keys {', '.join(map(str, unknown))}"] if unknown else []
             raise SourceError(f"{path} {' and '.join(wrong)}: --help shows a plan")
+        found = {key: value for key, value in found.items() if value is not None or key in NEEDED}
+        if flat := [key for key in TABLES if not isinstance(found.get(key, {}), dict)]:
+            raise SourceError(f"{path}: {flat[0]} needs names with values: --help shows a plan")
         try:
             found["scores"] = {name: re.compile(of) for name, of in found["scores"].items()}
             found["curve"] = re.compile(found["curve"]) if "curve" in found else None

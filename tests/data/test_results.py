@@ -238,6 +238,9 @@ def test_one_pair_has_no_interval(load_script: LoadScript) -> None:
      "(?P<update>...) and (?P<score>...)"),
     ("threads: 3", "curve: '(\\d+'", "plan.yaml: curve: (\\d+: missing ), unterminated "),
     ("threads: 3", "devices: {card: ''}", "plan.yaml: devices: there is no cpu: it has card"),
+    ("settings: {plain: + 0, ours: + 10}", "settings: [plain]", "plan.yaml: settings needs names "
+     "with values: --help shows a plan"),
+    ("threads: 3", "devices: [cpu]", "plan.yaml: devices needs names with values: "),
     ("seeds: [1, 2, 4]", "seeds: 3", "plan.yaml: seeds: 3 is no list of whole numbers: [1, 2, 3]"),
 ])  # fmt: skip
 def test_a_plan_that_is_none(
@@ -249,6 +252,12 @@ def test_a_plan_that_is_none(
     assert results.main(["plan.yaml", "--run"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {fault}")
     assert not Path("ran").exists()
+
+
+def test_a_key_without_a_value_is_left_out(results: ModuleType) -> None:
+    Path("plan.yaml").write_text(PLAN.replace("threads: 3", "curve:"))
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+    assert [row["threads"] for row in rows()] == ["1"]
 
 
 @pytest.mark.parametrize(("given", "fault"), [
