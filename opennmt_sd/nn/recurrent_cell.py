@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep
 from opennmt_sd.nn.base import PatternAttribute, Structured
+from opennmt_sd.nn.precision import autocasts
 from opennmt_sd.ops.checks import check_keep
 
 State = tuple[Tensor, ...]
@@ -99,7 +100,10 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         self, input: Tensor, B: int, keep: Keep | None, state_keep: Keep | None
     ) -> bool:
         """Return whether a step leaves out what is dropped: where that is little, only if torch's
-        own step cannot do the same."""
+        own step cannot do the same. Under autocast it does not: autocast knows no cell, and lowers
+        its products alone."""
+        if autocasts(input) and ops.left_to_torch():
+            return False
         if not self.masks_state and (state_keep is not None or self.recurrent_dropout.active):
             return ops.leaves_out(input)
         D, H = self.input_size, self.hidden_size

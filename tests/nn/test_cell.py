@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opennmt_sd import DropoutPattern, StructuredLSTMCell, ops
+from opennmt_sd import DropoutPattern, StructuredGRUCell, StructuredLSTMCell, ops
 from opennmt_sd.ops import engines
 from opennmt_sd.ops.cpu import native
 
@@ -271,3 +271,14 @@ def test_the_rates_of_a_cell_count_by_their_widths(monkeypatch) -> None:
     rates = {"input_dropout": 0.2, "recurrent_dropout": 0.5}
     StructuredLSTMCell(600, 400, **rates)(torch.randn(2, 600))
     assert asked == [pytest.approx(0.32)]
+
+
+@pytest.mark.parametrize("size", [5, 600])
+@pytest.mark.parametrize("kind", [StructuredLSTMCell, StructuredGRUCell])
+def test_under_autocast_a_state_keeps_its_dtype(kind: type[nn.Module], size: int) -> None:
+    """As torch's own: autocast does not know a cell, and lowers its products alone."""
+    cell = kind(size, size, input_dropout=0.5, recurrent_dropout=0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state = cell(torch.randn(16, size))
+    parts = state if isinstance(state, tuple) else (state,)
+    assert {part.dtype for part in parts} == {torch.float32}

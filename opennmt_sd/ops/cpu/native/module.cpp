@@ -26,9 +26,9 @@ static bool supports(const std::string &level) {
     return level == "baseline";
 }
 
-// Whether the processor multiplies in bfloat16 itself, and faster than in float: AMD's. Intel's issue
-// the instruction at half the rate of float's (Sapphire Rapids: .66 to .97 times as fast as float).
-// OPENNMT_SD_SIMD may forbid it too.
+// Whether the processor multiplies in bfloat16 itself, and faster than in float: AMD's. Intel's
+// issue the instruction at half the rate of float's (Sapphire Rapids: .66 to .97 times as fast as
+// float). OPENNMT_SD_SIMD may forbid it too.
 static bool has_bfloat16(const std::string &level) {
 #if defined(__x86_64__) && defined(OPENNMT_SD_AVX512_BF16)
     return level == "avx512" && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_is("amd");
