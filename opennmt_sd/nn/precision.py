@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from opennmt_sd import ops
-from opennmt_sd.ops.autocast import LOWERED, autocast_dtype
+from opennmt_sd.ops.autocast import LOWERED, autocast_dtype, off
 from opennmt_sd.ops.cpu import bfloat16
 
 
@@ -46,11 +45,6 @@ def computed_in(x: Tensor, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if ops.has_kernels(x, torch.float32) else dtype
 
 
-def cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Return tensors as autocast would: what it does not know stays, for the checks to refuse."""
-    return [t.to(dtype) if t.dtype in LOWERED else t for t in tensors]
-
-
 def autocasts(x: Tensor) -> bool:
     """Return whether autocast changes what is computed with x."""
     return autocast_dtype(x.device.type) is not None and x.dtype in LOWERED
@@ -58,7 +52,7 @@ def autocasts(x: Tensor) -> bool:
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Return a context in which autocast changes nothing."""
-    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+    return off(x.device.type) if autocasts(x) else nullcontext()
 
 
 def casting(

@@ -27,13 +27,13 @@ from opennmt_sd.nn.by_kernels import by_kernels
 from opennmt_sd.nn.dropped_input import Layers, Operands, dropped_input, gathers_input
 from opennmt_sd.nn.precision import (
     autocasts,
-    cast,
     casting,
     computed_in,
     result_dtype,
     stock_dtype,
 )
 from opennmt_sd.nn.states import State, batched, permuted
+from opennmt_sd.ops.autocast import cast
 from opennmt_sd.ops.checks import check_keep
 
 Patterns = dict[str, DropoutPattern]

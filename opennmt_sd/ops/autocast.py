@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -33,8 +33,12 @@ def lowered(x: Tensor, *others: Tensor | None) -> tuple[AbstractContextManager[A
     dtype = autocast_dtype(x.device.type)
     if dtype is None:
         return nullcontext(), tensors
-    cast = [t.to(dtype) if t is not None and t.dtype in LOWERED else t for t in tensors]
-    return torch.autocast(x.device.type, enabled=False), cast
+    return off(x.device.type), cast(tensors, dtype)
+
+
+def cast(tensors: Iterable[Tensor | None], dtype: torch.dtype) -> list[Any]:
+    """Return tensors as autocast would: what it does not know stays, for the checks to refuse."""
+    return [t.to(dtype) if t is not None and t.dtype in LOWERED else t for t in tensors]
 
 
 def not_lowered(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from opennmt_sd.ops.autocast import LOWERED, autocast_dtype, lowered
+from opennmt_sd.ops.autocast import LOWERED, autocast_dtype, cast, lowered, off
 from opennmt_sd.ops.engines import runs_natively
 
 
@@ -31,5 +31,4 @@ def operands(x: Tensor, *others: Tensor | None) -> Operands:
     if dtype != torch.bfloat16 or x.dtype not in LOWERED or not runs_natively(x, dtype):
         context, tensors = lowered(x, *others)
         return Operands(context, tensors, False)
-    wide = [t.float() if t is not None and t.dtype in LOWERED else t for t in (x, *others)]
-    return Operands(torch.autocast(x.device.type, enabled=False), wide, True)
+    return Operands(off(x.device.type), cast((x, *others), torch.float32), True)

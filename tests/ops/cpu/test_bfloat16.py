@@ -52,7 +52,8 @@ def gradients(outputs: tuple[Tensor, ...], of: dict[str, Tensor]) -> Results:
     return dict(zip(of, torch.autograd.grad(loss, list(of.values()))))
 
 
-def linear(engine: str, size, keep, dtype: torch.dtype) -> Results:
+def projection(size: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
+    """An input, a weight and a bias, from a seed that what is drawn later follows."""
     T, B, D, N = size
     torch.manual_seed(1)
     given = {
@@ -60,35 +61,26 @@ def linear(engine: str, size, keep, dtype: torch.dtype) -> Results:
         "weight": torch.randn(N, D) / D**0.5,
         "bias": torch.randn(N),
     }
-    of = leaves(given, dtype)
+    return leaves(given, dtype)
+
+
+def linear(engine: str, size, keep, dtype: torch.dtype) -> Results:
+    of = projection(size, dtype)
     with ops.use(engine):
         y = ops.masked_linear(of["x"], keep, of["weight"], of["bias"])
     return {"y": y.detach(), **gradients((y,), of)}
 
 
 def nll(engine: str, size, keep, dtype: torch.dtype) -> Results:
-    T, B, D, V = size
-    torch.manual_seed(1)
-    given = {
-        "x": torch.randn(T, B, D),
-        "weight": torch.randn(V, D) / D**0.5,
-        "bias": torch.randn(V),
-    }
-    of, targets = leaves(given, dtype), torch.randint(V, (T, B))
+    T, B, _, V = size
+    of, targets = projection(size, dtype), torch.randint(V, (T, B))
     with ops.use(engine):
         loss, _ = ops.projected_nll(of["x"], keep, of["weight"], of["bias"], targets)
     return {"loss": loss.detach(), **gradients((loss,), of)}
 
 
 def steps(engine: str, size, keep, dtype: torch.dtype) -> Results:
-    T, B, D, N = size
-    torch.manual_seed(1)
-    given = {
-        "x": torch.randn(T, B, D),
-        "weight": torch.randn(N, D) / D**0.5,
-        "bias": torch.randn(N),
-    }
-    of = leaves(given, dtype)
+    of = projection(size, dtype)
     with ops.use(engine):
         handle = ops.prepare(of["weight"], of["bias"])
         y = [ops.masked_linear_step(handle, x, keep, t) for t, x in enumerate(of["x"])]
@@ -103,13 +95,13 @@ def distance(got: Results, want: Results) -> dict[str, float]:
 def check(run: Callable[..., Results], size, keep) -> None:
     """No further from float64 than what torch's own products of bfloat16 give, and not float32."""
     want = run("naive", size, keep, torch.float64)
-    torchs = distance(run("naive", size, keep, torch.bfloat16), want)
+    stock = distance(run("naive", size, keep, torch.bfloat16), want)
     ours = distance(run("cpu", size, keep, torch.float32), want)
     for name, error in ours.items():
         if want[name].numel() < 100:  # by chance, one of a few is nearer
             assert error < 2**-6, name
         elif name != "bias":  # whose gradient is a sum, and no product
-            assert 1e-4 < error <= torchs[name], name
+            assert 1e-4 < error <= stock[name], name
     if run is not nll:
         assert ours["bias"] < 1e-5
 
@@ -158,10 +150,10 @@ def test_a_layer(cell, size, reverse: bool, kinds, draw_both) -> None:
         return cell.run(engine, keeps, {n: x.to(dtype) for n, x in given.items()}, packed, reverse)
 
     want = run("naive", torch.float64)
-    torchs = distance(run("naive", torch.bfloat16), want)
+    stock = distance(run("naive", torch.bfloat16), want)
     ours = distance(run("cpu", torch.float32), want)
     for name, error in ours.items():
-        assert 1e-5 < error < torchs[name], name
+        assert 1e-5 < error < stock[name], name
 
 
 ONE = {  # the one product of each phase, of x and one: the other factor of a sum is zero
@@ -344,10 +336,10 @@ def test_tensors_of_bfloat16(multiplied: str, cell, draw) -> None:
     exact = each_op(cell, draw, torch.float64)
     for name, run in each_op(cell, draw, torch.bfloat16).items():
         with ops.use("naive"):
-            want, torchs = exact[name](), run()
+            want, stock = exact[name](), run()
         with bfloat16.emulated() if multiplied == "bfloat16" else nullcontext():
             got = run()
-        for ours, naive, right in zip(got, torchs, want):
+        for ours, naive, right in zip(got, stock, want):
             assert ours.dtype == naive.dtype, name
             error, allowed = ((x.double() - right).norm() for x in (ours, naive))
             assert error <= allowed + 2**-8 * right.norm(), name
