@@ -150,12 +150,13 @@ class DropoutPattern(float):
     ) -> KeepMask:
         """Draw a mask whatever the pattern, of what :meth:`draw` would keep: quicker where the
         input is masked and then multiplied densely."""
-        return self._mask(T, B, D, generator, late=not is_compiling())
+        if self.exact or not self.p or is_compiling():
+            return self._mask(T, B, D, generator)
+        # Drawn where it is used. This is as much of a small dropout as the product is.
+        shape = self._steps(T), 1 if self.structured else B, D
+        return SeededMask.of(draw_seed(generator), shape, B, self.p, self.scale)
 
-    def _mask(
-        self, T: int, B: int, D: int, generator: torch.Generator | None, *, late: bool = False
-    ) -> KeepMask:
-        """Draw a mask; late: where it is used."""
+    def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
         S = self._steps(T)
         if not self.active:
             return KeepMask(torch.ones((S, B, D), dtype=torch.bool, device="cpu"), 1.0)
@@ -163,10 +164,8 @@ class DropoutPattern(float):
             sets = self._exact_sets(S, D, generator)
             return KeepMask(sets.mask().expand(S, B, D), sets.scale)
         shape = (S, 1 if self.structured else B, D)
-        seed = draw_seed(generator)
-        if late:
-            return SeededMask.of(seed, shape, B, self.p, self.scale)
-        return KeepMask(draw_mask(seed, shape, self.p).expand(S, B, D), self.scale)
+        mask = draw_mask(draw_seed(generator), shape, self.p)
+        return KeepMask(mask.expand(S, B, D), self.scale)
 
     def _steps(self, T: int) -> int:
         """Return S: how many steps a draw holds."""

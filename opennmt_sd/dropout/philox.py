@@ -92,9 +92,23 @@ def exact_sets_of(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]
     return compact(torch.zeros((S, D), dtype=torch.bool, device="cpu").scatter_(1, first, True))
 
 
+def factors_for(
+    x: Tensor, seed: Tensor, shape: tuple[int, ...], p: float, scale: float
+) -> Tensor | None:
+    """Return what a mask of a seed multiplies x by, the scale or zero; None where the native form
+    of the draws cannot, or a product would make NaN of what is dropped."""
+    make = _implemented.get("factors_for")
+    return None if make is None else make(x, seed, shape, p, scale)
+
+
 def implement(name: str, function: Any, key: str = "CPU") -> None:
     """Let an op of :data:`library` run a function, which is also called past the dispatcher."""
     library.impl(name, function, key)
+    replace(name, function)
+
+
+def replace(name: str, function: Any) -> None:
+    """Let a function of this module, which is no op, run another."""
     _implemented[name] = function
 
 

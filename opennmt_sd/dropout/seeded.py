@@ -7,10 +7,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import is_compiling
+from opennmt_sd.compat import is_compiling, is_unwatched
 from opennmt_sd.dropout import on_gpu
+from opennmt_sd.dropout.apply import BRANCHES
 from opennmt_sd.dropout.keep import KeepMask
-from opennmt_sd.dropout.philox import draw_mask
+from opennmt_sd.dropout.philox import draw_mask, factors_for
 
 
 class SeededMask(KeepMask):
@@ -43,6 +44,35 @@ class SeededMask(KeepMask):
         known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale, "drawn": None}
         mask.__dict__.update(known)  # the class is frozen
         return mask
+
+    def apply(self, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        if batch_sizes is None:
+            factors = self._small(x, self.shape)
+        else:
+            factors = self._small_of_rows(x, batch_sizes)
+        return super().apply(x, batch_sizes) if factors is None else x * factors
+
+    def apply_alone(self, x: Tensor) -> Tensor:
+        factors = self._small(x, self.shape[1:])
+        return super().apply_alone(x) if factors is None else x * factors
+
+    def _small(self, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        """Return what a small x on the CPU is multiplied by; None where it cannot be.
+
+        Several ops, and what lies around them, would take longer than the dropping itself.
+        """
+        small = x.is_cpu and x.numel() < BRANCHES and type(x) is Tensor
+        if not small or self.__dict__["drawn"] is not None or not is_unwatched():
+            return None
+        return factors_for(x, self.seed, shape, self.p, self.scale)
+
+    def _small_of_rows(self, x: Tensor, batch_sizes: Tensor) -> Tensor | None:
+        """Return the same for packed rows, where a step's share them."""
+        S, samples, D = self.shape
+        factors = self._small(x, (S, D)) if samples == 1 else None
+        if factors is None or S == 1:
+            return factors
+        return factors.repeat_interleave(batch_sizes, 0, output_size=len(x))
 
     @property
     def dense(self) -> Tensor:

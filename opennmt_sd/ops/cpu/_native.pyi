@@ -306,6 +306,26 @@ def attend_bp_f64(
     d_query: int,
     threads: int,
 ) -> None: ...
+def draw_factors_f32(
+    *,
+    seed: int,
+    n: int,
+    threshold: int,
+    scale: float,
+    factors: int,
+    x: int,
+    size: int,
+) -> bool: ...
+def draw_factors_f64(
+    *,
+    seed: int,
+    n: int,
+    threshold: int,
+    scale: float,
+    factors: int,
+    x: int,
+    size: int,
+) -> bool: ...
 def draw_mask(seed: int, n: int, threshold: int, mask: int) -> None: ...
 def draw_sets(seed: int, sets: int, D: int, threshold: int, idx: int, count: int) -> None: ...
 def draw_exact_sets(seed: int, sets: int, D: int, k: int, idx: int, count: int) -> None: ...

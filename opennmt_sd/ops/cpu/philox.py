@@ -24,6 +24,28 @@ def mask(seed: Tensor, shape: Sequence[int], p: float) -> Tensor:
     return kept
 
 
+def factors_for(
+    x: Tensor, seed: Tensor, shape: tuple[int, ...], p: float, scale: float
+) -> Tensor | None:
+    module = native()
+    if module is None:
+        return None
+    if x.dtype == torch.float32:
+        draw = module.draw_factors_f32
+    elif x.dtype == torch.float64:
+        draw = module.draw_factors_f64
+    else:  # in which a scale is not as exact
+        return None
+    if not x.is_contiguous() and not (x.dim() == 3 and x.transpose(0, 1).is_contiguous()):
+        return None
+    factors = torch.empty(shape, dtype=x.dtype, device="cpu")
+    multiplies = draw(
+        seed=int(seed), n=math.prod(shape), threshold=philox.threshold(p), scale=scale,
+        factors=factors.data_ptr(), x=x.data_ptr(), size=x.numel(),
+    )  # fmt: skip
+    return factors if multiplies else None
+
+
 def sets(seed: Tensor, S: int, D: int, p: float) -> tuple[Tensor, Tensor]:
     module = native()
     if module is None:
@@ -49,5 +71,6 @@ def _drawn(
 
 
 philox.implement("draw_mask", mask)
+philox.replace("factors_for", factors_for)
 philox.implement("draw_sets", sets)
 philox.implement("draw_exact_sets", exact_sets)

@@ -9,6 +9,15 @@ static void draw_mask(int64_t seed, int64_t n, int64_t threshold, Address mask) 
     isa->draw_mask(uint64_t(seed), n, uint64_t(threshold), (uint8_t *)mask);
 }
 
+// factors [n]: the scale where such a mask is 1, zero elsewhere. Gives whether x [size] may be
+// multiplied by them: it is finite, or what is dropped of it would become NaN.
+template <class T>
+static bool draw_factors(int64_t seed, int64_t n, int64_t threshold, double scale, Address factors,
+                         Address x, int64_t size) {
+    kernels<T>().draw_factors(uint64_t(seed), n, uint64_t(threshold), T(scale), (T *)factors);
+    return kernels<T>().finite((const T *)x, size);
+}
+
 // idx [D] and count of a mask [D]: kept units first, then the dropped ones.
 static void compact(const uint8_t *keeps, int64_t D, std::vector<int32_t> &dropped, int32_t *kept,
                     int32_t *count) {
@@ -71,6 +80,7 @@ static void draw_exact_sets(int64_t seed, int64_t sets, int64_t D, int64_t k, Ad
 }
 
 void bind_dropout(nb::module_ &m) {
+    BIND(m, draw_factors, "seed"_a, "n"_a, "threshold"_a, "scale"_a, "factors"_a, "x"_a, "size"_a);
     m.def("draw_mask", &draw_mask, Free(), "seed"_a, "n"_a, "threshold"_a, "mask"_a);
     m.def("draw_sets", &draw_sets, Free(), "seed"_a, "sets"_a, "D"_a, "threshold"_a, "idx"_a,
           "count"_a);

@@ -32,6 +32,8 @@ template <class T> constexpr Kernels<T> table() {
     k.gates_bp = gates_bp<T>;
     k.gru_gates_fp = gru_gates_fp<T>;
     k.gru_gates_bp = gru_gates_bp<T>;
+    k.draw_factors = draw_factors<T>;
+    k.finite = finite<T>;
     k.nll = nll<T>;
     k.attend_fp = attend_fp<T>;
     k.attend_bp = attend_bp<T>;

@@ -154,6 +154,12 @@ template <class T> struct Kernels : Products<T> {
     void (*nll)(T *logits, const int64_t *targets, int64_t R, int64_t V, T smoothing, T factor,
                 int threads, T *losses, uint8_t *hits);
 
+    // ---- dropout
+    // factors [n]: scale where a mask of Isa::draw_mask is 1, zero elsewhere
+    void (*draw_factors)(uint64_t seed, int64_t n, uint64_t threshold, T scale, T *factors);
+    // Whether none of x [n] is infinite or NaN
+    bool (*finite)(const T *x, int64_t n);
+
     // ---- attention
     // weights [B, S] = softmax of memory @ query [B, D], zero past the end, and their sum of the
     // memory, context [B, D]

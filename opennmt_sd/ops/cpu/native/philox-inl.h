@@ -1,4 +1,4 @@
-// Random masks.
+// Random masks, and what may be multiplied by them.
 #pragma once
 #include "base-inl.h"
 
@@ -34,8 +34,19 @@ void draw_mask(uint64_t seed, int64_t n, uint64_t threshold, uint8_t *mask) {
     philox(seed, n, [=](int64_t i, uint32_t bits) { mask[i] = bits >= threshold; });
 }
 
+template <class T>
+void draw_factors(uint64_t seed, int64_t n, uint64_t threshold, T scale, T *factors) {
+    philox(seed, n, [=](int64_t i, uint32_t bits) { factors[i] = bits >= threshold ? scale : 0; });
+}
+
 void draw_bits(uint64_t seed, int64_t n, uint32_t *bits) {
     philox(seed, n, [=](int64_t i, uint32_t drawn) { bits[i] = drawn; });
+}
+
+template <class T> bool finite(const T *x, int64_t n) {
+    int found = 0;
+    for (int64_t i = 0; i < n; i++) found |= !(x[i] * 0 == 0);
+    return !found;
 }
 
 } // namespace
