@@ -62,8 +62,10 @@ def in_transform() -> bool:
 
 
 def is_unwatched() -> bool:
-    """Return whether nobody sees which ops run: no compiler, trace, transform or dispatch mode."""
-    return not (is_recording() or in_transform() or torch._C._len_torch_dispatch_stack())
+    """Return whether nobody sees which ops run: no compiler, trace, transform, profiler or dispatch
+    mode."""
+    watched = is_recording() or in_transform() or torch.autograd._profiler_enabled()
+    return not (watched or torch._C._len_torch_dispatch_stack())
 
 
 def is_batch(x: Tensor) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from opennmt_sd.compat import KNOWS_OPS, below_autograd, is_recording
+from opennmt_sd.compat import KNOWS_OPS, below_autograd, is_batch, is_recording, is_unwatched
 from opennmt_sd.ops.cpu.layout import Layout, Record
 
 # Not torch.library.custom_op: its checks of every call cost 20 us, a tenth of one step.
@@ -79,7 +79,7 @@ def register(
             f"opennmt_sd::{name}", lambda *leaves: fake(layout.read(*leaves)), lib=_library
         )
     if autograd is None:
-        return lambda record: op(*flat(record))
+        return _alone(function, op, layout)
     setup, backward = _node(layout, autograd)
     if not KNOWS_OPS:
         members = {"forward": op, "setup_context": setup, "backward": backward}
@@ -92,13 +92,32 @@ def register(
     # What torch makes of a gradient that is registered looks up the schema argument by argument,
     # and a Function with a context of its own forward's signature: 0.2 and 0.1 ms a call.
     def forward(ctx: Any, *leaves: Any) -> Any:
-        with below_autograd():
-            output = op(*leaves)
+        if is_unwatched():
+            output = function(layout.read(*leaves))
+        else:
+            with below_autograd():
+                output = op(*leaves)
         setup(ctx, leaves, output)
         return output
 
     node = _function(name, {"forward": forward, "backward": backward})
     return lambda record: (op if is_recording() else node)(*flat(record))
+
+
+def _alone(
+    function: Callable[[Record], Any], op: Callable[..., Any], layout: Layout[Record]
+) -> Callable[[Record], Any]:
+    """Return an op without a gradient, which goes past the dispatcher where nobody watches: that
+    takes as long as a small layer. What gradients come in a batch, the dispatcher takes apart."""
+    flat, tensors = layout.flat, layout.tensors
+
+    def run(record: Record) -> Any:
+        leaves = flat(record)
+        if is_unwatched() and not any(is_batch(leaves[k]) for k in tensors):
+            return function(record)
+        return op(*leaves)
+
+    return run
 
 
 def _function(name: str, members: dict[str, Any]) -> Callable[..., Any]:

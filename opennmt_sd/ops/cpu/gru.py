@@ -32,7 +32,7 @@ def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
 
 def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
     bias_hn = a.layer.x.new_empty(a.layer.h.shape[1:] if a.needs.bias_hn else (0,))
-    return *empty_gradients(a.layer, a.needs), bias_hn, like(a.dh)
+    return *empty_gradients(a.layer, a.needs), bias_hn, like(a.layer.h)
 
 
 def _further(ctx: Any, output: tuple[Tensor, ...]) -> Sequence[Tensor]:
@@ -61,8 +61,8 @@ def _backward(
     hidden, gates = further
     if ctx.changes:
         hidden = _again(a, gates)
-    given = zip(gradients, (hidden, a.h))
-    d_hidden, dh = (torch.zeros_like(y) if d is None else d for d, y in given)
+    d_hidden, dh, *_ = gradients
+    d_hidden = torch.zeros_like(hidden) if d_hidden is None else d_hidden
     wanted = Needs(**{name: needs[name] for name in Needs._fields})
     *grads, dh = layer_bp(
         LayerBP(d_hidden=d_hidden, dh=dh, layer=a, hidden=hidden, gates=gates, needs=wanted)

@@ -36,7 +36,7 @@ def _fp_fake(a: Layer) -> tuple[Tensor, ...]:
 
 
 def _bp_fake(a: LayerBP) -> tuple[Tensor, ...]:
-    return *empty_gradients(a.layer, a.needs), like(a.dh), like(a.dc)
+    return *empty_gradients(a.layer, a.needs), like(a.layer.h), like(a.layer.c)
 
 
 def _further(ctx: Any, output: tuple[Tensor, ...]) -> Sequence[Tensor]:
@@ -54,8 +54,8 @@ def _backward(
     hidden, gates, cells = further
     if ctx.changes:
         hidden = gates[:, -a.h.shape[1] :] * torch.tanh(cells)
-    given = zip(gradients, (hidden, a.h, a.c))
-    d_hidden, dh, dc = (torch.zeros_like(y) if d is None else d for d, y in given)
+    d_hidden, dh, dc, *_ = gradients
+    d_hidden = torch.zeros_like(hidden) if d_hidden is None else d_hidden
     wanted = Needs(**{name: needs[name] for name in Needs._fields})
     *grads, dh, dc = layer_bp(
         LayerBP(d_hidden=d_hidden, dh=dh, dc=dc, layer=a, hidden=hidden, gates=gates, cells=cells,

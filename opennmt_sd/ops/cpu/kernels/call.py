@@ -77,7 +77,7 @@ class Addresses:
         if x is None:
             return 0
         dtype = dtype or self.dtype
-        if not x.is_cpu or x.dtype != dtype or (shape and tuple(x.shape) != shape):
+        if x.dtype is not dtype or (shape and x.shape != shape) or not x.is_cpu:
             raise ValueError(
                 f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
                 f"got {x.dtype} {list(x.shape)} on {x.device}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from opennmt_sd.ops.cpu.kernels.call import Addresses, Rows, Sets, call, new, product, team
@@ -13,6 +12,7 @@ from opennmt_sd.ops.cpu.kernels.recurrent import (
     gradients,
     input_operands,
     layer_grads,
+    own_gradient,
     state_operands,
 )
 
@@ -51,11 +51,11 @@ class Needs(NamedTuple):
 
 
 class LayerBP(NamedTuple):
-    """The gradients of all h ``[R, H]`` and of the last h; all h, and r, z, n and q
+    """The gradients of all h ``[R, H]`` and of the last h, None for zeros; all h, and r, z, n and q
     ``[R, 4H]``."""
 
     d_hidden: Tensor
-    dh: Tensor
+    dh: Tensor | None
     layer: Layer
     hidden: Tensor
     gates: Tensor
@@ -88,7 +88,7 @@ def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
     R = batch(sizes, B)
     shapes = (R, D), (3 * H, D), (3 * H,), (3 * H, H), (H,)
     grads, (dx, dw_ih, db, dw_hh, db_hn) = gradients(at, x, shapes, a.needs)
-    dh = a.dh.clone(memory_format=torch.contiguous_format)
+    dh = own_gradient(a.dh, layer.h)
     product(
         "layer_bp", x.dtype, layer.lowers, sizes=sizes,
         input=input_operands(at, layer, 3 * H, sizes),

@@ -23,6 +23,7 @@ from opennmt_sd.ops.cpu.kernels.recurrent import (
     gradients,
     input_operands,
     layer_grads,
+    own_gradient,
     recurrence_operands,
     state_operands,
 )
@@ -61,12 +62,12 @@ class Needs(NamedTuple):
 
 
 class LayerBP(NamedTuple):
-    """The gradients of all h ``[R, H]`` and of the last h and c; all h, the activated gates
-    ``[R, 4H]`` and all c."""
+    """The gradients of all h ``[R, H]`` and of the last h and c (None: zeros); all h, the activated
+    gates ``[R, 4H]`` and all c."""
 
     d_hidden: Tensor
-    dh: Tensor
-    dc: Tensor
+    dh: Tensor | None
+    dc: Tensor | None
     layer: Layer
     hidden: Tensor
     gates: Tensor
@@ -100,7 +101,7 @@ def layer_bp(a: LayerBP) -> tuple[Tensor, ...]:
     R = batch(sizes, B)
     shapes = (R, D), (4 * H, D), (4 * H,), (4 * H, H)
     grads, (dx, dw_ih, db, dw_hh) = gradients(at, x, shapes, a.needs)
-    dh, dc = (d.clone(memory_format=torch.contiguous_format) for d in (a.dh, a.dc))
+    dh, dc = own_gradient(a.dh, layer.h), own_gradient(a.dc, layer.c)
     product(
         "layer_bp", x.dtype, layer.lowers, sizes=sizes,
         input=input_operands(at, layer, 4 * H, sizes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from opennmt_sd.ops.cpu.binding import records
@@ -43,6 +44,13 @@ def gradients(
 ) -> Gradients:
     tensors = [new(like, *s) if need else like.new_empty(0) for s, need in zip(shapes, needs)]
     return Gradients(tensors, [at(x) if need else 0 for x, need in zip(tensors, needs)])
+
+
+def own_gradient(given: Tensor | None, state: Tensor) -> Tensor:
+    """Return a gradient of a last state in memory that a kernel may write to; zeros for None."""
+    if given is None:
+        return state.new_zeros(state.shape)
+    return given.clone(memory_format=torch.contiguous_format)
 
 
 def input_operands(
