@@ -178,7 +178,8 @@ class Recurrent(Structured, nn.RNNBase):
             pattern = self.dropout if k else self.input_dropout
             given = None if k else input_keep
             count = len(layers) * len(layers[0])
-            first = tuple(s[k * count : (k + 1) * count] for s in state)
+            of_call = slice(k * count, (k + 1) * count)
+            first = state if len(calls) == 1 else tuple(s[of_call] for s in state)
             operands = x, first, layers
             if self._ours(x, pattern, given, sizes, dtype):
                 x, final = self._layer(x, pattern, given, first, layers[0], sizes, T, B, dtype)
@@ -216,7 +217,9 @@ class Recurrent(Structured, nn.RNNBase):
             return True
         drawn = self.training and pattern.active and pattern.structured
         sets = isinstance(given, KeepSets) if given is not None else drawn
-        compacts = sets and ops.leaves_out(x, x.numel() * self.gates * self.hidden_size)
+        D, H = x.shape[-1], self.hidden_size
+        multiplications = x.numel() // D * (D + H) * self.gates * H
+        compacts = sets and ops.leaves_out(x, multiplications, small=ops.SMALL_LAYER)
         return compacts or (sizes is not None and ops.has_kernels(x, dtype))
 
     def _layer(
@@ -238,11 +241,13 @@ class Recurrent(Structured, nn.RNNBase):
                 first = tuple(cast(first, computed)) if casts else first
                 state_keep = self._draw(self.recurrent_dropout, T, B, self.hidden_size, dense=dense)
                 y, final = self._our_direction(x, keep, weights, first, state_keep, sizes, d == 1)
-                outputs.append(y.to(dtype))
-                finals.append(tuple(s.to(dtype) for s in final))
-        # Even of one tensor, cat would make a copy.
-        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        return y, tuple(torch.stack(states) for states in zip(*finals))
+                if y.dtype != dtype:
+                    y, final = y.to(dtype), tuple(s.to(dtype) for s in final)
+                outputs.append(y)
+                finals.append(final)
+        if len(outputs) == 1:  # even of one tensor, cat would make a copy
+            return outputs[0], tuple(s.unsqueeze(0) for s in finals[0])
+        return torch.cat(outputs, -1), tuple(torch.stack(states) for states in zip(*finals))
 
     def _torch(
         self, x: Tensor, state: State, weights: Layers, sizes: Tensor | None,

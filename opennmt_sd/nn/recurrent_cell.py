@@ -75,12 +75,15 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         batched = input.dim() == 2
         B = input.shape[0] if batched else 1
         D, H = self.input_size, self.hidden_size
-        dense = not self._leaves_out(input, B, keep, state_keep)
+        of_x, of_h = self.input_dropout, self.recurrent_dropout
+        dense = not self._leaves_out(
+            input, B, of_x.p if keep is None else 0.5, of_h.p if state_keep is None else 0.5
+        )
         if dense:
             check_keep(keep, 1, B, D)
             check_keep(state_keep, 1, B, H)
-        keep = self._sets(keep, "keep", self.input_dropout, B, D, dense)
-        state_keep = self._sets(state_keep, "recurrent_keep", self.recurrent_dropout, B, H, dense)
+        keep = self._sets(keep, "keep", of_x, B, D, dense)
+        state_keep = self._sets(state_keep, "recurrent_keep", of_h, B, H, dense)
         if keep is None and state_keep is None:
             return self._torch_step(input, state)
 
@@ -96,28 +99,29 @@ class RecurrentCell(Structured, nn.RNNCellBase):
             state = self._our_step(x, keep, state, state_keep)
         return state if batched else tuple(s.squeeze(0) for s in state)
 
-    def _leaves_out(
-        self, input: Tensor, B: int, keep: Keep | None, state_keep: Keep | None
-    ) -> bool:
+    def _leaves_out(self, input: Tensor, B: int, of_x: float, of_h: float) -> bool:
         """Return whether a step leaves out what is dropped: where that is little, only if torch's
         own step cannot do the same. Under autocast it does not: autocast knows no cell, and lowers
-        its products alone."""
-        if autocasts(input) and ops.left_to_torch():
-            return False
-        if not self.masks_state and (state_keep is not None or self.recurrent_dropout.active):
-            return ops.leaves_out(input)
+        its products alone.
+
+        Args:
+            of_x, of_h: the shares that are dropped.
+        """
         D, H = self.input_size, self.hidden_size
-        of_x = self.input_dropout.p if keep is None else 0.5
-        of_h = self.recurrent_dropout.p if state_keep is None else 0.5
-        p = (D * of_x + H * of_h) / (D + H)
-        return ops.leaves_out(input, B * (D + H) * self.gates * H, p)
+        if of_h and not self.masks_state:
+            leaves_out = ops.leaves_out(input)
+        else:
+            p = (D * of_x + H * of_h) / (D + H)
+            leaves_out = ops.leaves_out(input, B * (D + H) * self.gates * H, p)
+        return leaves_out and not (autocasts(input) and ops.left_to_torch())
 
     def _fits(self, input: Tensor, state: State | None) -> bool:
         """Return whether the shapes are those that torch asks for."""
-        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+        *rows, D = input.shape
+        if len(rows) > 1 or self.input_size != D:
             return False
-        wanted = (*input.shape[:-1], self.hidden_size)
-        return state is None or [s.shape for s in state] == [wanted] * self.states
+        wanted = (*rows, self.hidden_size)
+        return state is None or [tuple(s.shape) for s in state] == [wanted] * self.states
 
     def _sets(
         self, given: Keep | None, name: str, pattern: DropoutPattern, B: int, D: int, dense: bool

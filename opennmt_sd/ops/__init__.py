@@ -16,6 +16,7 @@ from opennmt_sd.ops.attention import attend_step, prepare_memory
 from opennmt_sd.ops.calibration import calibrate, measurable
 from opennmt_sd.ops.dense.linear import gathered
 from opennmt_sd.ops.engines import (
+    SMALL_LAYER,
     engine_for,
     forced,
     has_kernels,
@@ -37,6 +38,7 @@ from opennmt_sd.ops.nll import projected_nll
 from opennmt_sd.ops.stepwise import masked_linear_step, prepare
 
 __all__ = [
+    "SMALL_LAYER",
     "Layer",
     "Shared",
     "attend_step",

@@ -160,15 +160,19 @@ def left_to_torch() -> bool:
     return forced() in (None, "dense")
 
 
-# Below so many multiplications, what goes around the kernels takes longer than the units left out
-# save (measured: 0.4 ms against 90 GFLOP/s).
-SMALL = 16_000_000
+# Below so many multiplications of a product, what goes around the kernels takes longer than the
+# units left out save (measured: 0.2 ms against 90 GFLOP/s).
+SMALL = 10_000_000
+# And of a recurrent layer, in one direction, of which torch makes a product or more a step.
+SMALL_LAYER = 1_000_000
 # Of bfloat16 on a processor that does not multiply in it: torch takes six times as long there as
 # for float32, which ours then multiply.
 SMALL_BFLOAT16 = 2_000_000
 
 
-def leaves_out(x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5) -> bool:
+def leaves_out(
+    x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5, *, small: int = SMALL
+) -> bool:
     """Return whether products on x leave the dropped units out.
 
     They do on an engine that is forced and, unless they are small, on native kernels; else x is
@@ -179,13 +183,16 @@ def leaves_out(x: torch.Tensor, multiplications: int = SMALL, p: float = 0.5) ->
             that does the same. Default: enough.
         p: share of them that is left out. Under half, where torch's products are as fast as ours,
             fewer count in proportion. Default: half.
+        small: multiplications below which it is small. Default: those of a product.
     """
-    if _forced is None and x.device.type == "cpu":
-        warn_if_missing()
     if not left_to_torch():
         return True
+    if multiplications < min(small, SMALL_BFLOAT16):
+        return False  # whatever x is
+    if _forced is None and x.device.type == "cpu":
+        warn_if_missing()
     slow = (autocast_dtype(x.device.type) or x.dtype) == torch.bfloat16 and not bfloat16.known()
-    small = SMALL_BFLOAT16 if slow else SMALL
+    small = min(small, SMALL_BFLOAT16) if slow else small
     if p < 0.5 and not (slow or outruns_torch()):
         multiplications = int(multiplications * 2 * p)
     return multiplications >= small and has_kernels(x)
