@@ -64,7 +64,7 @@ def in_transform() -> bool:
 def is_unwatched() -> bool:
     """Return whether nobody sees which ops run: no compiler, trace, transform, profiler or dispatch
     mode."""
-    watched = is_recording() or in_transform() or torch.autograd._profiler_enabled()
+    watched = is_recording() or in_transform() or torch._C._autograd._profiler_enabled()
     return not (watched or torch._C._len_torch_dispatch_stack())
 
 
