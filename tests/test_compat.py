@@ -23,6 +23,8 @@ def test_the_version_is_read() -> None:
         (torch.autograd.Variable._execution_engine, "queue_callback"),
         (forward_ad, "_current_level"),
         (torch._C, "_are_functorch_transforms_active"),
+        (torch._C._autograd, "_profiler_enabled"),
+        (torch._C, "_len_torch_dispatch_stack"),
         (torch._C, "_AutoDispatchBelowAutograd"),
         (torch.Tensor, "_version"),
         (torch.Tensor, "_backward_hooks"),
