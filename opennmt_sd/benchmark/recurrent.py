@@ -206,7 +206,8 @@ def run(repeats: int, cases: Sequence[Case], target: Target = CPU) -> Iterator[R
             yield _row(
                 case, "step", p, target.alternate(steps, repeats),
                 ideal=case.ideal if p else 1.0, max_rel_err=error,
-                draw_ms=_draw_ms(case) if p and not target.gpu else None, **more,
+                draw_ms=_draw_ms(case) if p and not target.gpu else None,
+                torch_bf16_ms=None if target.gpu else _lowered_ms(turns["torch"]), **more,
             )  # fmt: skip
 
         for work in turns.values():
@@ -235,6 +236,20 @@ def _row(case: Case, phase: str, p: float, ms: Mapping[str, float], **more: Any)
         suite=case.cell.suite, case=case.name, phase=phase, p=p, torch_ms=ms["torch"],
         dense_ms=ms["dense"], ours_ms=ms["ours"], loop_ms=ms.get("loop"), **more,
     )  # fmt: skip
+
+
+def _lowered_ms(work: Work) -> float | None:
+    """Time a training step under autocast to bfloat16, in a few rounds: where no instruction
+    multiplies in it, torch takes many times as long, or cannot train an LSTM at all (None)."""
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            work.step()
+
+    try:
+        return alternate({"step": step}, 5)["step"]
+    except RuntimeError:
+        return None
 
 
 def _draw_ms(case: Case) -> float:

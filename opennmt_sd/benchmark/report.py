@@ -86,7 +86,9 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
     products = any(row.gflops for row in rows)
     draws = any(row.draw_ms is not None for row in rows)
     memory, loops = any(row.peak_mb for row in rows), any(row.loop_ms for row in rows)
+    lowered = any(row.torch_bf16_ms for row in rows)
     further = (
+        *(("torch bf16", "x bf16") if lowered else ()),
         *(("loop", "x loop") if loops else ()),
         *(("of peak",) if products else ()),
         *(("units/s", "torch's") if units else ()),
@@ -100,6 +102,11 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
                  _ms(row.ours_ms), f"[bold]{row.speedup_vs_torch:.2f}[/]",
                  f"{row.speedup_vs_dense:.2f}", f"{row.ideal:.2f}",
                  f"{row.share_of_ideal:.0%}"]  # fmt: skip
+        if lowered:
+            cells += (
+                [_ms(row.torch_bf16_ms), f"{row.speedup_vs_torch_bf16:.2f}"]
+                if row.torch_bf16_ms else ["", ""]
+            )  # fmt: skip
         if loops:
             cells += [_ms(row.loop_ms), f"{row.speedup_vs_loop:.2f}"] if row.loop_ms else ["", ""]
         if products:

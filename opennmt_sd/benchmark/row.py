@@ -20,6 +20,8 @@ class Row:
         phase: FP, BP, WG, REC-FP, REC-BP, REC-WG, ``step`` or ``eval``.
         p: drop rate.
         torch_ms: what a user would run otherwise.
+        torch_bf16_ms: the same under autocast to bfloat16; of a recurrent layer on a CPU, where
+            torch can.
         dense_ms: our engine with nothing dropped.
         ours_ms: our engine at p.
         loop_ms: ours, a recurrence with dropout as a loop of torch's ops; on a GPU alone.
@@ -43,6 +45,7 @@ class Row:
     max_rel_err: float
     gflops: float | None = None
     loop_ms: float | None = None
+    torch_bf16_ms: float | None = None
     draw_ms: float | None = None
     units_per_s: float | None = None
     torch_units_per_s: float | None = None
@@ -62,12 +65,19 @@ class Row:
         return None if self.loop_ms is None else self.loop_ms / self.ours_ms
 
     @property
+    def speedup_vs_torch_bf16(self) -> float | None:
+        return None if self.torch_bf16_ms is None else self.torch_bf16_ms / self.ours_ms
+
+    @property
     def share_of_ideal(self) -> float:
         """Return how much of the ideal the speed-up over torch is."""
         return self.speedup_vs_torch / self.ideal
 
     def as_json(self) -> dict[str, Any]:
-        derived = ("speedup_vs_torch", "speedup_vs_dense", "speedup_vs_loop", "share_of_ideal")
+        derived = (
+            "speedup_vs_torch", "speedup_vs_torch_bf16", "speedup_vs_dense", "speedup_vs_loop",
+            "share_of_ideal",
+        )  # fmt: skip
         fields = {**asdict(self), **{name: getattr(self, name) for name in derived}}
         return {name: value for name, value in fields.items() if value is not None}
 

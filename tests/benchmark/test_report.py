@@ -11,11 +11,14 @@ from opennmt_sd.benchmark.row import Row
 def test_a_table_with_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
     given = {"suite": "lstm", "p": 0.5, "phase": "step", "torch_ms": 2.0, "dense_ms": 2.0,
              "ours_ms": 0.5, "ideal": 2.0, "max_rel_err": 1e-7}  # fmt: skip
-    rows = [Row(case="a", loop_ms=2.0, **given), Row(case="b", **given)]
+    rows = [Row(case="a", loop_ms=2.0, torch_bf16_ms=1.25, **given), Row(case="b", **given)]
     report.show_table(rows, machine.Ceilings(1.0, 1.0))
     lines = capsys.readouterr().out.splitlines()
     assert "loop  x loop" in lines[1]
     assert "2.00    4.00" in lines[2]
+    assert "torch bf16  x bf16" in lines[1]
+    assert "1.25    2.50" in lines[2]
+    assert [row.as_json().get("speedup_vs_torch_bf16") for row in rows] == [2.5, None]
 
 
 def test_choices_of_a_card_are_told(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from opennmt_sd.benchmark import growth, gru, lstm, memory, ops, recurrent
 from opennmt_sd.benchmark.row import RedGateError, Row
+from opennmt_sd.ops.autocast import autocast_dtype
 from opennmt_sd.ops.cpu import kernels
 
 NEEDED = {"suite", "case", "phase", "p", "torch_ms", "dense_ms", "ours_ms", "speedup_vs_torch",
@@ -41,6 +43,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_a_recurrent_layer(name: str, suite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recurrent, "peak_mb", lambda *_: 5.0)
+    monkeypatch.setattr(recurrent, "_lowered_ms", lambda work: 3.0)
     case = recurrent.Case(suite.CELL, *SMALL[name])
     rows = list(suite.run(1, [case]))
     check(rows)
@@ -48,8 +51,26 @@ def test_a_recurrent_layer(name: str, suite: Any, monkeypatch: pytest.MonkeyPatc
     assert {row.suite for row in rows} == {suite.CELL.suite}
     assert [(row.phase, row.p) for row in rows] == [("step", p), ("step", 0.0), ("eval", p)]
     assert rows[0].draw_ms is not None
+    assert [row.torch_bf16_ms for row in rows] == [3.0, 3.0, None]
     assert rows[0].peak_mb == rows[0].torch_peak_mb == 5.0
     assert [row.ideal for row in rows[1:]] == [1.0, 1.0]
+
+
+def test_torch_in_bfloat16_is_timed_where_it_can() -> None:
+    seen = []
+
+    class Work:
+        def step(self) -> None:
+            seen.append(autocast_dtype("cpu"))
+            if len(seen) == 3:
+                raise RuntimeError("could not create a primitive descriptor")
+
+    assert recurrent._lowered_ms(Work()) is None
+    assert seen == [torch.bfloat16] * 3
+    ms = recurrent._lowered_ms(Work())
+    assert ms is not None
+    assert 0 < ms < 100
+    assert set(seen) == {torch.bfloat16}
 
 
 def test_the_ideal_counts_every_product() -> None:

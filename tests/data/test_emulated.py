@@ -1,4 +1,4 @@
-"""scripts/emulated.py: a command whose patterns draw by another rule"""
+"""scripts/emulated.py: a command whose patterns draw by another rule, or its products."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
+import torch.nn.functional as F
 
-from opennmt_sd import DropoutPattern
+from opennmt_sd import DropoutPattern, MaskedLinear, ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.ops.cpu import native
 
 LoadScript = Callable[[str], ModuleType]
 
@@ -38,6 +41,34 @@ def test_a_command_draws_by_the_rule(
     assert (mask[:, 0] != mask[:, 4]).any()
     after = DropoutPattern(0.5, space="random").draw(3, 8, 50).mask()
     assert (after[:, 0] != after[:, 1]).any()
+
+
+def test_a_command_multiplies_in_bfloat16(
+    load_script: LoadScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if native() is None:
+        pytest.skip("the native module was not built")
+    emulated = load_script("emulated")
+    linear, x = MaskedLinear(64, 8), torch.randn(2, 64)
+    exact = linear.eval()(x)
+    results = []
+
+    def train() -> None:
+        with ops.use("cpu"):
+            results.append(ops.masked_linear(x[None], None, linear.weight, linear.bias))
+
+    commands = [SimpleNamespace(load=lambda: train)]
+    monkeypatch.setattr(emulated, "entry_points", lambda group, name: commands)
+    monkeypatch.setattr(sys, "argv", [])
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert emulated.main(["bfloat16", "train"]) == 0
+    finally:
+        torch.set_float32_matmul_precision(before)
+    rounded = F.linear(x.bfloat16().float(), linear.weight.bfloat16().float(), linear.bias)
+    torch.testing.assert_close(results[0][0], rounded)
+    assert (results[0][0] - exact).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(("given", "fault"), [
