@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -68,39 +67,41 @@ class MaskedLinear(Structured, nn.Linear):
         self, input: Tensor | PackedSequence, keep: Keep | None = None
     ) -> Tensor | PackedSequence:
         """Project; ``keep`` replaces the module's own draw in training (the input stays raw)."""
-        drops = self.training and (keep is not None or self.dropout.active)
+        pattern, weight, bias = self.dropout, self.weight, self.bias
+        drops = self.training and (keep is not None or pattern.active)
 
         def project(x: Tensor, batch_sizes: Tensor | None, T: int, B: int) -> Tensor:
-            D = x.shape[-1]
             if not drops:
-                return F.linear(x, self.weight, self.bias)
-            operands = x, self.weight, self.bias
-            run = partial(_project, batch_sizes=batch_sizes)
-            p = self.dropout.p if keep is None else 0.5
-            large = ops.leaves_out(x, x.numel() * len(operands[1]), p)
-            if large or (keep is None and self._gathers(operands, T, B, run)):
-                sets = self._draw(self.dropout, T, B, D) if keep is None else keep
-                return run(operands, sets, leaves_out=True)
-            check_weight(self.weight, D)
-            mask = self._draw(self.dropout, T, B, D, dense=True) if keep is None else keep
-            check_keep(mask, T, B, D)
-            return run(operands, mask, leaves_out=False)
+                return F.linear(x, weight, bias)
+            D = x.shape[-1]
+            p = pattern.p if keep is None else 0.5
+            leaves_out = ops.leaves_out(x, x.numel() * weight.shape[0], p)
+            if not leaves_out and keep is None and pattern.shared:
+                leaves_out = _gathers(pattern, (x, weight, bias), T, B, batch_sizes)
+            if not leaves_out:
+                check_weight(weight, D)
+            kept = self._draw(pattern, T, B, D, dense=not leaves_out) if keep is None else keep
+            if not leaves_out:
+                check_keep(kept, T, B, D)
+            return _project((x, weight, bias), kept, leaves_out, batch_sizes)
 
         if not drops and not isinstance(input, PackedSequence):
-            return F.linear(input, self.weight, self.bias)
+            return F.linear(input, weight, bias)
         return time_first(input, self.batch_first, project)
-
-    def _gathers(self, operands: Operands, T: int, B: int, run: Callable[..., Tensor]) -> bool:
-        """Return whether the product is made of what all steps keep."""
-        x, weight, _ = operands
-        if not self.dropout.shared:
-            return False
-        return ops.gathers(
-            x, weight, lambda: ops.Shared("linear", self.dropout, T, B, weight.shape, operands, run)
-        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, dropout={self.dropout}"
+
+
+def _gathers(
+    pattern: DropoutPattern, operands: Operands, T: int, B: int, batch_sizes: Tensor | None
+) -> bool:
+    """Return whether a product is made of what all steps keep."""
+    x, weight, _ = operands
+    run = partial(_project, batch_sizes=batch_sizes)
+    return ops.gathers(
+        x, weight, lambda: ops.Shared("linear", pattern, T, B, weight.shape, operands, run)
+    )
 
 
 def _project(
