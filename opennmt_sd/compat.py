@@ -68,6 +68,21 @@ def is_unwatched() -> bool:
     return not (watched or torch._C._len_torch_dispatch_stack())
 
 
+_PLAIN = Tensor, nn.Parameter
+
+
+def is_plain(x: Tensor) -> bool:
+    """Return whether x is what it seems: of no subclass, which may be a compiler's or hold its
+    tensors within, and no batch of ``vmap`` or else without memory. Only such a tensor may go past
+    torch's dispatcher."""
+    if type(x) not in _PLAIN:
+        return False
+    try:
+        return x.data_ptr() != 0 or not x.numel()
+    except RuntimeError:
+        return False
+
+
 def is_batch(x: Tensor) -> bool:
     """Return whether x stands for a batch of tensors, as ``vmap`` has them: it has no memory."""
     if type(x) is not Tensor:  # a compiler's

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import is_compiling, is_unwatched
+from opennmt_sd.compat import is_compiling, is_plain, is_unwatched
 from opennmt_sd.dropout import on_gpu
 from opennmt_sd.dropout.apply import BRANCHES
 from opennmt_sd.dropout.keep import KeepMask
@@ -61,8 +61,8 @@ class SeededMask(KeepMask):
 
         Several ops, and what lies around them, would take longer than the dropping itself.
         """
-        small = x.is_cpu and x.numel() < BRANCHES and type(x) is Tensor
-        if not small or self.__dict__["drawn"] is not None or not is_unwatched():
+        small = x.is_cpu and x.numel() < BRANCHES and self.__dict__["drawn"] is None
+        if not (small and is_unwatched() and is_plain(x)):
             return None
         return factors_for(x, self.seed, shape, self.p, self.scale)
 

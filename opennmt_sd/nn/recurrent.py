@@ -245,9 +245,10 @@ class Recurrent(Structured, nn.RNNBase):
                     y, final = y.to(dtype), tuple(s.to(dtype) for s in final)
                 outputs.append(y)
                 finals.append(final)
-        if len(outputs) == 1:  # even of one tensor, cat would make a copy
-            return outputs[0], tuple(s.unsqueeze(0) for s in finals[0])
-        return torch.cat(outputs, -1), tuple(torch.stack(states) for states in zip(*finals))
+        # Even of one tensor, cat would make a copy. Of a state it has to be one: torch detaches no
+        # view in place.
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        return y, tuple(torch.stack(states) for states in zip(*finals))
 
     def _torch(
         self, x: Tensor, state: State, weights: Layers, sizes: Tensor | None,

@@ -117,10 +117,10 @@ class RecurrentCell(Structured, nn.RNNCellBase):
 
     def _fits(self, input: Tensor, state: State | None) -> bool:
         """Return whether the shapes are those that torch asks for."""
-        *rows, D = input.shape
-        if len(rows) > 1 or self.input_size != D:
+        shape = input.shape
+        if len(shape) not in (1, 2) or shape[-1] != self.input_size:
             return False
-        wanted = (*rows, self.hidden_size)
+        wanted = (*shape[:-1], self.hidden_size)
         return state is None or [tuple(s.shape) for s in state] == [wanted] * self.states
 
     def _sets(

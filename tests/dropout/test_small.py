@@ -145,6 +145,18 @@ def test_transforms(transform: Callable[..., Tensor], products: list[bool]) -> N
     assert torch.equal(y, StructuredDropout(0.5)(x))
 
 
+def test_what_is_no_plain_tensor(products: list[bool]) -> None:
+    """A parameter is one; of zeros that torch never made, nothing may be read."""
+    x = torch.nn.Parameter(torch.randn(T, B, D))
+    y = drawn(PATTERNS[0]).apply(x)
+    assert products == [True]
+    assert type(y) is Tensor
+    assert torch.equal(y, by_hand(drawn(PATTERNS[0]), x))
+    y = drawn(PATTERNS[0]).apply(torch._efficientzerotensor((T, B, D)))
+    assert products == [True]
+    assert torch.equal(y, torch.zeros(T, B, D))
+
+
 def test_derivatives_of_derivatives(products: list[bool]) -> None:
     x = torch.randn(T, B, D, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: drawn(PATTERNS[0]).apply(x), x)

@@ -174,6 +174,7 @@ def test_without_kernels(kind, given, space: str, monkeypatch: pytest.MonkeyPatc
 X, STATE_0 = torch.zeros(B, D), torch.zeros(B, H)
 WRONG: dict[str, tuple[Tensor, ...]] = {
     "three axes": (X[None],),
+    "no axis": (torch.tensor(1.0),),
     "another width": (torch.zeros(B, D + 1),),
     "another width, unbatched": (torch.zeros(D + 1),),
     "a state of another batch": (X, STATE_0[:2]),

@@ -92,6 +92,22 @@ def test_a_module(any_engine: str, module, layout: str) -> None:
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("module", [StructuredLSTM, StructuredGRU])
+def test_last_states_are_no_views(any_engine: str, module, num_layers: int) -> None:
+    """torch detaches no view in place, and changes none by a gate to be learned that was made
+    without gradients."""
+    layer = module(D, H, num_layers, input_dropout=0.5, recurrent_dropout=0.5)
+    _, states = layer(torch.randn(T, B, D))
+    for state in states if isinstance(states, tuple) else (states,):
+        assert not state.detach_().requires_grad
+    with torch.no_grad():
+        _, states = layer(torch.randn(T, B, D))
+    gate = torch.full((1,), 0.5, requires_grad=True)
+    for state in states if isinstance(states, tuple) else (states,):
+        assert state.mul_(gate).requires_grad
+
+
 def test_no_change_costs_nothing(compacting: str, cell) -> None:
     """What is kept for backward is the output itself, not a copy."""
     kept: list[int] = []

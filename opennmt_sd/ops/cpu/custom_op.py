@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from opennmt_sd.compat import KNOWS_OPS, below_autograd, is_batch, is_recording, is_unwatched
+from opennmt_sd.compat import KNOWS_OPS, below_autograd, is_plain, is_recording, is_unwatched
 from opennmt_sd.ops.cpu.layout import Layout, Record
 
 # Not torch.library.custom_op: its checks of every call cost 20 us, a tenth of one step.
@@ -92,7 +92,7 @@ def register(
     # What torch makes of a gradient that is registered looks up the schema argument by argument,
     # and a Function with a context of its own forward's signature: 0.2 and 0.1 ms a call.
     def forward(ctx: Any, *leaves: Any) -> Any:
-        if is_unwatched():
+        if _goes_past(leaves):
             output = function(layout.read(*leaves))
         else:
             with below_autograd():
@@ -107,17 +107,26 @@ def register(
 def _alone(
     function: Callable[[Record], Any], op: Callable[..., Any], layout: Layout[Record]
 ) -> Callable[[Record], Any]:
-    """Return an op without a gradient, which goes past the dispatcher where nobody watches: that
-    takes as long as a small layer. What gradients come in a batch, the dispatcher takes apart."""
-    flat, tensors = layout.flat, layout.tensors
+    """Return an op without a gradient, as a function of the record."""
 
     def run(record: Record) -> Any:
-        leaves = flat(record)
-        if is_unwatched() and not any(is_batch(leaves[k]) for k in tensors):
-            return function(record)
-        return op(*leaves)
+        leaves = layout.flat(record)
+        return function(record) if _goes_past(leaves) else op(*leaves)
 
     return run
+
+
+def _goes_past(leaves: Sequence[Any]) -> bool:
+    """Return whether a call may go past the dispatcher, which takes as long as a small layer: where
+    nobody watches, and no operand is for the dispatcher to take apart (a batch of gradients, a
+    subclass)."""
+    if not is_unwatched():
+        return False
+    for leaf in leaves:
+        tensors = leaf if isinstance(leaf, list) else (leaf,)
+        if not all(is_plain(x) for x in tensors if isinstance(x, Tensor)):
+            return False
+    return True
 
 
 def _function(name: str, members: dict[str, Any]) -> Callable[..., Any]:

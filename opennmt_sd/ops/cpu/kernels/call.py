@@ -82,9 +82,12 @@ class Addresses:
                 f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
                 f"got {x.dtype} {list(x.shape)} on {x.device}"
             )
-        x = x.contiguous()
+        x = x.contiguous().resolve_neg()
         self.held.append(x)
-        return x.data_ptr()
+        address = x.data_ptr()
+        if not address and x.numel():
+            raise ValueError(f"a CPU kernel needs values in memory, a {type(x).__name__} has none")
+        return address
 
 
 def new(like: Tensor, *shape: int) -> Tensor:
