@@ -61,11 +61,27 @@ def in_transform() -> bool:
     return in_forward_mode() or torch._C._are_functorch_transforms_active()
 
 
+def _becomes_more() -> bool:
+    """Return whether ops become a graph or are transformed, modes of dispatch left aside."""
+    if is_recording() or in_transform():
+        return True
+    return torch._C._dispatch_tls_is_dispatch_key_included(torch._C.DispatchKey.PreDispatch)
+
+
 def is_unwatched() -> bool:
     """Return whether nobody sees which ops run: no compiler, trace, transform, profiler or dispatch
     mode."""
-    watched = is_recording() or in_transform() or torch._C._autograd._profiler_enabled()
+    watched = _becomes_more() or torch._C._autograd._profiler_enabled()
     return not (watched or torch._C._len_torch_dispatch_stack())
+
+
+def is_eager() -> bool:
+    """Return whether ops run on values and are no more than that, whoever looks on: no compiler,
+    trace, transform or fakes; a profiler or a mode that counts may be there."""
+    if _becomes_more():
+        return False
+    modes = map(torch._C._get_dispatch_stack_at, range(torch._C._len_torch_dispatch_stack()))
+    return all(getattr(mode, "_mode_key", None) is None for mode in modes)
 
 
 _PLAIN = Tensor, nn.Parameter

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 from opennmt_sd import compat
@@ -25,6 +26,10 @@ def test_the_version_is_read() -> None:
         (torch._C, "_are_functorch_transforms_active"),
         (torch._C._autograd, "_profiler_enabled"),
         (torch._C, "_len_torch_dispatch_stack"),
+        (torch._C, "_get_dispatch_stack_at"),
+        (torch._C, "_dispatch_tls_is_dispatch_key_included"),
+        (torch._C.DispatchKey, "PreDispatch"),
+        (FakeTensorMode(), "_mode_key"),
         (torch._C, "_AutoDispatchBelowAutograd"),
         (torch.Tensor, "_version"),
         (torch.Tensor, "_backward_hooks"),

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from opennmt_sd.compat import is_compiling, is_plain, is_unwatched
+from opennmt_sd.compat import is_compiling, is_eager, is_plain
 from opennmt_sd.dropout import on_gpu
 from opennmt_sd.dropout.apply import BRANCHES
 from opennmt_sd.dropout.keep import KeepMask
@@ -59,10 +59,11 @@ class SeededMask(KeepMask):
     def _small(self, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
         """Return what a small x on the CPU is multiplied by; None where it cannot be.
 
-        Several ops, and what lies around them, would take longer than the dropping itself.
+        Several ops, and what lies around them, would take longer than the dropping itself. Whoever
+        looks on changes nothing: activation checkpointing asks that a second run saves the same.
         """
         small = x.is_cpu and x.numel() < BRANCHES and self.__dict__["drawn"] is None
-        if not (small and is_unwatched() and is_plain(x)):
+        if not (small and is_eager() and is_plain(x)):
             return None
         return factors_for(x, self.seed, shape, self.p, self.scale)
 

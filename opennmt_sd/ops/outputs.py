@@ -23,5 +23,7 @@ def shared(x: Tensor) -> tuple[Tensor, Changes | None]:
 
     torch refuses a saved tensor that has changed; so does a compiler's stand-in for one (None).
     Of what is returned here, backward asks, and makes the output again from the rest if it must.
+    In inference mode nothing is counted, and nothing is saved.
     """
-    return (x.data, Changes(x)) if type(x) is Tensor else (x, None)
+    counts = type(x) is Tensor and not x.is_inference()
+    return (x.data, Changes(x)) if counts else (x, None)

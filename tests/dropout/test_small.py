@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from opennmt_sd import DropoutPattern, KeepMask, StructuredDropout
 from opennmt_sd.dropout import philox
@@ -123,12 +126,28 @@ class Seen(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("watching", [Seen, profile], ids=["a dispatch mode", "a profiler"])
-def test_somebody_who_watches_sees_the_draw(watching: Any, products: list[bool]) -> None:
-    x = torch.randn(T, B, D)
-    with watching():
-        y = drawn(PATTERNS[0]).apply(x)
-    assert not products
-    assert torch.equal(y, drawn(PATTERNS[0]).apply(x))
+@pytest.mark.parametrize("when", ["forward", "backward"])
+def test_who_watches_changes_nothing(watching: Any, when: str, products: list[bool]) -> None:
+    """Activation checkpointing refuses what saves other tensors the second time."""
+    x, drop = torch.randn(T, B, D, requires_grad=True), StructuredDropout(0.5)
+    with watching() if when == "forward" else nullcontext():
+        y = checkpoint(drop, x, use_reentrant=False)
+    with watching() if when == "backward" else nullcontext():
+        y.backward(torch.ones_like(y))
+    assert products == [True, True]
+    assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake"])
+def test_a_graph_holds_the_draw(mode: str, products: list[bool]) -> None:
+    drop, x = StructuredDropout(0.5), torch.randn(T, B, D)
+    graph = make_fx(drop, tracing_mode=mode)(x)
+    results = []
+    for run in (graph, drop):
+        torch.manual_seed(3)
+        results.append(run(x))
+    assert torch.equal(*results)
+    assert products == [True]
 
 
 @pytest.mark.parametrize("transform", [

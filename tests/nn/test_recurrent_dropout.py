@@ -214,3 +214,17 @@ def test_packed_results_keep_their_order(kind) -> None:
     assert torch.equal(y.batch_sizes, packed.batch_sizes)
     assert torch.equal(y.sorted_indices, packed.sorted_indices)
     assert torch.equal(y.unsorted_indices, packed.unsorted_indices)
+
+
+def test_drops_in_inference_mode_too(any_engine: str, kind) -> None:
+    """As who samples the uncertainty of a model does; a cell as well."""
+    layer, x = kind.ours(D, H, 2, input_dropout=0.5, recurrent_dropout=0.5), torch.randn(T, B, D)
+    cell = kind.our_cell(D, H, input_dropout=0.5, recurrent_dropout=0.5)
+    results = []
+    for context in (torch.no_grad, torch.inference_mode):
+        torch.manual_seed(3)
+        with context():
+            y, states = layer(x)
+            results.append([y, *kind.parts(states), *kind.parts(cell(x[0]))])
+    for found, expected in zip(*results):
+        assert torch.equal(found, expected)

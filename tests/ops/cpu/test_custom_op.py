@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import opennmt_sd
 from opennmt_sd import DropoutPattern, MaskedLinear, StructuredLSTM
@@ -178,3 +179,15 @@ def test_a_trace_holds_the_op() -> None:
     traced = torch.jit.trace(project, given, check_trace=False)
     assert "opennmt_sd::linear_fp" in str(traced.graph)
     torch.testing.assert_close(traced(*given), project(*given))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["at dispatch", "before it"])
+def test_a_graph_holds_the_op(before: bool) -> None:
+    keep, weight = DropoutPattern(0.5).draw(T, B, D), torch.randn(N, D)
+
+    def project(x: Tensor) -> Tensor:
+        return opennmt_sd.ops.masked_linear(x, keep, weight)
+
+    graph = make_fx(project, pre_dispatch=before, _allow_non_fake_inputs=True)(torch.zeros(T, B, D))
+    x = torch.randn(T, B, D)
+    assert torch.equal(graph(x), project(x))

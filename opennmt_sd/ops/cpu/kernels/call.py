@@ -82,7 +82,9 @@ class Addresses:
                 f"a CPU kernel needs {dtype} {list(shape or x.shape)}, "
                 f"got {x.dtype} {list(x.shape)} on {x.device}"
             )
-        x = x.contiguous().resolve_neg()
+        x = x.contiguous()
+        if x.is_neg():
+            x = x.resolve_neg()
         self.held.append(x)
         address = x.data_ptr()
         if not address and x.numel():
