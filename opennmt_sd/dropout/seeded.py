@@ -46,11 +46,12 @@ class SeededMask(KeepMask):
         return mask
 
     def apply(self, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
-        if batch_sizes is None:
-            factors = self._small(x, self.shape)
-        else:
-            factors = self._small_of_rows(x, batch_sizes)
-        return super().apply(x, batch_sizes) if factors is None else x * factors
+        factors = self._small(x, self.shape) if self.shared or batch_sizes is None else None
+        if factors is None:
+            return super().apply(x, batch_sizes)
+        if batch_sizes is not None:
+            factors = self._of_rows(factors, batch_sizes, len(x))
+        return x * factors
 
     def apply_alone(self, x: Tensor) -> Tensor:
         factors = self._small(x, self.shape[1:])
@@ -66,14 +67,6 @@ class SeededMask(KeepMask):
         if not (small and is_eager() and is_plain(x)):
             return None
         return factors_for(x, self.seed, shape, self.p, self.scale)
-
-    def _small_of_rows(self, x: Tensor, batch_sizes: Tensor) -> Tensor | None:
-        """Return the same for packed rows, where a step's share them."""
-        S, samples, D = self.shape
-        factors = self._small(x, (S, D)) if samples == 1 else None
-        if factors is None or S == 1:
-            return factors
-        return factors.repeat_interleave(batch_sizes, 0, output_size=len(x))
 
     @property
     def dense(self) -> Tensor:

@@ -117,10 +117,9 @@ class RecurrentCell(Structured, nn.RNNCellBase):
 
     def _fits(self, input: Tensor, state: State | None) -> bool:
         """Return whether the shapes are those that torch asks for."""
-        shape = input.shape
-        if len(shape) not in (1, 2) or shape[-1] != self.input_size:
+        if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             return False
-        wanted = (*shape[:-1], self.hidden_size)
+        wanted = (*input.shape[:-1], self.hidden_size)
         return state is None or [tuple(s.shape) for s in state] == [wanted] * self.states
 
     def _sets(
