@@ -26,6 +26,8 @@ class Layout(Generic[Record]):
         arguments: of the schema, such as ``Tensor? x_idx``.
         flat: ``flat(record)`` gives the leaves.
         read: ``read(*leaves)`` gives the record.
+        tensors, others: which leaves are tensors, or None for one, and which are not.
+        lists: which of the others are lists of tensors.
         restore: ``restore(saved, others)`` gives it from what ``save`` has kept apart.
     """
 
@@ -37,6 +39,7 @@ class Layout(Generic[Record]):
         names = [f"a{k}" for k in range(len(leaves))]
         self.read = _constructor(record, names, ", ".join(names))
         self.tensors = [k for k, (kind, _, _) in enumerate(leaves) if kind in ("Tensor", "Tensor?")]
+        self.lists = [k for k, (kind, _, _) in enumerate(leaves) if kind == "Tensor[]"]
         self.others = [k for k in range(len(leaves)) if k not in self.tensors]
         for place, group in (("saved", self.tensors), ("others", self.others)):
             for n, k in enumerate(group):
