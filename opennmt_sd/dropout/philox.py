@@ -104,10 +104,10 @@ def factors_for(
 def implement(name: str, function: Any, key: str = "CPU") -> None:
     """Let an op of :data:`library` run a function, which is also called past the dispatcher."""
     library.impl(name, function, key)
-    replace(name, function)
+    provide(name, function)
 
 
-def replace(name: str, function: Any) -> None:
+def provide(name: str, function: Any) -> None:
     """Let a function of this module, which is no op, run another."""
     _implemented[name] = function
 

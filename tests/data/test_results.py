@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 LoadScript = Callable[[str], ModuleType]
 PLAN = """
@@ -288,7 +289,7 @@ def test_rows_of_another_plan(results: ModuleType, capsys: pytest.CaptureFixture
 def test_the_plans_here_can_be_run(results: ModuleType, name: str) -> None:
     """Their rows fit to them; a setting stands where the command takes it."""
     path = Path(__file__).parents[2] / "results" / name
-    for device in ("cpu", "cuda"):
+    for device in yaml.safe_load(path.read_text(encoding="utf-8")).get("devices", ["cpu"]):
         plan = results.Plan.read(path, device)
         seeds = {int(row["seed"]) for row in plan.rows()}
         assert seeds <= {*plan.seeds}

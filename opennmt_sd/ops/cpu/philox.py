@@ -71,6 +71,6 @@ def _drawn(
 
 
 philox.implement("draw_mask", mask)
-philox.replace("factors_for", factors_for)
+philox.provide("factors_for", factors_for)
 philox.implement("draw_sets", sets)
 philox.implement("draw_exact_sets", exact_sets)
