@@ -25,13 +25,16 @@ def run(work: Callable[[], None], *faults: type[Exception]) -> int:
     """Do the work; tell a :class:`SourceError`, an OSError or one of `faults` as a text.
 
     Returns:
-        The exit status: 0, or 2 where there was a fault.
+        The exit status: 0, 2 where there was a fault, or 130 after Ctrl-C.
     """
     try:
         work()
     except (SourceError, OSError, *faults) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; what was finished is kept", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -182,7 +182,7 @@ def _difference(apart: Sample) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0; 1: a run failed; 2: wrong usage."""
+    """Exit codes: 0; 1: a run failed; 2: wrong usage; 130: Ctrl-C."""
     parser = preparing.parser(__doc__)
     parser.add_argument("plan", type=Path, help="NAME.yaml")
     parser.add_argument("--run", action="store_true", help="make the runs that have no row")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -295,6 +300,34 @@ def test_the_plans_here_can_be_run(results: ModuleType, name: str) -> None:
         assert seeds <= {*plan.seeds}
         commands = {plan.line(setting, 1, "f") for setting in plan.settings}
         assert len(commands) == len(plan.settings)
+
+
+def test_ctrl_c_ends_it_in_a_line(tmp_path: Path) -> None:
+    """As a terminal sends it: to the runs too. What had a row keeps it; the one that is stopped has
+    none."""
+    (tmp_path / "plan.yaml").write_text(
+        "command: 'test {seed} = 1 || (touch begun; sleep 60); echo score 1 {setting}'\n"
+        "update: 1\nseeds: [1, 2]\nsettings: {plain: ''}\nscores: {valid: 'score (\\d+)'}\n"
+    )
+    script = Path(__file__).parents[2] / "scripts" / "results.py"
+    process = subprocess.Popen(
+        [sys.executable, script, "plan.yaml", "--run"], cwd=tmp_path, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if (tmp_path / "begun").exists():
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "stopped by Ctrl-C; what was finished is kept"
+    assert "Traceback" not in told
+    with (tmp_path / "plan.csv").open(newline="") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["1"]
 
 
 def test_no_plan(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
