@@ -185,12 +185,12 @@ def leaves_out(
             fewer count in proportion. Default: half.
         small: multiplications below which it is small. Default: those of a product.
     """
+    if _forced is None and x.is_cpu:
+        warn_if_missing()
     if not left_to_torch():
         return True
     if multiplications < min(small, SMALL_BFLOAT16):
         return False  # whatever x is
-    if _forced is None and x.device.type == "cpu":
-        warn_if_missing()
     slow = (autocast_dtype(x.device.type) or x.dtype) == torch.bfloat16 and not bfloat16.known()
     small = min(small, SMALL_BFLOAT16) if slow else small
     if p < 0.5 and not (slow or outruns_torch()):

@@ -313,6 +313,8 @@ def test_ctrl_c_ends_it_in_a_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, script, "plan.yaml", "--run"], cwd=tmp_path, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Who starts this in the background may have ignored it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no locks
     )  # fmt: skip
     try:
         for _ in range(600):
