@@ -9,8 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 
-from opennmt_sd import DropoutPattern, ops
+from opennmt_sd import (
+    DropoutPattern,
+    MaskedLinear,
+    StructuredGRU,
+    StructuredLSTM,
+    StructuredLSTMCell,
+    ops,
+)
 from opennmt_sd.ops.cpu import binding
 
 NAME = "opennmt_sd.ops.cpu._native"
@@ -65,6 +73,16 @@ def test_missing_module_is_one_warning_that_names_the_remedy(
         "(Debian, Ubuntu: apt install g++ python3-dev) and reinstall from the checkout: make "
         "rebuild, or pip install --force-reinstall --no-deps --no-cache-dir ."
     ]
+
+
+@pytest.mark.parametrize("layer", [
+    StructuredLSTM(4, 3, input_dropout=0.5), StructuredGRU(4, 3, recurrent_dropout=0.5),
+    StructuredLSTMCell(4, 3, input_dropout=0.5), MaskedLinear(4, 3),
+], ids=lambda layer: type(layer).__name__)  # fmt: skip
+def test_layers_warn_too_however_small(not_built: None, layer: nn.Module) -> None:
+    with pytest.warns(RuntimeWarning, match="runs without its native CPU module") as caught:
+        [layer(torch.ones(2, 4)) for _ in range(2)]
+    assert len(caught) == 1
 
 
 def test_on_another_machine_there_is_no_remedy_to_name(
