@@ -243,7 +243,7 @@ def _lowered_ms(work: Work) -> float | None:
     multiplies in it, torch takes many times as long, or cannot train an LSTM at all (None)."""
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with Target(precision="bfloat16").autocast():
             work.step()
 
     try:

@@ -102,13 +102,12 @@ def show_table(rows: list[Row], ceilings: Ceilings) -> None:
                  _ms(row.ours_ms), f"[bold]{row.speedup_vs_torch:.2f}[/]",
                  f"{row.speedup_vs_dense:.2f}", f"{row.ideal:.2f}",
                  f"{row.share_of_ideal:.0%}"]  # fmt: skip
-        if lowered:
-            cells += (
-                [_ms(row.torch_bf16_ms), f"{row.speedup_vs_torch_bf16:.2f}"]
-                if row.torch_bf16_ms else ["", ""]
-            )  # fmt: skip
-        if loops:
-            cells += [_ms(row.loop_ms), f"{row.speedup_vs_loop:.2f}"] if row.loop_ms else ["", ""]
+        for shown, ms, speedup in (
+            (lowered, row.torch_bf16_ms, row.speedup_vs_torch_bf16),
+            (loops, row.loop_ms, row.speedup_vs_loop),
+        ):
+            if shown:
+                cells += [_ms(ms), f"{speedup:.2f}"] if ms else ["", ""]
         if products:
             cells.append(f"{row.gflops / ceilings.gflops:.0%}" if row.gflops else "")
         if units:

@@ -153,8 +153,8 @@ class DropoutPattern(float):
         if self.exact or not self.p or is_compiling():
             return self._mask(T, B, D, generator)
         # Drawn where it is used. This is as much of a small dropout as the product is.
-        shape = self._steps(T), 1 if self.structured else B, D
-        return SeededMask.of(draw_seed(generator), shape, B, self.p, self.scale)
+        seed, shape = draw_seed(generator), self._differing(T, B, D)
+        return SeededMask.of(seed, shape, B, self.p, self.scale)
 
     def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
         S = self._steps(T)
@@ -163,9 +163,12 @@ class DropoutPattern(float):
         if self.exact:
             sets = self._exact_sets(S, D, generator)
             return KeepMask(sets.mask().expand(S, B, D), sets.scale)
-        shape = (S, 1 if self.structured else B, D)
-        mask = draw_mask(draw_seed(generator), shape, self.p)
+        mask = draw_mask(draw_seed(generator), self._differing(T, B, D), self.p)
         return KeepMask(mask.expand(S, B, D), self.scale)
+
+    def _differing(self, T: int, B: int, D: int) -> tuple[int, int, int]:
+        """Return the shape of what differs in a mask: steps, samples, units."""
+        return self._steps(T), 1 if self.structured else B, D
 
     def _steps(self, T: int) -> int:
         """Return S: how many steps a draw holds."""

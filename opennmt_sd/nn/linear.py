@@ -80,9 +80,8 @@ class MaskedLinear(Structured, nn.Linear):
                 leaves_out = _gathers(pattern, (x, weight, bias), T, B, batch_sizes)
             if not leaves_out:
                 check_weight(weight, D)
+                check_keep(keep, T, B, D)
             kept = self._draw(pattern, T, B, D, dense=not leaves_out) if keep is None else keep
-            if not leaves_out:
-                check_keep(kept, T, B, D)
             return _project((x, weight, bias), kept, leaves_out, batch_sizes)
 
         if not drops and not isinstance(input, PackedSequence):

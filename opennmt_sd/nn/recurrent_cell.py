@@ -120,7 +120,7 @@ class RecurrentCell(Structured, nn.RNNCellBase):
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             return False
         wanted = (*input.shape[:-1], self.hidden_size)
-        return state is None or [tuple(s.shape) for s in state] == [wanted] * self.states
+        return state is None or [s.shape for s in state] == [wanted] * self.states
 
     def _sets(
         self, given: Keep | None, name: str, pattern: DropoutPattern, B: int, D: int, dense: bool

@@ -189,13 +189,13 @@ def leaves_out(
         warn_if_missing()
     if not left_to_torch():
         return True
-    if multiplications < min(small, SMALL_BFLOAT16):
+    smallest = min(small, SMALL_BFLOAT16)
+    if multiplications < smallest:
         return False  # whatever x is
     slow = (autocast_dtype(x.device.type) or x.dtype) == torch.bfloat16 and not bfloat16.known()
-    small = min(small, SMALL_BFLOAT16) if slow else small
     if p < 0.5 and not (slow or outruns_torch()):
         multiplications = int(multiplications * 2 * p)
-    return multiplications >= small and has_kernels(x)
+    return multiplications >= (smallest if slow else small) and has_kernels(x)
 
 
 def reads_back(x: torch.Tensor) -> bool:
