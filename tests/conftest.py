@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from opennmt_sd import DropoutPattern
 from opennmt_sd.dropout import Keep
@@ -190,6 +191,14 @@ def _logging_as_it_was() -> Iterator[None]:
     for name, logger in loggers.items():
         if isinstance(logger, logging.Logger):
             logger.disabled = name in disabled
+
+
+@pytest.fixture
+def matmul_precision() -> Iterator[Callable[[str], None]]:
+    """Set torch's switch for products of float32; afterwards it is as it was."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture

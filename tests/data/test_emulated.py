@@ -44,7 +44,9 @@ def test_a_command_draws_by_the_rule(
 
 
 def test_a_command_multiplies_in_bfloat16(
-    load_script: LoadScript, monkeypatch: pytest.MonkeyPatch
+    load_script: LoadScript,
+    monkeypatch: pytest.MonkeyPatch,
+    matmul_precision: Callable[[str], None],
 ) -> None:
     if native() is None:
         pytest.skip("the native module was not built")
@@ -60,12 +62,8 @@ def test_a_command_multiplies_in_bfloat16(
     commands = [SimpleNamespace(load=lambda: train)]
     monkeypatch.setattr(emulated, "entry_points", lambda group, name: commands)
     monkeypatch.setattr(sys, "argv", [])
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        assert emulated.main(["bfloat16", "train"]) == 0
-    finally:
-        torch.set_float32_matmul_precision(before)
+    matmul_precision("medium")
+    assert emulated.main(["bfloat16", "train"]) == 0
     rounded = F.linear(x.bfloat16().float(), linear.weight.bfloat16().float(), linear.bias)
     torch.testing.assert_close(results[0][0], rounded)
     assert (results[0][0] - exact).abs().max() > 1e-4

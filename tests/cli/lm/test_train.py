@@ -144,30 +144,26 @@ def test_low_precision_trains(lm, small) -> None:
 
 
 @pytest.mark.skipif(ops.engine_for() != "cpu", reason="the native module was not built")
-def test_products_in_bfloat16(lm, small, run) -> None:
+def test_products_in_bfloat16(lm, small, run, matmul_precision) -> None:
     """The switch is torch's, the start says what it does, and a checkpoint keeps it: going on is
     the same to the bit as never having stopped."""
-    before = torch.get_float32_matmul_precision()
     found = {}
-    try:
-        for name, options in {
-            "whole": [["trainer.matmul_precision=medium", "trainer.max_updates=4"]],
-            "resumed": [["trainer.matmul_precision=medium", "trainer.max_updates=2"],
-                        ["resume=auto", "trainer.max_updates=4"]],
-            "other": [["trainer.matmul_precision=highest", "trainer.max_updates=4"]],
-        }.items():  # fmt: skip
-            for more in options:
-                torch.set_float32_matmul_precision("highest")
-                with bfloat16.emulated():
-                    done = lm(*small, f"name={name}", *more)
-                assert done.code == 0, done.err
-                assert torch.get_float32_matmul_precision() == "highest"  # for a sweep's next run
-                assert ("; engine cpu, products in bfloat16; " in done.out) is (name != "other")
-            state = torch.load(run.parent / name / "last.pt", weights_only=True)
-            found[name] = state["model"]["decoder.weight"]
-            assert state["matmul_precision"] == ("highest" if name == "other" else "medium")
-    finally:
-        torch.set_float32_matmul_precision(before)
+    for name, options in {
+        "whole": [["trainer.matmul_precision=medium", "trainer.max_updates=4"]],
+        "resumed": [["trainer.matmul_precision=medium", "trainer.max_updates=2"],
+                    ["resume=auto", "trainer.max_updates=4"]],
+        "other": [["trainer.matmul_precision=highest", "trainer.max_updates=4"]],
+    }.items():  # fmt: skip
+        for more in options:
+            matmul_precision("highest")
+            with bfloat16.emulated():
+                done = lm(*small, f"name={name}", *more)
+            assert done.code == 0, done.err
+            assert torch.get_float32_matmul_precision() == "highest"  # for a sweep's next run
+            assert ("; engine cpu, products in bfloat16; " in done.out) is (name != "other")
+        state = torch.load(run.parent / name / "last.pt", weights_only=True)
+        found[name] = state["model"]["decoder.weight"]
+        assert state["matmul_precision"] == ("highest" if name == "other" else "medium")
     assert torch.equal(found["whole"], found["resumed"])
     assert not torch.equal(found["whole"], found["other"])
 

@@ -25,17 +25,9 @@ SIZE_IDS = ["x".join(map(str, size)) for size in SIZES]
 
 
 @pytest.fixture
-def precision() -> Iterator[Callable[[str], None]]:
-    """Set torch's switch; afterwards it is as it was."""
-    before = torch.get_float32_matmul_precision()
-    yield torch.set_float32_matmul_precision
-    torch.set_float32_matmul_precision(before)
-
-
-@pytest.fixture
-def medium(precision) -> Iterator[None]:
+def medium(matmul_precision) -> Iterator[None]:
     """Every product of float32 is made in bfloat16, on any processor."""
-    precision("medium")
+    matmul_precision("medium")
     with bfloat16.emulated():
         yield
 
@@ -206,19 +198,19 @@ def test_nothing_to_multiply(size, compare) -> None:
     compare(linear("cpu", size, None, torch.float32), linear("naive", size, None, torch.float32))
 
 
-def test_the_switch_is_obeyed_at_each_call(precision) -> None:
+def test_the_switch_is_obeyed_at_each_call(matmul_precision) -> None:
     """Forward and backward, each as the switch stands then; float64 whatever it says."""
     size, keep = (2, 20, 130, 40), DropoutPattern(0.5).draw(2, 20, 130)
     of = ("y", "x", "weight", "bias")
     with bfloat16.emulated():
         high = linear("cpu", size, keep, torch.float32)
         double = linear("cpu", size, keep, torch.float64)
-        precision("high")
+        matmul_precision("high")
         same = linear("cpu", size, keep, torch.float32)
-        precision("medium")
+        matmul_precision("medium")
         low = linear("cpu", size, keep, torch.float32)
         double_again = linear("cpu", size, keep, torch.float64)
-        precision("highest")
+        matmul_precision("highest")
         again = linear("cpu", size, keep, torch.float32)
     assert all(torch.equal(high[n], same[n]) and torch.equal(high[n], again[n]) for n in of)
     assert all(torch.equal(double[n], double_again[n]) for n in of)
@@ -243,12 +235,12 @@ def test_bits_do_not_depend_on_threads(cell, T: int, draw_both) -> None:
         assert all(torch.equal(got[name], x) for name, x in results[0].items())
 
 
-def test_a_processor_without_it_tells_once(precision) -> None:
+def test_a_processor_without_it_tells_once(matmul_precision) -> None:
     if bfloat16.known():
         pytest.skip("this processor multiplies in bfloat16")
     size = (2, 3, 33, 20)
     want = linear("cpu", size, None, torch.float32)
-    precision("medium")
+    matmul_precision("medium")
     bfloat16._tell.cache_clear()
     with pytest.warns(RuntimeWarning) as told:
         got = [linear("cpu", size, None, torch.float32) for _ in "12"]
@@ -259,7 +251,7 @@ def test_a_processor_without_it_tells_once(precision) -> None:
     assert all(torch.equal(g[name], x) for g in got for name, x in want.items())
 
 
-@pytest.mark.usefixtures("precision")
+@pytest.mark.usefixtures("matmul_precision")
 @pytest.mark.parametrize("run", [linear, nll])
 def test_autocast_multiplies_as_the_switch_does(run: Callable[..., Results], draw) -> None:
     """And rounds what it gives, where torch does."""
