@@ -20,3 +20,10 @@ def on_files(files: Any, config: Any) -> Any:
         text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead to these pages what leads to their files in a checkout."""
+    for page, source in PAGES.items():
+        markdown = markdown.replace(f"](../{source})", f"]({page})")
+    return markdown

@@ -78,9 +78,8 @@ def corpora() -> Corpora:
 def vocabulary() -> Vocabulary:
     """Read the words of all three files: nothing is scored here, and the sample's training
     file alone has fewer words than a tagger usually knows."""
-    parts = corpora().train, corpora().valid, corpora().test
     return Vocabulary.build(
-        [sentence.words for part in parts for sentence in part.sentences],
+        [sentence.words for part in corpora().there.values() for sentence in part.sentences],
         corpora().train.in_scheme("bioes"),
         scheme="bioes",
     )

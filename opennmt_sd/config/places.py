@@ -87,6 +87,12 @@ def check_places(
             checks.fault(key, "is no ordinary file, and it is read more than once")
 
 
+def check_training_places(checks: Checks) -> None:
+    """Refuse data that are not there, of a training: without trainer.test it needs no test data."""
+    optional = () if checks.value("trainer.test") else ("test",)
+    check_places(checks, optional, {"test": "trainer.test=false, which does without it"})
+
+
 def given_data() -> list[str]:
     """Return the keys below ``data`` that the command line gives."""
     keys = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
@@ -114,14 +120,22 @@ def overridden(data: DictConfig, before: DictConfig) -> DictConfig:
     return merged
 
 
-def data_given(data: DictConfig, before: DictConfig) -> DictConfig:
-    """Return a checkpoint's data, but for what the command line gives in their place.
+def split_given(data: DictConfig, before: DictConfig, split: str) -> DictConfig:
+    """Return a checkpoint's data for one split, but for what the command line gives in their place.
+
+    Files of the other splits are null, if they are not given now: nothing reads them.
 
     Raises:
-        ConfigError: the places that result are no corpus.
+        ConfigError: the places that result do not hold the split.
     """
-    merged = overridden(data, before)
-    checks = Checks(OmegaConf.create({"data": merged}))
-    check_places(checks)
+    checks = Checks(OmegaConf.create({"data": overridden(data, before)}))
+    found, given = checks.cfg.data, given_data()
+    lacks = all(checks.value(f"data.{name}") is None for name in ("path", split))
+    if lacks and any(checks.value(f"data.{name}") is not None for name in FILES):
+        checks.fault(f"data.{split}", "missing: name the file, or its folder with data.path")
+    for name in FILES:
+        if name not in (split, *given):
+            found[name] = None
+    check_places(checks, FILES)
     checks.finish()
-    return merged
+    return found

@@ -79,7 +79,9 @@ class PredictConfig:
     """What mode=predict reads and writes."""
 
     input: str | None = key("CoNLL columns, or plain text (.txt), which spaCy tokenises", None)
-    output: str | None = key("null: predicted.conll in the run's folder", None)
+    output: str | None = key(
+        "null: predicted.conll in the folder of this run, which the log names", None
+    )
     format: str = key("of the input", "auto", one_of("auto", "conll", "text"))
     html: str | None = key("a page to look at", None)
     language: str = key("of plain text", "en")

@@ -221,8 +221,8 @@ def read(path: Path, vocabulary: Vocabulary, encoding: str = "utf-8") -> Text:
         raise CorpusError(
             f"{path}, line {line:,}: {word!r} is not among the {len(vocabulary):,} {units} of the "
             f"training text ({unknown:,} such {units} in the file). A model can only score what it "
-            f"knows: data.min_count=2 makes {UNK} of what training holds once, and of all that is "
-            "unknown later"
+            f"knows: data.min_count=2 in its training makes {UNK} of what is there once, and of "
+            "all that is unknown later"
         )
     return Text(ids, unknown)
 

@@ -63,15 +63,27 @@ class LMTask:
         vocabulary = corpus.vocabulary
         self.unit = vocabulary.unit
         self._train = streams(
-            corpus.train, batch_size, rank, world_size, name="the training text", unit=self.unit
+            corpus.train,
+            batch_size,
+            rank,
+            world_size,
+            name="the training text",
+            setting="data.batch_size",
+            unit=self.unit,
         )
         self._splits = {
             split: Evaluation(
                 text, streams_of, unroll, level=vocabulary.level, name=name, setting=setting
             )
             for split, text, streams_of, name, setting in (
-                ("valid", corpus.valid, eval_batch_size, "the validation text", "eval_batch_size"),
-                ("test", corpus.test, test_batch_size, "the test text", "test_batch_size"),
+                (
+                    "valid",
+                    corpus.valid,
+                    eval_batch_size,
+                    "the validation text",
+                    "data.eval_batch_size",
+                ),
+                ("test", corpus.test, test_batch_size, "the test text", "data.test_batch_size"),
             )
             if text is not None
         }

@@ -3,6 +3,7 @@ weights stay where they are."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -62,6 +63,9 @@ def convert(
     (``"encoder"``), or a pattern with ``*`` and ``?``; where several mean a module, the longest
     counts.
 
+    Modules that are converted already stay as they are. A rate for all is warned of where it
+    reaches none.
+
     Returns:
         The model.
 
@@ -80,6 +84,10 @@ def convert(
     names = _names(model)
     names = names.among(names.chosen(only), "it is not among those of only")
     names = names.among(_supported(names, if_unsupported), "it is not supported")
+    if not names.of:
+        _warn_of_lost(
+            model, dropout=dropout, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout
+        )
     layers = names.among(
         (m for m in names.of if isinstance(m, nn.RNNBase)), "a cell has no layers to drop between"
     )
@@ -136,6 +144,31 @@ def _supported(names: Names, if_unsupported: str) -> list[nn.Module]:
                 'if_unsupported="leave"'
             )
     return [module for module, why in reasons.items() if why is None]
+
+
+def _warn_of_lost(model: nn.Module, **rates: Rates) -> None:
+    """Warn of rates that no module gets, since there is none to convert."""
+    held = [
+        module for module in model.modules()
+        if isinstance(module, Structured) and isinstance(module, nn.RNNBase | nn.RNNCellBase)
+    ]  # fmt: skip
+    for place, given in rates.items():
+        if given is None or isinstance(given, Mapping):
+            continue  # a name that is none of a module is an error
+        pattern = DropoutPattern.of(given)
+        if not pattern.active or (held and all(_drops(m, place, pattern) for m in held)):
+            continue
+        remedy = (
+            f"none is left to convert: set the {place} of those that are converted, or revert "
+            "the model first" if held
+            else "there is nothing to convert; conversion_report(model) tells why"
+        )  # fmt: skip
+        warnings.warn(f"{place}={given} reaches no module: {remedy}", stacklevel=3)
+
+
+def _drops(module: nn.Module, place: str, pattern: DropoutPattern) -> bool:
+    """Return whether a module drops by a pattern in a place, or has no such place."""
+    return getattr(module, place, pattern) == pattern
 
 
 def _refuse_fixed(cell: nn.Module, patterns: dict[str, DropoutPattern]) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd.config.checks import Checks, ConfigError, check_mode, check_run
 from opennmt_sd.config.lm import MODES
-from opennmt_sd.config.places import FILES, PLACES, check_places, given_data, overridden
+from opennmt_sd.config.places import FILES, PLACES, check_training_places, given_data, overridden
 from opennmt_sd.data.textfile import check_encoding
 from opennmt_sd.dropout import DropoutPattern
 from opennmt_sd.lm.data import Corpus, CorpusError, describe, read
@@ -82,8 +82,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
         checks.faults.append(f"data.{error}")
     if checks.value("mode") == "train":
         _check_widths(checks)
-        without = {"test": "trainer.test=false, which does without it"}
-        check_places(checks, () if checks.value("trainer.test") else ("test",), without)
+        check_training_places(checks)
     checks.finish()
 
 

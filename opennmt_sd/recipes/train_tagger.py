@@ -11,16 +11,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from opennmt_sd import atomic
 from opennmt_sd.config.checks import Checks, check_mode, check_run
-from opennmt_sd.config.places import PLACES, check_places, data_given, given_data, overridden
+from opennmt_sd.config.places import (
+    PLACES,
+    check_training_places,
+    given_data,
+    overridden,
+    split_given,
+)
 from opennmt_sd.config.tagger import MODES
 from opennmt_sd.data.textfile import check_encoding
 from opennmt_sd.recipes.record import run_folder
 from opennmt_sd.recipes.training import fabric_for, fit, ready, score_or_worst, started
-from opennmt_sd.tagger import files, page
+from opennmt_sd.tagger import conll, files, page
 from opennmt_sd.tagger.card import Card
 from opennmt_sd.tagger.chars import parity
 from opennmt_sd.tagger.columns import Columns
-from opennmt_sd.tagger.corpora import Corpora, coverage, read_vectors
+from opennmt_sd.tagger.conll import Corpus
+from opennmt_sd.tagger.corpora import (
+    Corpora,
+    coverage,
+    files_in,
+    read_vectors,
+    tell_of_new_types,
+)
 from opennmt_sd.tagger.model import Tagger, TaggerConfig, load_vectors
 from opennmt_sd.tagger.scores import score
 from opennmt_sd.tagger.task import TaggerTask
@@ -86,7 +99,7 @@ def validate(cfg: DictConfig, folder: Path) -> None:
     columns = _check_columns(checks)
     if checks.value("mode") == "train":
         _check_model(checks)
-        check_places(checks)
+        check_training_places(checks)
         glove = checks.value("data.glove")
         if glove is not None and not Path(glove).is_file():
             checks.fault("data.glove", "there is no such file")
@@ -168,7 +181,7 @@ def train(cfg: DictConfig) -> float:
     Returns:
         The best F1 on the validation data.
     """
-    data, corpora = cfg.data, corpora_of(cfg.data)
+    data, corpora = cfg.data, corpora_of(cfg.data, test=cfg.trainer.test)
     vectors = read_vectors(data.glove, cfg.model.word_dim) if data.glove else {}
     vocabulary = corpora.vocabulary(
         scheme=data.scheme, vectors=vectors, lower=data.lower, digits=data.digits
@@ -179,7 +192,7 @@ def train(cfg: DictConfig) -> float:
         f"vector only, {len(vocabulary.chars):,} characters, {len(vocabulary.tags):,} tags in "
         f"{vocabulary.scheme.upper()}"
     )
-    for name, corpus in (vars(corpora) if vectors else {}).items():
+    for name, corpus in (corpora.there if vectors else {}).items():
         share = coverage(corpus, vocabulary, vectors)
         log.info(f"Word vectors cover {share:.1%} of the words of {name}")
     with started(cfg) as fabric:
@@ -208,17 +221,19 @@ def train(cfg: DictConfig) -> float:
 
 
 def evaluate(cfg: DictConfig) -> float:
-    """Print a tagger's scores on ``cfg.split``, of its own data or of others that are given.
+    """Print a tagger's scores on ``cfg.split``, of its own data or of others that are given. No
+    other data are read.
 
     Returns:
         The F1.
     """
     fabric = fabric_for(cfg.trainer)
     trained = _trained(cfg.checkpoint)
-    data = data_given(cfg.data, _data_of(cfg.checkpoint))
+    data = split_given(cfg.data, _data_of(cfg.checkpoint), cfg.split)
     if set(PLACES) & {f"data.{key}" for key in given_data()}:
         data.encoding = cfg.data.encoding  # others of these files nobody has spoken of
-    corpus = getattr(corpora_of(data), cfg.split)
+    corpus = split_of(data, cfg.split)
+    tell_of_new_types(corpus, trained.vocabulary.types)
     fabric.to_device(trained.model)
     tags = trained.tags([s.words for s in corpus.sentences], cfg.data.eval_batch_size)
     scores = score(corpus.in_scheme(trained.vocabulary.scheme), tags)
@@ -270,12 +285,19 @@ def columns_of(data: Any) -> Columns:
     return Columns(**(data.get("columns") or {}), encoding=data.get("encoding") or "utf-8")
 
 
-def corpora_of(data: Any) -> Corpora:
-    """Read the corpora that ``data`` names."""
+def corpora_of(data: Any, *, test: bool = True) -> Corpora:
+    """Read the corpora that ``data`` names; ``test``: whether the test data are wanted."""
     columns = columns_of(data)
     if data.train is not None:
-        return Corpora.files(data.train, data.valid, data.test, columns=columns)
-    return Corpora.folder(data.path, columns)
+        of_test = data.test if test else None
+        return Corpora.files(data.train, data.valid, of_test, columns=columns)
+    return Corpora.folder(data.path, columns, test=test)
+
+
+def split_of(data: Any, split: str) -> Corpus:
+    """Read one corpus of those that ``data`` names."""
+    file = data[split] or files_in(data.path, [split])[split]
+    return conll.read(file, columns_of(data))
 
 
 def model_config(model: DictConfig) -> TaggerConfig:

@@ -68,7 +68,7 @@ class Card:
                 ["", "file", "sentences", "words", "tag scheme"],
                 [
                     [name, _code(c.name), f"{len(c.sentences):,}", f"{c.words:,}", c.scheme or "-"]
-                    for name, c in vars(self.corpora).items()
+                    for name, c in self.corpora.there.items()
                 ],
             ),
             f"Words and tags come from the training data alone: {len(vocabulary.words):,} words, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from opennmt_sd.tagger.vocabulary import Vocabulary, normalise
 
 log = logging.getLogger(__name__)
 
+SPLITS = ("train", "valid", "test")
 # What a folder may call its three files.
 LAYOUTS = (
     ("train.conll", "dev.conll", "test.conll"),
@@ -26,62 +27,56 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Corpora:
-    """Training, validation and test data."""
+    """Training and validation data, and test data where they are wanted."""
 
     train: Corpus
     valid: Corpus
-    test: Corpus
+    test: Corpus | None = None
+
+    @property
+    def there(self) -> dict[str, Corpus]:
+        """The corpora that there are, by their names."""
+        return {name: corpus for name, corpus in vars(self).items() if corpus is not None}
 
     @classmethod
-    def folder(cls, path: Path | str | None = None, columns: Columns | None = None) -> Corpora:
+    def folder(
+        cls, path: Path | str | None = None, columns: Columns | None = None, *, test: bool = True
+    ) -> Corpora:
         """Read a folder with the files of one of :data:`LAYOUTS`; None is the WNUT-17 sample.
+
+        Args:
+            test: whether the test data are wanted.
 
         Raises:
             ConllError: it holds none of the layouts, or what :meth:`files` raises.
         """
-        folder = WNUT17 if path is None else Path(path)
-        for names in LAYOUTS:
-            if all((folder / name).is_file() for name in names):
-                return cls.files(*(folder / name for name in names), columns=columns)
-        known = "; or ".join(", ".join(names) for names in LAYOUTS)
-        raise ConllError(
-            f"{folder} does not hold the three files of a data set: expected {known}. Or name "
-            "them: data.train=.. data.valid=.. data.test=.."
-        )
+        return cls.files(**files_in(path, SPLITS if test else SPLITS[:2]), columns=columns)
 
     @classmethod
     def files(
         cls,
         train: Path | str,
         valid: Path | str,
-        test: Path | str,
+        test: Path | str | None = None,
         *,
         columns: Columns | None = None,
     ) -> Corpora:
-        """Read three files, each in a tag scheme of its own; ``columns``: how they are read.
+        """Read the files, each in a tag scheme of its own; ``columns``: how they are read.
 
         Raises:
             ConllError: a broken file, or training data without an entity.
         """
-        corpora = cls(*(conll.read(path, columns) for path in (train, valid, test)))
+        paths = (train, valid, test)
+        corpora = cls(*(conll.read(path, columns) for path in paths if path is not None))
         if corpora.train.scheme is None:
             raise ConllError(
                 f"{corpora.train.name} holds no entity (every tag is O): there is nothing to learn"
             )
-        corpora._tell_of_new_types()
+        known = _types(corpora.train)
+        for name, corpus in corpora.there.items():
+            if name != "train":
+                tell_of_new_types(corpus, known)
         return corpora
-
-    def _tell_of_new_types(self) -> None:
-        known = _types(self.train)
-        for corpus in (self.valid, self.test):
-            for kind, count in _types(corpus).items():
-                if kind not in known:
-                    log.warning(
-                        "%s has %d entities of type %s, which the training data lack: they count "
-                        "as missed", corpus.name, count, kind,
-                    )  # fmt: skip
-            if corpus.scheme is None:
-                log.warning("%s holds no entity: its F1 is 0 by definition", corpus.name)
 
     def vocabulary(
         self,
@@ -104,6 +99,42 @@ class Corpora:
             lower=lower,
             digits=digits,
         )
+
+
+def files_in(path: Path | str | None = None, needed: Sequence[str] = SPLITS) -> dict[str, Path]:
+    """Return a folder's files by what they hold; None is the WNUT-17 sample.
+
+    Args:
+        needed: what must be there, of :data:`SPLITS`.
+
+    Raises:
+        ConllError: no layout of :data:`LAYOUTS` is there.
+    """
+    folder = WNUT17 if path is None else Path(path)
+    layouts = [{s: n for s, n in zip(SPLITS, names) if s in needed} for names in LAYOUTS]
+    for names in layouts:
+        if all((folder / name).is_file() for name in names.values()):
+            return {split: folder / name for split, name in names.items()}
+    known = "; or ".join(", ".join(names.values()) for names in layouts)
+    what = "the three files" if len(needed) == len(SPLITS) else f"the {' and '.join(needed)} data"
+    named = " ".join(f"data.{split}=.." for split in needed)
+    raise ConllError(
+        f"{folder} does not hold {what} of a data set: expected {known}. Or name "
+        f"{'it' if len(needed) == 1 else 'them'}: {named}"
+    )
+
+
+def tell_of_new_types(corpus: Corpus, known: Iterable[str]) -> None:
+    """Warn of entities whose type is not among those that are known."""
+    known = set(known)
+    for kind, count in _types(corpus).items():
+        if kind not in known:
+            log.warning(
+                "%s has %d entities of type %s, which the training data lack: they count "
+                "as missed", corpus.name, count, kind,
+            )  # fmt: skip
+    if corpus.scheme is None:
+        log.warning("%s holds no entity: its F1 is 0 by definition", corpus.name)
 
 
 def _types(corpus: Corpus) -> dict[str, int]:

@@ -25,7 +25,7 @@ class TaggerTask:
         model: what is trained.
         vocabulary: its words, characters and tags.
         train, valid, test: the data; valid and test may hold tags that training lacks (they
-            count as missed).
+            count as missed). Default: no test data.
         batch_size: sentences of a batch, on each rank.
         eval_batch_size: sentences of a batch in evaluation.
         reduction: the loss is the ``"mean"`` (default; Ma and Hovy) or the ``"sum"`` (NCRF++)
@@ -50,7 +50,7 @@ class TaggerTask:
         *,
         train: conll.Corpus,
         valid: conll.Corpus,
-        test: conll.Corpus,
+        test: conll.Corpus | None = None,
         batch_size: int = 10,
         eval_batch_size: int = 64,
         reduction: str = "mean",
@@ -81,6 +81,7 @@ class TaggerTask:
                 corpus.in_scheme(vocabulary.scheme),
             )
             for name, corpus in (("valid", valid), ("test", test))
+            if corpus is not None
         }
 
     def batches(self, epoch: int) -> EpochBatches:
@@ -120,7 +121,7 @@ class TaggerTask:
 
     def _gold(self, split: str) -> tuple[Encoded, list[list[str]]]:
         if split not in self._splits:
-            raise ValueError(f"split {split!r} is unknown: use one of valid, test")
+            raise ValueError(f"split {split!r} is unknown: use one of {', '.join(self._splits)}")
         return self._splits[split]
 
     def state_dict(self) -> dict[str, Any]:

@@ -96,6 +96,11 @@ class Vocabulary:
     def _chars(self) -> dict[str, int]:
         return {char: number for number, char in enumerate(self.chars, start=FIRST_CHAR)}
 
+    @property
+    def types(self) -> set[str]:
+        """The types of the entities it can find."""
+        return {tag.partition("-")[2] for tag in self.tags} - {""}
+
     @cached_property
     def _tags(self) -> dict[str, int]:
         return {tag: number for number, tag in enumerate(self.tags)}

@@ -136,8 +136,9 @@ def test_a_word_outside_the_vocabulary(write_texts: WriteTexts, split: str) -> N
         split: ["the cat", "the emu ran", "an emu"]})  # fmt: skip
     assert refusal(lambda: Corpus.load(folder, Reading(min_count=1))) == (
         f"{folder / f'{split}.txt'}, line 2: 'emu' is not among the 9 words of the training text "
-        "(3 such words in the file). A model can only score what it knows: data.min_count=2 makes "
-        "<unk> of what training holds once, and of all that is unknown later"
+        "(3 such words in the file). A model can only score what it knows: "
+        "data.min_count=2 in its training makes <unk> of what is there once, and of all that is "
+        "unknown later"
     )
 
 

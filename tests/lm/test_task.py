@@ -132,7 +132,9 @@ def test_refusals(model: LanguageModel, corpus: Corpus) -> None:
         task_of(model, corpus, batch_size=103)
     with pytest.raises(CorpusError, match=r"^the validation text has 42 words with <eos>: too few"):
         task_of(model, corpus, eval_batch_size=22)
-    with pytest.raises(CorpusError, match=r"Take a longer text, or eval_batch_size 21 at most"):
+    with pytest.raises(
+        CorpusError, match=r"Take a longer text, or data.eval_batch_size 21 at most"
+    ):
         task_of(model, corpus, eval_batch_size=22)
     with pytest.raises(ValueError) as error:
         task_of(model, corpus, unroll=0)

@@ -212,9 +212,35 @@ def test_reverting_the_others(name: str, training: bool) -> None:
 
 def test_converting_twice_changes_nothing() -> None:
     model = convert(Model(), input_dropout=0.4)
-    convert(model, input_dropout=0.9, dropout=0.9)
+    with pytest.warns(UserWarning, match="reaches no module") as told:
+        convert(model, input_dropout=0.9, dropout=0.9, recurrent_dropout=0.0)
+    assert [str(warning.message) for warning in told] == [
+        f"{place}=0.9 reaches no module: none is left to convert: set the {place} of those that "
+        "are converted, or revert the model first"
+        for place in ("dropout", "input_dropout")
+    ]
     assert model.alias.input_dropout == DropoutPattern(0.4)
     assert model.alias.dropout == DropoutPattern(0.3)
+
+
+@pytest.mark.parametrize("rate", [0.4, DropoutPattern(0.4)])
+def test_converting_twice_alike_is_silent(rate, recwarn) -> None:
+    model = nn.ModuleList([nn.LSTM(D, H), nn.GRUCell(D, H)])
+    for _ in range(2):
+        convert(model, input_dropout=rate, recurrent_dropout=0.2)
+    convert(model)
+    assert not [*recwarn]
+
+
+def test_rates_for_a_model_without_recurrent_modules_are_warned_of(recwarn) -> None:
+    model = nn.Sequential(nn.Linear(D, H), nn.RNN(H, H))
+    convert(model)
+    assert not [*recwarn]
+    convert(model, recurrent_dropout=0.3)
+    assert str(recwarn.pop().message) == (
+        "recurrent_dropout=0.3 reaches no module: there is nothing to convert; "
+        "conversion_report(model) tells why"
+    )
 
 
 def test_reverting_leaves_others_alone() -> None:

@@ -162,7 +162,8 @@ def test_what_cannot_be_meant(given: dict[str, Any], error: type[Exception], tex
 def test_naming_what_is_converted_already() -> None:
     """A notebook's cell may run twice; a rate that would not be taken is reported."""
     model = convert(Model(), only="encoder", input_dropout=0.3)
-    convert(model, only="encoder", input_dropout=0.5)
+    with pytest.warns(UserWarning, match="input_dropout=0.5 reaches no module: none is left"):
+        convert(model, only="encoder", input_dropout=0.5)
     assert model.encoder["word"].input_dropout == 0.3
     with pytest.raises(ValueError) as refusal:
         convert(model, input_dropout={"encoder.word": 0.5})

@@ -118,13 +118,16 @@ def test_an_unknown_key_is_refused_by_name(lm, small) -> None:
     ("change", "fault"),
     [
         (lambda text: (text / "train.txt").write_text(""), "train.txt is empty"),
-        (lambda text: (text / "train.txt").write_text("one line\n"), "too few for batch_size 3"),
+        (
+            lambda text: (text / "train.txt").write_text("one line\n"),
+            "too few for data.batch_size 3",
+        ),
         (lambda text: (text / "valid.txt").write_bytes(b"w1\nw\xff\n"), "byte 0xff"),
         (
             lambda text: [
                 (text / f"{n}.txt").write_text("w1\nw1\n") for n in ("train", "valid", "test")
             ],
-            "too few for batch_size 3",
+            "too few for data.batch_size 3",
         ),
         (lambda text: (text / "test.txt").unlink(), "test.txt is not there"),
     ],

@@ -91,7 +91,7 @@ def test_a_raw_text_of_ones_own(lm, small, text, run, level: str) -> None:
     done = lm(*small[:-1], "name=strict", f"data.level={level}", "trainer.test=false",
               "data.min_count=1")  # fmt: skip
     assert done.code == 2
-    assert "data.min_count=2 makes <unk> of what training holds once" in done.err
+    assert "data.min_count=2 in its training makes <unk> of what is there once" in done.err
 
 
 def test_a_diverged_training_is_one_line(lm, small) -> None:

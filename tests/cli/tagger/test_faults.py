@@ -113,7 +113,9 @@ def test_conll_files_may_lie_in_a_folder(tagger, small, run, data) -> None:
     assert f"{data}/eng.train: " in done.out  # the log names the files
     done = tagger("data=conll", "data.train=data/eng.train", "name=other")
     assert done.code == 2
-    assert done.err.count("missing: three files, or a folder with data.path\n") == 2
+    missing = "missing: three files, or a folder with data.path"
+    assert f"data.valid=None: {missing}\n" in done.err
+    assert f"data.test=None: {missing}, or trainer.test=false, which does without it\n" in done.err
 
 
 def test_a_broken_file_ends_with_code_2(tagger, small, data) -> None:

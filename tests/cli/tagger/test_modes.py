@@ -77,6 +77,43 @@ def test_evaluate_reads_the_data_it_is_given(tagger, small, run, data) -> None:
     assert re.search(r"all( +[\d.]+){3} +1\n", done.out), done.out
 
 
+def test_evaluate_reads_one_file(tagger, small, run, data, tmp_path: Path) -> None:
+    assert tagger(*small, "name=run", "trainer.max_updates=1").code == 0
+    shutil.rmtree(data)
+    (tmp_path / "folder").mkdir()
+    for name in ("one.conll", "folder/test.txt"):
+        (tmp_path / name).write_text("Peter NNP I-NP I-PER\nZurich NNP I-NP I-ZOO\n\n")
+    evaluate = ("mode=evaluate", f"checkpoint={run}", "name=e")
+    for place in ("data.test=one.conll", "data.path=folder"):
+        done = tagger(*evaluate, place)
+        assert done.code == 0, done.err
+        assert re.search(r"all( +[\d.]+){3} +2\n", done.out), done.out
+        assert "has 1 entities of type ZOO, which the training data lack" in done.out + done.err
+    done = tagger(*evaluate, "data.test=one.conll", "split=valid")
+    assert done.code == 2
+    assert "data.valid=None: missing: name the file, or its folder with data.path" in done.err
+    done = tagger(*evaluate, "data.path=folder", "split=valid")
+    assert done.code == 2
+    assert "folder does not hold the valid data of a data set: expected dev.conll; " in done.err
+    assert "or eng.testa. Or name it: data.valid=..\n" in done.err
+
+
+def test_a_training_does_without_test_data(tagger, small, run, data) -> None:
+    (data / "eng.testb").unlink()
+    rest = (*small[1:], "trainer.max_updates=1", "trainer.test=false")
+    two = ("data=conll", "data.train=data/eng.train", "data.valid=data/eng.testa")
+    for places, name in (("data.path=data",), "run"), (two, "two"):
+        done = tagger(*places, *rest, f"name={name}")
+        assert done.code == 0, done.err
+        assert "F1: valid " in done.out
+        assert ", test " not in done.out
+    card = (run / "README.md").read_text()
+    assert ("| valid | " in card, "| test | " in card) == (True, False)
+    done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
+    assert done.code == 2
+    assert "does not hold the test data of a data set" in done.err
+
+
 def test_a_tagger_without_its_data_asks_for_some(tagger, trained, run) -> None:
     Trained.load(run).save(run / "tagger.pt")  # as a spaCy pipeline stores it
     done = tagger("mode=evaluate", f"checkpoint={run}", "name=e")
