@@ -25,9 +25,10 @@ from opennmt_sd.ops.cpu import bfloat16
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: those of the command; 2: an unknown name or command."""
     given = sys.argv[1:] if argv is None else argv
-    if len(given) < 2 or given[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if given else 2
+    asked = given[:1] in (["-h"], ["--help"])
+    if asked or len(given) < 2:
+        print(__doc__, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     name, command, *arguments = given
 
     def work() -> None:

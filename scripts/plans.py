@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ NEEDED = {"command", "update", "seeds", "settings", "scores"}
 FURTHER = {"threads", "devices", "curve"}
 TABLES = ("settings", "scores", "devices")
 CURVE = ["setting", "seed", "update", "seconds", "score"]
+ABOUT = ("setting", "seed", "commit", "device", "threads", "update")  # a run; before its scores
+SPENT = ("processor_seconds", "seconds", "command")  # behind them
 Row = dict[str, str]
 
 
@@ -61,7 +64,7 @@ class Plan:
         """
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SourceError(f"{path} is no YAML: {error}") from None
         keys = set(found) if isinstance(found, dict) else set()
         missing, unknown = NEEDED - keys, keys - NEEDED - FURTHER
@@ -72,6 +75,8 @@ class Plan:
         found = {key: value for key, value in found.items() if value is not None or key in NEEDED}
         if flat := [key for key in TABLES if not isinstance(found.get(key, {}), dict)]:
             raise SourceError(f"{path}: {flat[0]} needs names with values: --help shows a plan")
+        if wrong := [*_wrong_kinds(found)]:
+            raise SourceError("\n".join(f"{path}: {fault}" for fault in wrong))
         try:
             found["scores"] = {name: re.compile(of) for name, of in found["scores"].items()}
             found["curve"] = re.compile(found["curve"]) if "curve" in found else None
@@ -92,13 +97,13 @@ class Plan:
         for name in ("scores", "settings"):
             if not getattr(self, name):
                 yield f"{name}: there is none"
-        if not isinstance(self.seeds, list) or not all(isinstance(x, int) for x in self.seeds):
-            yield f"seeds: {self.seeds} is no list of whole numbers: [1, 2, 3]"
+        if taken := {*ABOUT, *SPENT} & {*self.scores}:
+            yield f"scores: {', '.join(sorted(taken))} is a column's name already: take another"
         if self.device not in self.devices:
             yield f"devices: there is no {self.device}: it has {', '.join(self.devices)}"
         try:
             self.command.format(seed=0, setting="", folder="", update=0, device="")
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             yield (f"command: {error} is not {{seed}}, {{setting}}, {{folder}}, {{update}} or "
                    "{device}; a brace of bash's is written twice")  # fmt: skip
 
@@ -120,8 +125,7 @@ class Plan:
     @property
     def fields(self) -> list[str]:
         """Return the columns."""
-        return ["setting", "seed", "commit", "device", "threads", "update", *self.scores,
-                "processor_seconds", "seconds", "command"]  # fmt: skip
+        return [*ABOUT, *self.scores, *SPENT]
 
     def line(self, setting: str, seed: int, folder: str) -> str:
         """Return the command of a run."""
@@ -131,8 +135,36 @@ class Plan:
         )  # fmt: skip
 
     def rows(self) -> list[Row]:
-        """Return the rows that there are. Raises: SourceError: their columns are others."""
-        return _read(self.csv, self.fields)
+        """Return the rows that there are.
+
+        Raises:
+            SourceError: their columns are others, a score is no number, or a run stands twice.
+        """
+        rows, seen = _read(self.csv, self.fields), set()
+        for row in rows:
+            odd = [f"has no number as {name}: {row[name]!r}"
+                   for name in self.scores if not is_number(row[name])]  # fmt: skip
+            odd += ["stands twice"] if _run(row) in seen else []
+            if odd:
+                raise SourceError(f"{self.csv}: the row of {_named(row)} {odd[0]}")
+            seen.add(_run(row))
+        return rows
+
+    def strangers(self) -> str | None:
+        """Tell which rows of the plan's runs were made in another way than it says now."""
+        runs = {(name, str(seed)): seed for seed in self.seeds for name in self.settings}
+        found = []
+        for row in self.rows():
+            if _run(row) in runs:
+                wanted = {"command": self.line(row["setting"], runs[_run(row)], "FOLDER"),
+                          "update": str(self.update), "threads": str(self.threads)}  # fmt: skip
+                other = [name for name, value in wanted.items() if row[name] != value]
+                found += [f"{_named(row)} (another {', '.join(other)})"] if other else []
+        return (
+            f"{self.csv} has rows that this plan did not make: {'; '.join(found)}"
+            if found
+            else None
+        )
 
     def points(self) -> list[Row]:
         """Return the points of all curves. Raises: SourceError: their columns are others."""
@@ -162,9 +194,46 @@ class Plan:
         atomic.write_text(path, text.getvalue())
 
     def values(self, setting: str, score: str) -> dict[int, float]:
-        """Return a score of a setting by seed."""
-        return {int(row["seed"]): float(row[score])
-                for row in self.rows() if row["setting"] == setting}  # fmt: skip
+        """Return a score of a setting by seed, of the plan's seeds."""
+        found = {row["seed"]: float(row[score])
+                 for row in self.rows() if row["setting"] == setting}  # fmt: skip
+        return {seed: found[str(seed)] for seed in self.seeds if str(seed) in found}
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a number, and no infinity and no NaN."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _wrong_kinds(found: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what in a plan is of another kind than it must be."""
+    for key in (key for key in ("command", "curve") if key in found):
+        if not isinstance(found[key], str):
+            yield f"{key}: {found[key]} is no text"
+    for key in (key for key in ("update", "threads") if key in found):
+        if type(found[key]) is not int or found[key] < 1:
+            yield f"{key}: {found[key]} is no whole number of 1 or more"
+    seeds = found["seeds"]
+    whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
+    if not whole or not seeds:
+        yield f"seeds: {seeds} is no list of whole numbers: [1, 2, 3]"
+    elif len({*seeds}) < len(seeds):
+        yield f"seeds: {seeds} has one twice"
+    for key in TABLES:
+        for name, value in found.get(key, {}).items():
+            if not isinstance(name, str):
+                yield f"{key}: {name} is no text: put the name into quotes"
+            elif {*"/|"} & {*name}:
+                yield f"{key}: {name}: no / and no |, since logs and tables are named so"
+            if not isinstance(value, str):
+                yield f"{key}: {name}: {value} is no text: put it into quotes, '' is nothing"
+
+
+def _named(row: Row) -> str:
+    return f"{row['setting']}, seed {row['seed']}"
 
 
 def _run(row: Row) -> tuple[str, str]:
@@ -175,12 +244,15 @@ def _read(path: Path, fields: Sequence[str]) -> list[Row]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        found = list(reader)
-    if reader.fieldnames != fields:
-        raise SourceError(f"{path} has the columns {', '.join(reader.fieldnames or ())}, "
+        head, *lines = [*csv.reader(file)] or [[]]
+    if head != list(fields):
+        raise SourceError(f"{path} has the columns {', '.join(head)}, "
                           f"and the plan {', '.join(fields)}: move it away")  # fmt: skip
-    return found
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(head):
+            raise SourceError(f"{path}: row {number} has {len(line)} values for {len(head)} "
+                              "columns: mend or remove it")  # fmt: skip
+    return [dict(zip(head, line)) for line in lines]
 
 
 @contextmanager

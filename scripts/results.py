@@ -23,47 +23,56 @@ A plan, NAME.yaml:
       cpu: ''
       cuda: -world_size 1 -gpu_ranks 0
 
-bash runs the command here, with the commands of this Python's environment, and so its package;
-{folder} is a new folder that goes afterwards. Each run that ends well is a row of NAME.csv:
+bash runs the command here (with -e and -o pipefail: what fails in it ends it), with the commands
+of this Python's environment, and so its package; {folder} is a new folder that goes afterwards.
+Each run that ends well is a row of NAME.csv:
 setting, seed, commit, device, threads, update, the scores, seconds of all its processors and of
 the clock, command; of its curve each point is a row of NAME_curves.csv: setting, seed, update,
 seconds since the run began, score. What it prints is in runs/NAME/. --device cuda has files of its
 own, NAME_cuda. Several processes may work on one plan, and a run that is stopped leaves no row.
+Where rows were made by another command, update or number of threads than the plan has now, nothing
+is run.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import curves
 import preparing
 from paired import Sample, differences
-from plans import Plan, Row, locked
+from plans import Plan, Row, is_number, locked
 from preparing import SourceError
 
 import opennmt_sd
+
+RUNNING: set[subprocess.Popen[str]] = set()
 
 
 def run(plan: Plan, setting: str, seed: int, log: Path) -> tuple[Row, list[Row]] | None:
     """Make a run and return its row and its curve; None where it failed, which is reported."""
     with tempfile.TemporaryDirectory() as folder:
-        start, stamps = time.monotonic(), []
+        commit, start, stamps = _commit(), time.monotonic(), []
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         process = subprocess.Popen(
-            ["bash", "-c", plan.line(setting, seed, folder)], text=True, errors="replace",
+            ["bash", "-e", "-o", "pipefail", "-c", plan.line(setting, seed, folder)],
+            text=True, errors="replace", start_new_session=True,  # to be stopped as a whole
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **threads},
         )  # fmt: skip
+        RUNNING.add(process)
         assert process.stdout is not None
         with log.open("w", encoding="utf-8", buffering=1) as file, process.stdout:
             for line in process.stdout:
@@ -72,27 +81,36 @@ def run(plan: Plan, setting: str, seed: int, log: Path) -> tuple[Row, list[Row]]
         _, status, used = os.wait4(process.pid, 0)  # with what this run alone has used
         seconds = time.monotonic() - start
         process.returncode = code = os.waitstatus_to_exitcode(status)
+        RUNNING.discard(process)
     text = log.read_text(encoding="utf-8")
     scores = {name: [*of.finditer(text)] for name, of in plan.scores.items()}
     lacking = [name for name, matches in scores.items() if not matches]
     if code or lacking:
         why = f"exit code {code}" if code else f"it printed no {' and no '.join(lacking)}"
-        print(f"{setting}, seed {seed}: {why}; see {log}", file=sys.stderr)
-        return None
+        return _failed(setting, seed, why, log)
+    last = {name: of[-1][1] for name, of in scores.items()}
+    if odd := [f"{name} is {value!r}" for name, value in last.items() if not is_number(value)]:
+        return _failed(setting, seed, f"{', '.join(odd)}, which is no number", log)
     row = {
-        "setting": setting, "seed": str(seed), "commit": _commit(), "device": _device(plan),
+        "setting": setting, "seed": str(seed), "commit": commit, "device": _device(plan),
         "threads": str(plan.threads), "update": str(plan.update),
-        **{name: of[-1][1] for name, of in scores.items()},
+        **last,
         "processor_seconds": f"{used.ru_utime + used.ru_stime:.0f}", "seconds": f"{seconds:.0f}",
         "command": plan.line(setting, seed, "FOLDER"),
     }  # fmt: skip
     return row, _curve(plan.curve, text, stamps)
 
 
+def _failed(setting: str, seed: int, why: str, log: Path) -> None:
+    print(f"{setting}, seed {seed}: {why}; see {log}", file=sys.stderr)
+
+
 def _curve(of: re.Pattern[str] | None, text: str, stamps: Sequence[float]) -> list[Row]:
-    """Return the points, each with the time of the line that its score stands in."""
+    """Return the points whose score is a number, with the time of the line that it stands in."""
     points = []
     for match in of.finditer(text) if of else ():
+        if not is_number(match["score"]):
+            continue
         stamp = stamps[text.count("\n", 0, match.end("score"))]
         points.append({"update": match["update"].replace(",", ""), "score": match["score"],
                        "seconds": f"{stamp:.1f}"})  # fmt: skip
@@ -135,15 +153,42 @@ def attempt(plan: Plan, setting: str, seed: int) -> bool:
 def run_missing(plan: Plan, settings: Sequence[str], seeds: Sequence[int], jobs: int = 1) -> bool:
     """Make the runs that have no row, seed by seed, `jobs` at a time."""
     _device(plan)
-    plan.rows()
+    if others := plan.strangers():
+        raise SourceError(f"{others}: move the file away, or give the plan another name")
+    plan.points()  # refused now, not when a run has ended
     pool = ThreadPoolExecutor(jobs)
+    with _ended_by_signals():
+        try:
+            asked = [pool.submit(attempt, plan, setting, seed)
+                     for seed in seeds for setting in settings]  # fmt: skip
+            well = [one.result() for one in asked]
+            return all(well)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in [*RUNNING]:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, unless they are ignored."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, end)
     try:
-        asked = [pool.submit(attempt, plan, setting, seed)
-                 for seed in seeds for setting in settings]  # fmt: skip
-        well = [one.result() for one in asked]
-        return all(well)
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def check_known(plan: Plan, what: str, asked: Sequence[Any], known: Sequence[Any]) -> None:
@@ -182,7 +227,7 @@ def _difference(apart: Sample) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0; 1: a run failed; 2: wrong usage; 130: Ctrl-C."""
+    """Exit codes: 0; 1: a run failed; 2: wrong usage; 130: Ctrl-C; 143: SIGTERM; 129: SIGHUP."""
     parser = preparing.parser(__doc__)
     parser.add_argument("plan", type=Path, help="NAME.yaml")
     parser.add_argument("--run", action="store_true", help="make the runs that have no row")
@@ -204,6 +249,8 @@ def main(argv: list[str] | None = None) -> int:
             raise SourceError(f"--jobs {args.jobs}: it must be 1 or more")
         if args.run:
             well = run_missing(plan, settings, seeds, args.jobs)
+        elif others := plan.strangers():
+            print(f"note: {others}", file=sys.stderr)
         print(tables(plan))
         if args.plot:
             curves.draw(plan, args.plot)

@@ -183,7 +183,8 @@ def kept_units(p: float, D: int) -> int:
         >>> kept_units(0.5, 650), kept_units(0.5, 1), kept_units(0.65, 1500)
         (325, 1, 525)
     """
-    return min(max(int((1 - p) * D + 0.5), 1), D)
+    half = 0.5 + 1e-9  # (1 - .9) * 15 is a little less than 1.5 in binary
+    return min(max(int((1 - p) * D + half), 1), D)
 
 
 def check_rate(p: object, name: str = "dropout rate") -> float:

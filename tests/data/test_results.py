@@ -248,6 +248,22 @@ def test_one_pair_has_no_interval(load_script: LoadScript) -> None:
      "with values: --help shows a plan"),
     ("threads: 3", "devices: [cpu]", "plan.yaml: devices needs names with values: "),
     ("seeds: [1, 2, 4]", "seeds: 3", "plan.yaml: seeds: 3 is no list of whole numbers: [1, 2, 3]"),
+    ("seeds: [1, 2, 4]", "seeds: []", "plan.yaml: seeds: [] is no list of whole numbers: "),
+    ("seeds: [1, 2, 4]", "seeds: [true]", "plan.yaml: seeds: [True] is no list of whole numbers"),
+    ("seeds: [1, 2, 4]", "seeds: [1, 1]", "plan.yaml: seeds: [1, 1] has one twice"),
+    ("update: 7", "update: '7'", "plan.yaml: update: 7 is no whole number of 1 or more"),
+    ("threads: 3", "threads: 0", "plan.yaml: threads: 0 is no whole number of 1 or more"),
+    ("threads: 3", "curve: [1]", "plan.yaml: curve: [1] is no text"),
+    ("threads: 3", "devices: {cpu: null}", "plan.yaml: devices: cpu: None is no text: put it into "
+     "quotes, '' is nothing"),
+    ("plain: + 0", "0.1: + 0", "plan.yaml: settings: 0.1 is no text: put the name into quotes"),
+    ("plain: + 0", "on: + 0", "plan.yaml: settings: True is no text: put the name into quotes"),
+    ("plain: + 0", "../x: + 0", "plan.yaml: settings: ../x: no / and no |, since logs and tables"),
+    ("plain: + 0", "plain: null", "plan.yaml: settings: plain: None is no text: put it into "),
+    ("valid: 'score (\\d+)'", "valid: 5", "plan.yaml: scores: valid: 5 is no text: "),
+    ("valid: 's", "seed: 's", "plan.yaml: scores: seed is a column's name already: take another"),
+    ("{folder}", "{seed.x}", "plan.yaml: command: 'int' object has no attribute 'x' is not {seed}"),
+    ("command: >-\n", "command: null\nfurther: >-\n", "plan.yaml has unknown keys further"),
 ])  # fmt: skip
 def test_a_plan_that_is_none(
     results: ModuleType, capsys: pytest.CaptureFixture[str], old: str, new: str, fault: str
@@ -258,6 +274,98 @@ def test_a_plan_that_is_none(
     assert results.main(["plan.yaml", "--run"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {fault}")
     assert not Path("ran").exists()
+
+
+def test_rows_of_another_command_are_not_mixed(
+    results: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+    Path("plan.yaml").write_text(PLAN.replace("update: 7", "update: 8"))
+    capsys.readouterr()
+    others = "plan.csv has rows that this plan did not make: plain, seed 1 (another update)"
+    assert results.main(["plan.yaml", "--run"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {others}: move the file away, or give the plan another name\n"
+    )
+    assert ran() == ["1 + 0"]
+    assert results.main(["plan.yaml"]) == 0
+    assert capsys.readouterr().err == f"note: {others}\n"
+    Path("plan.csv").rename("old.csv")
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+
+
+def test_rows_that_are_none(results: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+    good = Path("plan.csv").read_text()
+    line = good.splitlines()[1]
+    for text, fault in {
+        good + line + "\n": "plan.csv: the row of plain, seed 1 stands twice",
+        good.replace(",7,1,", ",7,nan,"): "plan.csv: the row of plain, seed 1 has no number as "
+        "valid: 'nan'",
+        good + "plain,2\n": "plan.csv: row 2 has 2 values for 10 columns: mend or remove it",
+        "": "plan.csv has the columns , and the plan setting",
+    }.items():
+        capsys.readouterr()
+        Path("plan.csv").write_text(text)
+        assert results.main(["plan.yaml"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {fault}")
+
+
+def test_seeds_that_a_plan_no_longer_has_do_not_count(results: ModuleType) -> None:
+    assert results.main(["plan.yaml", "--run"]) == 0
+    Path("plan.yaml").write_text(PLAN.replace("[1, 2, 4]", "[4, 1]"))
+    plan = results.Plan.read(Path("plan.yaml"))
+    assert plan.values("ours", "valid") == {4: 26, 1: 11}
+
+
+def test_curves_of_another_plan_are_refused_before_a_run(results: ModuleType) -> None:
+    Path("plan_curves.csv").write_text("a,b\n")
+    assert results.main(["plan.yaml", "--run"]) == 2
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("value", ["1,234.5", "nan", "inf", "high"])
+def test_a_score_that_is_no_number_leaves_no_row(
+    results: ModuleType, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    plan = yaml.safe_load(PLAN)
+    plan |= {"command": f"echo score {value} {{setting}}", "scores": {"valid": r"score (\S+)"}}
+    Path("plan.yaml").write_text(yaml.safe_dump(plan))
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 1
+    assert f"plain, seed 1: valid is {value!r}, which is no number" in capsys.readouterr().err
+    assert not Path("plan.csv").exists()
+
+
+@pytest.mark.parametrize("command", ["(echo score 1; false) | cat", "echo score 1; false; echo"])
+def test_what_fails_inside_a_command_fails(results: ModuleType, command: str) -> None:
+    plan = {**yaml.safe_load(PLAN), "command": f"{command} {{setting}}"}
+    Path("plan.yaml").write_text(yaml.safe_dump(plan))
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 1
+    assert not Path("plan.csv").exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_runs_too(tmp_path: Path, end: signal.Signals) -> None:
+    plan = {**yaml.safe_load(PLAN), "command": "echo $$ > pid; sleep 60; echo {setting}"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    script = Path(__file__).parents[2] / "scripts" / "results.py"
+    hear = "import signal, sys, runpy; [signal.signal(s, signal.SIG_DFL) for s in (1, 15)]; "
+    hear += "signal.signal(2, signal.default_int_handler); sys.argv = sys.argv[1:]; "
+    hear += f"sys.path.insert(0, {str(script.parent)!r}); "
+    hear += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", hear, str(script), "plan.yaml", "--run"]
+    with subprocess.Popen(command, cwd=tmp_path) as process:
+        pid = tmp_path / "pid"
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text().strip()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(end)
+        assert process.wait(30) == 128 + end
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert not (tmp_path / "plan.csv").exists()
 
 
 def test_a_key_without_a_value_is_left_out(results: ModuleType) -> None:
@@ -296,6 +404,7 @@ def test_the_plans_here_can_be_run(results: ModuleType, name: str) -> None:
     path = Path(__file__).parents[2] / "results" / name
     for device in yaml.safe_load(path.read_text(encoding="utf-8")).get("devices", ["cpu"]):
         plan = results.Plan.read(path, device)
+        assert plan.strangers() is None
         seeds = {int(row["seed"]) for row in plan.rows()}
         assert seeds <= {*plan.seeds}
         commands = {plan.line(setting, 1, "f") for setting in plan.settings}

@@ -24,6 +24,9 @@ from opennmt_sd.ops.cpu import philox as native_draws
         (0.5, 650, 325),
         (0.65, 1500, 525),
         (0.5, 7, 4),  # a half goes up
+        (0.9, 15, 2),  # as it does where binary numbers fall short of it
+        (0.3, 45, 32),
+        (0.55, 90, 41),
         (0.3, 10, 7),
         (0.999, 10, 1),  # one is left
         (0.5, 1, 1),
