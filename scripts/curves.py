@@ -35,6 +35,7 @@ def draw(plan: Plan, picture: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     scores = [float(row["score"]) for row in plan.points()]
     if not scores:
@@ -56,7 +57,9 @@ def draw(plan: Plan, picture: Path) -> None:
         panel.grid(alpha=0.3)
     if min(scores) > 0 and max(scores) > 10 * min(scores):  # the first ones are of new weights
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panels[0].yaxis.set_major_formatter("{x:,.0f}")
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
     devices = ", ".join(sorted({row["device"] for row in plan.rows()}))
     figure.suptitle(f"{plan.path.stem} ({devices}; threads: {plan.threads})")
     panels[0].legend()
