@@ -210,11 +210,11 @@ def is_number(text: str) -> bool:
 
 def _wrong_kinds(found: Mapping[str, Any]) -> Iterator[str]:
     """Tell what in a plan is of another kind than it must be."""
-    for key in (key for key in ("command", "curve") if key in found):
-        if not isinstance(found[key], str):
+    for key in ("command", "curve"):
+        if not isinstance(found.get(key, ""), str):
             yield f"{key}: {found[key]} is no text"
-    for key in (key for key in ("update", "threads") if key in found):
-        if type(found[key]) is not int or found[key] < 1:
+    for key in ("update", "threads"):
+        if type(found.get(key, 1)) is not int or found.get(key, 1) < 1:
             yield f"{key}: {found[key]} is no whole number of 1 or more"
     seeds = found["seeds"]
     whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)

@@ -34,6 +34,11 @@ def is_candidate(module: nn.Module) -> bool:
     return own_class(module) in OURS and "forward" not in vars(module)
 
 
+def is_converted(module: nn.Module) -> bool:
+    """Return whether a module is a recurrent one of ours."""
+    return isinstance(module, Structured) and isinstance(module, nn.RNNBase | nn.RNNCellBase)
+
+
 def unsupported(module: nn.Module) -> str | None:
     """Return why a candidate cannot be converted, and what to do; None where it can."""
     if proj_size := getattr(module, "proj_size", 0):

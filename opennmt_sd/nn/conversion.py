@@ -14,6 +14,7 @@ from opennmt_sd.nn.base import Structured
 from opennmt_sd.nn.candidates import (
     OURS,
     is_candidate,
+    is_converted,
     is_parametrized,
     never,
     own_class,
@@ -148,10 +149,7 @@ def _supported(names: Names, if_unsupported: str) -> list[nn.Module]:
 
 def _warn_of_lost(model: nn.Module, **rates: Rates) -> None:
     """Warn of rates that no module gets, since there is none to convert."""
-    held = [
-        module for module in model.modules()
-        if isinstance(module, Structured) and isinstance(module, nn.RNNBase | nn.RNNCellBase)
-    ]  # fmt: skip
+    held = [module for module in model.modules() if is_converted(module)]
     for place, given in rates.items():
         if given is None or isinstance(given, Mapping):
             continue  # a name that is none of a module is an error

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from opennmt_sd.nn.base import Structured
-from opennmt_sd.nn.candidates import computed_weights, is_candidate, never, own_class, unsupported
+from opennmt_sd.nn.candidates import (
+    computed_weights,
+    is_candidate,
+    is_converted,
+    never,
+    own_class,
+    unsupported,
+)
 from opennmt_sd.nn.recurrent import PLACES
 
 
@@ -73,7 +79,7 @@ def conversion_report(model: nn.Module) -> ConversionReport:
 
 def _found(model: nn.Module) -> Iterator[RecurrentModule]:
     for name, module in model.named_modules():
-        if isinstance(module, Structured) and isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        if is_converted(module):
             yield RecurrentModule(name, _kind(module), "converted", _dropped(module))
         elif is_candidate(module):
             why = unsupported(module)

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 LoadScript = Callable[[str], ModuleType]
+ENDS = (signal.SIGTERM, signal.SIGINT)
 PLAN = """
 command: >-
   echo {seed} {setting} >> ran; mkdir {folder}/model;
@@ -344,27 +346,39 @@ def test_what_fails_inside_a_command_fails(results: ModuleType, command: str) ->
     assert not Path("plan.csv").exists()
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_what_runs_too(tmp_path: Path, end: signal.Signals) -> None:
-    plan = {**yaml.safe_load(PLAN), "command": "echo $$ > pid; sleep 60; echo {setting}"}
-    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+@contextmanager
+def begun(folder: Path, command: str, seeds: str = "[1]") -> Iterator[subprocess.Popen[str]]:
+    """Start the script on a plan in a process of its own, whose run has made the file ``begun``."""
+    (folder / "plan.yaml").write_text(
+        f"command: '{command}'\n"
+        f"update: 1\nseeds: {seeds}\nsettings: {{plain: ''}}\nscores: {{valid: 'score (\\d+)'}}\n"
+    )
     script = Path(__file__).parents[2] / "scripts" / "results.py"
-    hear = "import signal, sys, runpy; [signal.signal(s, signal.SIG_DFL) for s in (1, 15)]; "
-    hear += "signal.signal(2, signal.default_int_handler); sys.argv = sys.argv[1:]; "
-    hear += f"sys.path.insert(0, {str(script.parent)!r}); "
-    hear += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", hear, str(script), "plan.yaml", "--run"]
-    with subprocess.Popen(command, cwd=tmp_path) as process:
-        pid = tmp_path / "pid"
-        deadline = time.monotonic() + 60
-        while not (pid.exists() and pid.read_text().strip()):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    process = subprocess.Popen(
+        [sys.executable, script, "plan.yaml", "--run"], cwd=folder, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Who starts this in the background may have ignored them.
+        preexec_fn=lambda: [signal.signal(end, signal.SIG_DFL) for end in ENDS],  # noqa: PLW1509 - no locks
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            if (folder / "begun").exists():
+                break
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_signal_ends_what_runs_too(tmp_path: Path, end: signal.Signals) -> None:
+    """Sent to the script alone."""
+    with begun(tmp_path, "echo $$ > pid; mv pid begun; sleep 60; echo {setting}") as process:
         process.send_signal(end)
         assert process.wait(30) == 128 + end
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+        os.kill(int((tmp_path / "begun").read_text()), 0)
     assert not (tmp_path / "plan.csv").exists()
 
 
@@ -414,26 +428,10 @@ def test_the_plans_here_can_be_run(results: ModuleType, name: str) -> None:
 def test_ctrl_c_ends_it_in_a_line(tmp_path: Path) -> None:
     """As a terminal sends it: to the runs too. What had a row keeps it; the one that is stopped has
     none."""
-    (tmp_path / "plan.yaml").write_text(
-        "command: 'test {seed} = 1 || (touch begun; sleep 60); echo score 1 {setting}'\n"
-        "update: 1\nseeds: [1, 2]\nsettings: {plain: ''}\nscores: {valid: 'score (\\d+)'}\n"
-    )
-    script = Path(__file__).parents[2] / "scripts" / "results.py"
-    process = subprocess.Popen(
-        [sys.executable, script, "plan.yaml", "--run"], cwd=tmp_path, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # Who starts this in the background may have ignored it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no locks
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            if (tmp_path / "begun").exists():
-                break
-            time.sleep(0.1)
+    command = "test {seed} = 1 || (touch begun; sleep 60); echo score 1 {setting}"
+    with begun(tmp_path, command, seeds="[1, 2]") as process:
         os.killpg(process.pid, signal.SIGINT)
         _, told = process.communicate(timeout=30)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert told.splitlines()[-1] == "stopped by Ctrl-C; what was finished is kept"
     assert "Traceback" not in told
