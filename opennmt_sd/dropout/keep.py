@@ -112,7 +112,7 @@ class Keep:
         if batch_sizes is None:
             return x * factors
         T, R = len(batch_sizes), x.shape[0]
-        if T * int(batch_sizes[0]) == R:  # all of one length: the factors broadcast
+        if bool((batch_sizes * T == R).all()):  # all of one length: the factors broadcast
             return (x.reshape(T, R // T, -1) * factors).view(x.shape)
         return x * self._of_rows(factors, batch_sizes, R)
 

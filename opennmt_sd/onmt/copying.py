@@ -21,6 +21,7 @@ from torch import Tensor
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import KeepSets
+from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.seq2seq.plain_linear import is_plain_linear
 from opennmt_sd.seq2seq.wrapping import Function
 
@@ -143,14 +144,16 @@ class CopyLossCompute(LossCompute):
 
     def _logits(self, output: Tensor, rows: Tensor, alive: Tensor) -> Tensor:
         """Give the generator's output ``[R, V]``, without the units that are dropped."""
-        linear, sizes = self.generator.linear, alive.sum(1).cpu()
-        grow = bool((sizes[1:] > sizes[:-1]).any())
-        kept = getattr(output, "kept", None)
-        if grow or not sizes.all() or not is_plain_linear(linear) or not isinstance(kept, KeepSets):
+        linear, keep = self.generator.linear, getattr(output, "kept", None)
+        sets = keep.sets if isinstance(keep, StaggeredSets) else keep
+        if not isinstance(sets, KeepSets) or not is_plain_linear(linear):
             return linear(rows)
-        return ops.masked_linear(
-            rows, kept.rescaled(1.0), linear.weight, linear.bias, batch_sizes=sizes
-        )
+        sets, parameters = sets.rescaled(1.0), (linear.weight, linear.bias)
+        if not isinstance(keep, StaggeredSets):
+            return ops.masked_linear(rows, sets, *parameters, batch_sizes=alive.sum(1).cpu())
+        order, sizes = keep.by_set(alive)
+        rows = rows.index_select(0, order)
+        return ops.masked_linear(rows, sets, *parameters, batch_sizes=sizes.cpu())[order.argsort()]
 
 
 def with_copies(stock: Function) -> Function:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from opennmt_sd.dropout import COUNTS, SPACES, TIMES
 from opennmt_sd.onmt.compat import add_spelling, never_guess, option_named
 from opennmt_sd.onmt.names import (
     DECODERS,
@@ -16,6 +15,7 @@ from opennmt_sd.onmt.names import (
 )
 from opennmt_sd.seq2seq.dropout_plan import PLACES, option
 from opennmt_sd.seq2seq.options import (
+    CHOICES,
     DEFAULTS,
     PRECISIONS,
     looks_like_ours,
@@ -31,15 +31,18 @@ def add_options(parser: Any) -> None:
         "Structured dropout (opennmt_sd)",
         "For -encoder_type sd_rnn or sd_brnn and -decoder_type sd_rnn.",
     )
-    for name, choices, text in (
-        ("sd_space", SPACES, "structured: the whole batch drops the same units, so that matrix "
+    for name, text in (
+        ("sd_space", "structured: the whole batch drops the same units, so that matrix "
          "products shrink; random: every sample drops its own."),
-        ("sd_time", TIMES, "random: a new set at each time step; fixed: one set for a sequence."),
-        ("sd_count", COUNTS, "bernoulli: each unit by itself; exact: as many in every set, which "
-         "makes the gradient less noisy (for sd_space structured)."),
+        ("sd_time", "random: a new set at each time step; fixed: one set for a sequence."),
+        ("sd_count", "bernoulli: each unit by itself; exact: as many in every set, which makes the "
+         "gradient less noisy (for sd_space structured)."),
+        ("sd_output_sets", "staggered: a set of the decoder's output serves rows of many steps, "
+         "which makes the gradient much less noisy; by_step: all rows of one step (for sd_space "
+         "structured with sd_time random)."),
     ):  # fmt: skip
         # Checked in `option_faults`, not by `choices`: all faults are shown at once.
-        metavar = f"{{{','.join(choices)}}}"
+        metavar = f"{{{','.join(CHOICES[name])}}}"
         group.add(
             f"--{name}", f"-{name}", type=str, default=DEFAULTS[name], metavar=metavar, help=text
         )
@@ -108,6 +111,7 @@ def ignored_faults(opt: Namespace) -> list[str]:
         f"sd_{choice}": {"encoder", "decoder"}
         for choice in ("space", "time", "count", "matmul_precision")
     }
+    readers["sd_output_sets"] = {"decoder"}
     readers.update({option(name): set(place.sides) for name, place in PLACES.items()})
     faults = []
     for key, default in DEFAULTS.items():

@@ -12,9 +12,10 @@ from opennmt_sd.ops.engine import GRULayer, LSTMLayer
 
 
 def check_rows(
-    x: Tensor, batch_sizes: Tensor | None, name: str, width: str
+    x: Tensor, batch_sizes: Tensor | None, name: str, width: str, *, sequences: bool = True
 ) -> tuple[int, int | None]:
-    """Return T and B of time-first or packed rows.
+    """Return T and B of time-first or packed rows. ``sequences``: these go on from step to step,
+    so that none may grow; else the rows of a step are any number.
 
     While a compiler traces, nobody knows what batch_sizes hold: B is then None, and the op itself
     refuses sizes that do not fit.
@@ -40,11 +41,13 @@ def check_rows(
     if is_compiling():
         return batch_sizes.shape[0], None
     sizes = batch_sizes.tolist()
-    if any(b < 1 for b in sizes) or any(a < b for a, b in zip(sizes, sizes[1:])):
+    if any(b < 0 for b in sizes):
+        raise ValueError(f"batch_sizes must not be negative, got {sizes}")
+    if sequences and (0 in sizes or any(a < b for a, b in zip(sizes, sizes[1:]))):
         raise ValueError(f"batch_sizes must be positive and must not grow, got {sizes}")
     if sum(sizes) != x.shape[0]:
         raise ValueError(f"batch_sizes add up to {sum(sizes)}, {name} has {x.shape[0]} rows")
-    return len(sizes), sizes[0] if sizes else 0
+    return len(sizes), max(sizes, default=0)
 
 
 def check_layer(layer: LSTMLayer | GRULayer, gates: int, **states: Tensor) -> None:

@@ -32,7 +32,8 @@ def masked_linear(
             everything.
         weight: ``[N, D]``, as in ``nn.Linear``.
         bias: ``[N]``; default none.
-        batch_sizes: int64 ``[T]``, for packed rows; default none.
+        batch_sizes: int64 ``[T]``, for packed rows: how many each step has, in any order; default
+            none.
 
     Returns:
         ``[T, B, N]`` or packed ``[sum(batch_sizes), N]``. The gradient for x is zero outside the
@@ -41,7 +42,7 @@ def masked_linear(
     Raises:
         TypeError, ValueError: shapes, dtypes or devices that do not fit; the text says which.
     """
-    T, B = check_rows(x, batch_sizes, "x", "D")
+    T, B = check_rows(x, batch_sizes, "x", "D", sequences=False)
     check_weight(weight, x.shape[-1])
     check_bias(bias, weight.shape[0])
     check_keep(keep, T, B, x.shape[-1])

@@ -37,7 +37,8 @@ def projected_nll(
         weight: ``[V, D]``.
         bias: ``[V]``; None for none.
         targets: int64, one for each row of x, in [0, V).
-        batch_sizes: int64 ``[T]``, for packed rows; default none.
+        batch_sizes: int64 ``[T]``, for packed rows: how many each step has, in any order; default
+            none.
         label_smoothing: in [0, 1], as in ``F.cross_entropy``. Default 0.
         factor: what the sum over all rows is multiplied by. Default 1.
         hits: whether anybody reads the second result; a GPU has less to do if not. Default True.
@@ -52,7 +53,7 @@ def projected_nll(
         IndexError or RuntimeError (torch's own): a target outside [0, V). RuntimeError: double
         backward outside the naive engine.
     """
-    T, B = check_rows(x, batch_sizes, "x", "D")
+    T, B = check_rows(x, batch_sizes, "x", "D", sequences=False)
     check_weight(weight, x.shape[-1])
     check_bias(bias, weight.shape[0])
     check_keep(keep, T, B, x.shape[-1])

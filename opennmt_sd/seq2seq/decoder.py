@@ -10,6 +10,7 @@ Translation", 2015, section 3.3; of the dropout: Sarma et al., NeurIPS 2021, sec
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from opennmt_sd import ops
-from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.dropout.steps import Steps
 from opennmt_sd.seq2seq.attention import Source, SourceAttention, attend_all
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
@@ -61,10 +63,18 @@ class DecoderMixin(DropoutMixin):
         shared = self.plan.pattern("output").structured
         return SortedTargets(B, T, None if shared else words, whole=True)
 
-    def draw_output(self, emb: Tensor, T: int, B: int) -> Keep | None:
-        """Draw what is kept of the output ``[T, B, H]``, on the device of the embeddings."""
-        self.keep_output = self.draw("output", emb, T, B, self.hidden_size)
-        return self.keep_output
+    def draw_output(self, targets: SortedTargets, emb: Tensor) -> Keep | None:
+        """Draw what is kept of the output ``[T, B, H]``, on the device of the embeddings, of the
+        targets as sorted. The loss knows it of the batch."""
+        T, B, H = targets.T, targets.B, self.hidden_size
+        if not self.plan.staggered:
+            self.keep_output = self.draw("output", emb, T, B, H)
+            return self.keep_output
+        sets = self.draw("output", emb, StaggeredSets.count(T, B), B, H)
+        if sets is None:
+            return None
+        self.keep_output = keep = StaggeredSets.of(sets, T, B, emb.device)
+        return replace(keep, first=targets.sort(keep.first))
 
 
 class StdDecoderMixin(DecoderMixin):
@@ -108,7 +118,7 @@ class StdDecoderMixin(DecoderMixin):
             out, attns["std"] = attend_all(self.attn, targets, rnn_out, source, whole)
         if self.context_gate is not None:
             out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
-        out = targets.unpack(_apply(self.draw_output(emb, T, B), out, sizes))
+        out = targets.unpack(_apply(self.draw_output(targets, emb), out, sizes))
         return tuple(targets.unsort(part, 1) for part in state), out, attns
 
     def run_rnn(self, x: Any, state: State, **given: Any) -> tuple[Any, State]:
@@ -139,7 +149,7 @@ class InputFeedDecoderMixin(DecoderMixin):
         B, T, E = emb.shape
         emb = targets.pack(emb)  # [R, E]
         keep_emb = self.draw("tgt_embedding", emb, T, B, E)
-        keep_out = self.draw_output(emb, T, B)
+        keep_out = self.draw_output(targets, emb)
         rnn = self._begin(targets, emb, keep_emb, keep_out)
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
@@ -188,8 +198,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         """
         B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
         # A step is fed what the step before put out, which is masked and scaled already.
-        fed = keep_out if ops.reads_back(emb) else None
-        keep_fed = None if fed is None else fed.shifted(T).rescaled(1.0)
+        sets = isinstance(keep_out, KeepSets) and ops.reads_back(emb)
+        keep_fed = keep_out.shifted(T).rescaled(1.0) if sets and keep_out is not None else None
         kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
         # As in the toolkits, the first ones count: an encoder with more layers hands over more
         # states, and `mean` hands an h and a c to any cell.

@@ -37,6 +37,9 @@ PLACES: Mapping[str, Place] = {
     "recurrent": Place("h before weight_hh, in both", ("encoder", "decoder"), follows=False),
 }
 
+# Which rows of the decoder's output share a set: those at many steps, or those of one step.
+OUTPUTS = ("staggered", "by_step")
+
 
 def option(place: str) -> str:
     """Return the name of the option that holds a place's own rate."""
@@ -53,10 +56,13 @@ class DropoutPlan:
         space: ``"structured"`` (default) or ``"random"``.
         time: ``"random"`` (default) or ``"fixed"``.
         count: ``"bernoulli"`` (default) or ``"exact"``.
+        output: ``"staggered"`` or ``"by_step"`` (default): which rows of the decoder's output share
+            a set, where there are sets and each step has new ones
+            (:class:`~opennmt_sd.dropout.staggered.StaggeredSets`).
 
     Raises:
-        ValueError: a rate is outside [0, 1), or space, time or count is unknown, or an exact count
-            goes with a random space.
+        ValueError: a rate is outside [0, 1), or space, time, count or output is unknown, or an
+            exact count goes with a random space.
     """
 
     def __init__(
@@ -67,7 +73,11 @@ class DropoutPlan:
         space: str = "structured",
         time: str = "random",
         count: str = "bernoulli",
+        output: str = "by_step",
     ) -> None:
+        if output not in OUTPUTS:
+            raise ValueError(f"output {output!r} is unknown: use one of {', '.join(OUTPUTS)}")
+        self.staggered = (output, space, time) == ("staggered", "structured", "random")
         own = {place: (rates or {}).get(place) for place in PLACES}
         self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
         self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time, count) for p in PLACES}
@@ -88,6 +98,7 @@ class DropoutPlan:
             space=getattr(opt, "sd_space", "structured"),
             time=getattr(opt, "sd_time", "random"),
             count=getattr(opt, "sd_count", "bernoulli"),
+            output=getattr(opt, "sd_output_sets", "by_step"),  # as older checkpoints meant
         )
 
     def pattern(self, place: str) -> DropoutPattern:
@@ -101,13 +112,15 @@ class DropoutPlan:
             self._patterns[place] = self._patterns[place].at(rate)
 
     def describe(self, sides: tuple[str, ...] = ("encoder", "decoder")) -> str:
-        """Return one line: for each place the rate, space and time, and whether the count is exact.
+        """Return one line: for each place the rate, space and time, whether the count is exact, and
+        whether the sets are staggered.
 
         Args:
             sides: the parts of the model that follow this plan; a place of another is "stock".
         """
         return ", ".join(
             f"{place} {p.p:g} {p.space}/{p.time}{'/exact' if p.exact else ''}"
+            f"{'/staggered' if self.staggered and place == 'output' else ''}"
             if set(PLACES[place].sides) & set(sides)
             else f"{place} stock"
             for place, p in self._patterns.items()

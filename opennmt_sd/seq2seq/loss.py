@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 from opennmt_sd.dropout import Keep, KeepSets
+from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.seq2seq.plain_linear import is_plain_linear
 
 
@@ -66,10 +67,13 @@ def projected_loss(
     fits = alive.shape == output.shape[1::-1] and sizes.all() and not grow
     if not fits or not is_plain_linear(generator):
         return None
-    kept = getattr(output, "kept", None)
-    keep = kept.rescaled(1.0) if isinstance(kept, KeepSets) else None
     rows = output.transpose(0, 1)[alive]  # [R, H], time first
     targets = target.t()[alive]  # [R]
+    kept = getattr(output, "kept", None)
+    if isinstance(kept, StaggeredSets):
+        order, sizes = kept.by_set(alive)
+        rows, targets, kept = rows[order], targets[order], kept.sets
+    keep = kept.rescaled(1.0) if isinstance(kept, KeepSets) else None  # it is scaled already
     loss, correct = ops.projected_nll(
         rows, keep, generator.weight, generator.bias, targets, batch_sizes=sizes,
         label_smoothing=criterion.label_smoothing,

@@ -7,16 +7,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opennmt_sd.dropout import COUNTS, SPACES, TIMES, check_rate
-from opennmt_sd.seq2seq.dropout_plan import PLACES, option
+from opennmt_sd.seq2seq.dropout_plan import OUTPUTS, PLACES, option
 
 # Plain str and float (and None): a checkpoint that holds them loads with weights_only.
 DEFAULTS: dict[str, Any] = {
     "sd_space": "structured",
     "sd_time": "random",
     "sd_count": "bernoulli",
+    "sd_output_sets": "by_step",
     **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
     "sd_matmul_precision": None,
 }
+CHOICES = {
+    "sd_space": SPACES, "sd_time": TIMES, "sd_count": COUNTS, "sd_output_sets": OUTPUTS,
+}  # fmt: skip
 PRECISIONS = ("highest", "high", "medium")  # of torch.set_float32_matmul_precision
 
 
@@ -53,7 +57,7 @@ def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> li
         schedule: the rates of ``dropout``, where ours follow it.
     """
     faults = []
-    for key, choices in (("sd_space", SPACES), ("sd_time", TIMES), ("sd_count", COUNTS)):
+    for key, choices in CHOICES.items():
         value = options.get(key, DEFAULTS[key])
         if value not in choices:
             faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")

@@ -24,7 +24,7 @@ def test_every_option_and_what_it_follows() -> None:
     for name, place in PLACES.items():
         assert rows[option(name)] == ("follows `dropout`" if place.follows else
                                       "0: Eole has none")  # fmt: skip
-    for name in ("sd_space", "sd_time", "sd_count"):
+    for name in ("sd_space", "sd_time", "sd_count", "sd_output_sets"):
         assert f"| `{name}` | `{DEFAULTS[name]}` (default), " in text
     assert set(re.findall(r"`(sd_\w+)`", text)) == set(DEFAULTS)
 

@@ -1,0 +1,104 @@
+"""Sets that a step's samples do not share: each set serves rows of many steps.
+
+Axis names: T time, B batch, D units; S is how many sets there are, R rows of all steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from opennmt_sd.dropout.keep import Keep, KeepMask
+
+# Rows of a set. With half of them the kernels are slower: a set's sums are loaded and stored once
+# more. With twice as many there is twice the noise that staggering leaves.
+ROWS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class StaggeredSets(Keep):
+    """The kept units of S sets, of which each sample takes the next one at each step: at step t
+    sample b keeps what set (t + first[b]) mod S names.
+
+    A sample's steps have different sets, as where a step's samples share one; but the rows that
+    share one are at different places of their sequences. Samples are alike at one place, so the
+    gradient is much less noisy. A product of all rows at once, which waits for no step, shrinks as
+    far (:meth:`by_set`).
+
+    Args:
+        sets: S of them, T or more, each for all samples.
+        first: the set that each sample begins with, int64 ``[B]``.
+        T: steps.
+    """
+
+    sets: Keep
+    first: Tensor
+    T: int
+
+    @staticmethod
+    def count(T: int, B: int) -> int:
+        """Return S for T steps of B samples: of some :data:`ROWS` each, T or more."""
+        return T * max(B // ROWS, 1)
+
+    @classmethod
+    def of(cls, sets: Keep, T: int, B: int, device: torch.device | str = "cpu") -> StaggeredSets:
+        """Let B samples begin with one set after the other."""
+        return cls(sets, torch.arange(B, device=device), T)
+
+    @property
+    def scale(self) -> float:  # type: ignore[override] # of what it is made of
+        return self.sets.scale
+
+    @property
+    def steps(self) -> int:
+        return self.T
+
+    @property
+    def width(self) -> int:
+        return self.sets.width
+
+    def numbers(self) -> Tensor:
+        """Return which set each sample takes at each step, int64 ``[T, B]``."""
+        steps = torch.arange(self.T, device=self.first.device)
+        return (steps[:, None] + self.first) % max(self.sets.steps, 1)
+
+    def by_set(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how rows are to be ordered so that each set's lie together.
+
+        Args:
+            rows: which ones there are, bool ``[T, B]``.
+
+        Returns:
+            The order, int64 ``[R]``, of the rows by step and sample; how many rows each
+            set has, int64 ``[S]``.
+        """
+        numbers = self.numbers()[rows]  # [R]
+        return numbers.argsort(stable=True), numbers.bincount(minlength=self.sets.steps)
+
+    def mask(self) -> Tensor:
+        return self._spread(self.sets.narrow())
+
+    def narrow(self) -> Tensor:
+        return self.mask()
+
+    def factors(self, x: Tensor) -> Tensor:
+        return self._spread(self.sets.factors(x))
+
+    def dropped(self, device: torch.device) -> Tensor:
+        return self._spread(self.sets.dropped(device))
+
+    def _spread(self, of_sets: Tensor) -> Tensor:
+        """Return ``[T, B, D]`` of what is ``[S, 1, D]``."""
+        numbers = self.numbers().to(of_sets.device)
+        return of_sets[:, 0].index_select(0, numbers.flatten()).unflatten(0, numbers.shape)
+
+    def to(self, device: torch.device | str) -> StaggeredSets:
+        return replace(self, sets=self.sets.to(device), first=self.first.to(device))
+
+    def rescaled(self, scale: float) -> StaggeredSets:
+        return replace(self, sets=self.sets.rescaled(scale))
+
+    def _like(self, mask: Tensor) -> KeepMask:  # type: ignore[override] # no rule is left
+        return KeepMask(mask, self.scale)
