@@ -40,8 +40,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "context_gate": "both", "bridge": True, "layers": -1, "enc_layers": 3, "dec_layers": 2,
     },
 }  # fmt: skip
-CASES = {"I": ("random", "random"), "II": ("random", "fixed"),
-         "III": ("structured", "random"), "IV": ("structured", "fixed")}  # fmt: skip
+# Space, time, and what shares the output's sets.
+CASES = {"I": ("random", "random", "staggered"), "II": ("random", "fixed", "staggered"),
+         "III": ("structured", "random", "by_step"), "IV": ("structured", "fixed", "staggered"),
+         "III, staggered": ("structured", "random", "staggered")}  # fmt: skip
 # A rate for each place tells the draws apart.
 RATES = {"src_embedding": 0.2, "encoder": 0.25, "tgt_embedding": 0.3, "decoder": 0.35,
          "output": 0.4, "recurrent": 0.45}  # fmt: skip
@@ -116,8 +118,8 @@ class Translators:
 
     def rated(self, case: str, **rates: float) -> dict[str, Any]:
         """Options: a case and rates for places."""
-        space, time = CASES[case]
-        return {"sd_space": space, "sd_time": time,
+        space, time, output = CASES[case]
+        return {"sd_space": space, "sd_time": time, "sd_output_sets": output,
                 **{f"sd_{place}_dropout": p for place, p in rates.items()}}  # fmt: skip
 
     def batch(self, padded: bool = True) -> dict[str, Tensor]:
@@ -157,6 +159,14 @@ class Translators:
     def masks(self, keep: Keep | None, T: int = T) -> Tensor:
         """``[T, B, D]`` of 0 and the scale."""
         return keep.mask().expand(T, B, -1).double() * keep.scale
+
+    def output_masks(self, case: str, keep: Keep) -> Tensor:
+        """The same of the decoder's output, where what was drawn may be staggered."""
+        if case != "III, staggered":
+            return self.masks(keep)
+        (sets,) = keep.mask().double().mul(keep.scale).unbind(1)
+        steps = [[sets[(t + b) % len(sets)] for b in range(B)] for t in range(T)]
+        return torch.stack([torch.stack(samples) for samples in steps])
 
 
 @pytest.fixture(scope="session")

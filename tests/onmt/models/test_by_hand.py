@@ -26,7 +26,9 @@ class Player(nn.Module):
         return x * next(self.masks)
 
 
-def play(nmt, stock: Any, drawn: dict[float, list[Keep]], layers: int, feed: bool) -> None:
+def play(
+    nmt, stock: Any, case: str, drawn: dict[float, list[Keep]], layers: int, feed: bool
+) -> None:
     """Make stock's decoder drop exactly what was drawn."""
     (emb,), (out,) = drawn[nmt.RATES["tgt_embedding"]], drawn[nmt.RATES["output"]]
     stock.embeddings.register_forward_hook(
@@ -36,9 +38,9 @@ def play(nmt, stock: Any, drawn: dict[float, list[Keep]], layers: int, feed: boo
     state = [nmt.masks(k) for k in drawn[nmt.RATES["recurrent"]]]
     assert (len(between), len(state)) == (layers - 1, layers)
     if not feed:
-        stock.dropout = Player([nmt.masks(out).transpose(0, 1)])
+        stock.dropout = Player([nmt.output_masks(case, out).transpose(0, 1)])
         return
-    stock.dropout = Player(list(nmt.masks(out)))
+    stock.dropout = Player(list(nmt.output_masks(case, out)))
     stock.rnn.dropout = Player([m[t] for t in range(T) for m in between])
     for layer, mask in zip(stock.rnn.layers, state):
         calls = iter(mask)
@@ -105,7 +107,7 @@ def test_the_input_feed_decoder_is_stocks_with_masks(
     stock = nmt.build("rnn", "rnn", **options).decoder.double()
     gru = options.get("rnn_type") == "GRU"
     got = decode(nmt, ours, given, gru=gru)
-    play(nmt, stock, drawn, layers, feed=True)
+    play(nmt, stock, case, drawn, layers, feed=True)
     nmt.compare(got, decode(nmt, stock, given, gru=gru))
 
 
@@ -125,7 +127,7 @@ def test_the_decoder_without_feed_drops_around_its_rnn(
     stock.embeddings.register_forward_hook(
         lambda module, args, y: y * nmt.masks(emb).transpose(0, 1)
     )
-    stock.dropout = Player([nmt.masks(out).transpose(0, 1)])
+    stock.dropout = Player([nmt.output_masks(case, out).transpose(0, 1)])
     # Stock views the RNN's output for the gate, which only works on a contiguous one.
     stock.rnn.register_forward_hook(lambda module, args, y: (y[0].contiguous(), y[1]))
     nmt.compare(got, decode(nmt, stock, 2, gru=cell == "GRU"))
