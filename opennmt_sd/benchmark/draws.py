@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-from opennmt_sd.dropout import DropoutPattern, KeepMask, kept_units
+from opennmt_sd.dropout import DropoutPattern, Keep, KeepMask, kept_units
+from opennmt_sd.dropout.staggered import StaggeredSets
+from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 
 GOLDEN = 0.6180339887498949  # multiples of it fill the circle evenly, however many there are
 
@@ -36,6 +39,8 @@ class Draw:
         exact: whether each set keeps k units, as ``count="exact"``. Default: each unit by itself.
         spread: what a unit's drops are spread over evenly, instead of independently: ``"steps"``
             or ``"groups"``. A unit is still kept with the same probability everywhere.
+        staggered: whether rows of many steps share a set, as :class:`StaggeredSets` have it.
+        output: the rule at the output of a translator's decoder. Default: this one.
 
     Raises:
         ValueError: groups below 1, or an unknown spread.
@@ -45,6 +50,8 @@ class Draw:
     groups: int | None = 1
     exact: bool = False
     spread: str | None = None
+    staggered: bool = False
+    output: Draw | None = None
 
     def __post_init__(self) -> None:
         if self.groups is not None and self.groups < 1:
@@ -58,6 +65,10 @@ class Draw:
         self, p: float, S: int, B: int, D: int, generator: torch.Generator | None = None
     ) -> KeepMask:
         """Draw what is kept of D units in S steps of B rows, at rate p."""
+        if self.staggered:
+            rule, count = replace(self, staggered=False), StaggeredSets.count(S, B)
+            sets = StaggeredSets.of(rule.keep(p, count, 1, D, generator), S, B)
+            return KeepMask(sets.mask(), sets.scale)
         G = min(self.groups or B, B)
         chance = self._chances(S, G, D, generator)
         if self.exact:
@@ -86,6 +97,7 @@ class Draw:
 
 ORDINARY = Draw("Case I", groups=None)
 STRUCTURED = Draw("Case III")
+STAGGERED = Draw("staggered", staggered=True)
 DRAWS = (
     ORDINARY,
     STRUCTURED,
@@ -98,6 +110,11 @@ DRAWS = (
     Draw("exact, spread over steps", exact=True, spread="steps"),
     Draw("4 groups, spread over them", groups=4, spread="groups"),
     Draw("exact, 4 groups, spread over them", groups=4, exact=True, spread="groups"),
+    STAGGERED,
+    Draw("Case I, the output as in Case III", groups=None, output=STRUCTURED),
+    Draw("Case III, the output as in Case I", output=ORDINARY),
+    Draw("Case III, the output staggered", output=STAGGERED),
+    Draw("exact, the output staggered", exact=True, output=replace(STAGGERED, exact=True)),
 )
 
 
@@ -124,12 +141,26 @@ def emulated(draw: Draw) -> Iterator[None]:
     def drawn(
         pattern: DropoutPattern, T: int, B: int, D: int, generator: torch.Generator | None = None
     ) -> KeepMask:
+        rule = draw.output if place == ["output"] and draw.output else draw
         if pattern.structured:
             raise ValueError(
                 f"{draw.name!r} is emulated by masks, which a structured space does not take: "
                 "give the model space 'random' (sd_space random)"
             )
-        return draw.keep(pattern.p, pattern._steps(T), B, D, generator)
+        return rule.keep(pattern.p, pattern._steps(T), B, D, generator)
 
-    with mock.patch.multiple(DropoutPattern, draw=drawn, draw_mask=drawn):
+    place: list[str] = []  # of a translator where it draws now
+    draw_at = DropoutMixin.draw
+
+    def noted(self: DropoutMixin, name: str, *args: Any, **kwargs: Any) -> Keep | None:
+        place.append(name)
+        try:
+            return draw_at(self, name, *args, **kwargs)
+        finally:
+            place.pop()
+
+    with (
+        mock.patch.multiple(DropoutPattern, draw=drawn, draw_mask=drawn),
+        mock.patch.object(DropoutMixin, "draw", noted),
+    ):
         yield

@@ -53,6 +53,7 @@ class Case:
         p: rate of all places.
         B: rows of a batch.
         width: of the model.
+        decodes: whether it has a decoder, whose output may have a rule of its own.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Case:
     p: float
     B: int
     width: int = 128
+    decodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def rows(
         trained = case.learn(case.p, case.B, case.width, updates)
         ordinary = noise(trained, ORDINARY, repeats)
         for draw in draws:
+            if draw.output and not case.decodes:
+                continue
             found = ordinary if draw == ORDINARY else noise(trained, draw, repeats)
             share = [a / c for (a, _), (c, _) in zip(found, ordinary)]  # of the variance, a batch
             spread = [s - 1 for s in share]
@@ -169,4 +173,8 @@ RATES = ((0.3, 64), (0.5, 20), (0.65, 20))
 MODELS = [("LM", language_model)]
 if importlib.util.find_spec("onmt"):
     MODELS.append(("translator", translator))
-CASES = [Case(f"{name} {p:g}", learn, p, B) for name, learn in MODELS for p, B in RATES]
+CASES = [
+    Case(f"{name} {p:g}", learn, p, B, decodes=learn is translator)
+    for name, learn in MODELS
+    for p, B in RATES
+]

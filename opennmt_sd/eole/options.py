@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours, unknown_key_faults
+from opennmt_sd.seq2seq.options import BEFORE, DEFAULTS, looks_like_ours, unknown_key_faults
 
 HOME, NAME, CHOICES = "scorer_configs", "opennmt_sd", "opennmt_sd_calibration"
 STOCK_TYPES = {"sd_rnn": "rnn", "sd_brnn": "brnn"}  # the OpenNMT-py plugin's names
@@ -46,6 +46,20 @@ def options_of(config: Any) -> dict[str, Any] | None:
     """Return the options that a configuration holds, by their names; None where it holds none."""
     found = (getattr(config, HOME, None) or {}).get(NAME)
     return None if found is None else dict(found)
+
+
+def complete_options(config: Any, before: Any) -> None:
+    """Let a configuration that holds options say what those mean that came later: in a model that
+    goes on, from before there were such, what they meant then; in another, what they mean today.
+
+    Args:
+        before: the configuration of the checkpoint that goes on, or None.
+    """
+    goes_on = before is not None and options_of(before) is not None
+    held = (getattr(config, HOME, None) or {}).get(NAME)
+    if held is not None:
+        for key, older in BEFORE.items():
+            held.setdefault(key, older if goes_on else DEFAULTS[key])
 
 
 def choices_of(config: Any) -> dict[str, bool] | None:

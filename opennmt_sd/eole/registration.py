@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from opennmt_sd.eole.compat import check_version
-from opennmt_sd.eole.options import choices_of, keep_choices, move_options, options_of
+from opennmt_sd.eole.options import (
+    choices_of,
+    complete_options,
+    keep_choices,
+    move_options,
+    options_of,
+)
 from opennmt_sd.eole.refusals import check_training
 from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_schedule import Schedule
@@ -63,6 +69,7 @@ def _checked(update: Function) -> Function:
     @functools.wraps(update)
     def wrapped(self: Any, metadata: Any) -> Any:
         config = update(self, metadata)
+        complete_options(config, metadata and metadata["config"])
         check_training(config)
         return config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 from opennmt_sd import DropoutPattern, StructuredDropout
 from opennmt_sd.benchmark import noise
 from opennmt_sd.benchmark.draws import DRAWS, ORDINARY, STRUCTURED, Draw, emulated, named
+from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
+from opennmt_sd.seq2seq.dropout_plan import PLACES, DropoutPlan
 
 P, T, B, D = 0.3, 3, 8, 50
 
@@ -78,6 +80,33 @@ def test_rows_of_a_group_share_their_sets() -> None:
     for rows in ranges:
         assert (mask[:, rows] == mask[:, rows.start : rows.start + 1]).all()
     assert len({tuple(mask[0, rows.start].tolist()) for rows in ranges}) == 3
+
+
+def test_staggered_rows_take_one_set_after_the_other() -> None:
+    mask = Draw("", staggered=True).keep(0.5, 4, 40, D).dense  # 8 sets: B // 16 times as many
+    assert torch.equal(mask[1:, :-1], mask[:-1, 1:])
+    assert torch.equal(mask[:, :32], mask[:, 8:])
+    assert len({tuple(row) for row in mask[0, :8].tolist()}) == 8
+
+
+def test_the_output_of_a_decoder_may_have_a_rule_of_its_own() -> None:
+    mixin = DropoutMixin()
+    mixin.plan, mixin.generator, mixin.training = DropoutPlan(0.5, space="random"), None, True
+    with emulated(named("Case III, the output as in Case I")):
+        found = {place: mixin.draw(place, torch.ones(1), 3, 8, D) for place in PLACES}
+    assert found["recurrent"] is None
+    for place, keep in found.items():
+        if keep is not None:
+            shared = (keep.mask() == keep.mask()[:, :1]).all()
+            assert shared == (place != "output"), place
+
+
+def test_a_model_without_decoder_has_no_rows_of_its_output() -> None:
+    case = noise.Case("linear", lambda *_: Linear(), P, B)
+    draws = [STRUCTURED, named("Case III, the output staggered")]
+    assert [row.draw for row in noise.rows([case], draws=draws, repeats=2)] == ["Case III"]
+    decoder = replace(case, decodes=True)
+    assert len([*noise.rows([decoder], draws=draws, repeats=2)]) == 2
 
 
 def test_exact_sets_have_one_size() -> None:

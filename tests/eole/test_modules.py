@@ -181,14 +181,17 @@ def masks(keep: Keep, steps: int) -> Tensor:
     return keep.mask().expand(steps, B, -1).double() * keep.scale
 
 
-@pytest.mark.parametrize("space", ["structured", "random"])
+@pytest.mark.parametrize(
+    ("space", "output"),
+    [("structured", "by_step"), ("structured", "staggered"), ("random", "staggered")],
+)
 @pytest.mark.parametrize("option", ["input feed", "gate target", "dot"])
 def test_a_model_is_stocks_with_masks(
-    build: Build, option: str, space: str, drawn: dict[float, list[Keep]]
+    build: Build, option: str, space: str, output: str, drawn: dict[float, list[Keep]]
 ) -> None:
     """Every place where Eole drops too but between layers of the encoder: loss, all gradients."""
     rates = {key: p for key, p in ALL.items() if "recurrent" not in key and "_encoder" not in key}
-    ours = build(**OPTIONS[option], **rates, sd_space=space).double()
+    ours = build(**OPTIONS[option], **rates, sd_space=space, sd_output_sets=output).double()
     stock = build(**OPTIONS[option]).double()
     got, last = step(ours), T - 1
     drops = {place: masks(keep, last) for place, (keep,) in _by_place(drawn).items()
@@ -196,6 +199,10 @@ def test_a_model_is_stocks_with_masks(
     if space == "random":  # the rows are those of the targets, the longest first: 6, 6, 4, 6, 6
         back = torch.tensor([0, 1, 3, 4, 2]).argsort()
         drops = {place: mask[:, back] for place, mask in drops.items()}
+    elif output == "staggered":
+        sets = drops["output"][:, 0]
+        rows = [sets[(t + b) % len(sets)] for t in range(last) for b in range(B)]
+        drops["output"] = torch.stack(rows).unflatten(0, (last, B))
     source = masks(drawn[RATES["src_embedding"]][0], S)
     for embeddings, mask in ((stock.src_emb, source), (stock.tgt_emb, drops["tgt_embedding"])):
         embeddings.register_forward_hook(lambda _, __, y, mask=mask: y * mask.transpose(0, 1))

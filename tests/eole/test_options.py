@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from opennmt_sd.eole.options import move_options, options_of
+from opennmt_sd.eole.options import complete_options, move_options, options_of
 from opennmt_sd.eole.refusals import check_training, training_faults
+from opennmt_sd.seq2seq.options import DEFAULTS
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 
@@ -29,6 +30,24 @@ def test_options_go_where_eole_keeps_what_it_does_not_know() -> None:
     }
     assert model == given, "what a caller holds stays as it was"
     assert options_of(SimpleNamespace(**data)) == data["scorer_configs"]["opennmt_sd"]
+
+
+def test_what_came_later_means_in_a_checkpoint_what_it_meant() -> None:
+    def config(**options: Any) -> SimpleNamespace:
+        return SimpleNamespace(scorer_configs={"opennmt_sd": {"sd_space": "structured", **options}})
+
+    stock = SimpleNamespace(scorer_configs={})
+    for before, want in ((None, DEFAULTS["sd_output_sets"]), (stock, DEFAULTS["sd_output_sets"]),
+                         (config(), "by_step")):  # fmt: skip
+        new = config()
+        complete_options(new, before)
+        assert options_of(new) == {"sd_space": "structured", "sd_output_sets": want}
+    for value in ("staggered", "by_step"):
+        chosen = config(sd_output_sets=value)
+        complete_options(chosen, config())
+        assert options_of(chosen) == {"sd_space": "structured", "sd_output_sets": value}
+    complete_options(stock, None)
+    assert options_of(stock) is None
 
 
 @pytest.mark.parametrize("model", [{"layers": 2}, {}, None])

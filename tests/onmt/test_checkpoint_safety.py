@@ -27,6 +27,7 @@ OPT = {
     "encoder_type": "sd_rnn",
     "decoder_type": "sd_rnn",
     "dropout": [0.3],
+    "sd_output_sets": "staggered",
     "_all_transform": {"a"},
 }
 
@@ -111,6 +112,28 @@ def test_a_real_checkpoint_is_read(stack: None, commands: Any) -> None:
     got = read(path)
     assert {"model", "generator", "vocab", "opt", "optim"} <= set(got)
     assert len(got["optim"]["optimizer"]["state"]) > 0
+
+
+def test_a_checkpoint_from_before_an_option_goes_on_with_what_it_meant(commands: Any) -> None:
+    """Its generator's sets were those of steps; a run's own default is another."""
+    path = commands.train(1, dropout=0.3, sd_output_sets="by_step").checkpoint()
+    older = torch.load(path, weights_only=False)
+    del older["opt"].sd_output_sets
+    torch.save(older, path)
+    assert read(path)["opt"].sd_output_sets == "by_step"
+    log = commands.train(
+        2, "resumed", train_from=path, dropout=0.3, sd_output_sets="staggered"
+    ).log  # fmt: skip
+    assert any("sd_output_sets by_step (this run: staggered); --over" in line for line in log), log
+    assert any("output 0.3 structured/random, recurrent" in line for line in log), log
+
+
+def test_a_checkpoint_of_stocks_gets_no_options(commands: Any) -> None:
+    path = commands.train(1, encoder_type="brnn", decoder_type="rnn").checkpoint()
+    stock = torch.load(path, weights_only=False)
+    del stock["opt"].sd_output_sets
+    torch.save(stock, path)
+    assert not hasattr(read(path)["opt"], "sd_output_sets")
 
 
 @pytest.fixture

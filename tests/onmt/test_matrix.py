@@ -127,6 +127,7 @@ PATTERNS: dict[str, dict[str, Any]] = {
     "random": {**RATES, "sd_space": "random"},
     "fixed": {**RATES, "sd_time": "fixed"},
     "exact": {**RATES, "sd_count": "exact"},
+    "staggered": {**RATES, "sd_output_sets": "staggered"},
     "random, fixed": {**RATES, "sd_space": "random", "sd_time": "fixed"},
 }
 RUNS = list(zip([*COMBINATIONS, *MORE], itertools.cycle(PATTERNS)))

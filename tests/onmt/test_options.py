@@ -112,6 +112,7 @@ def test_a_later_rate_of_a_schedule_is_checked_too(refused: Refused) -> None:
         ("sd_space: structurd", "sd_space 'structurd' is unknown: use structured or random"),
         ("sd_time: sometimes", "sd_time 'sometimes' is unknown: use random or fixed"),
         ("sd_count: about", "sd_count 'about' is unknown: use bernoulli or exact"),
+        ("sd_output_sets: both", "sd_output_sets 'both' is unknown: use staggered or by_step"),
         (
             "sd_matmul_precision: low",
             "sd_matmul_precision 'low' is unknown: use highest, high or medium, or remove it",

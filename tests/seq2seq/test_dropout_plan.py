@@ -47,6 +47,24 @@ def test_an_exact_count_stays_whatever_a_schedule_does() -> None:
     assert "encoder 0.1 structured/random/exact, " in plan.describe()
 
 
+def test_staggered_sets_are_those_of_a_structured_output_with_new_ones_at_each_step() -> None:
+    assert DropoutPlan(0.3, output="staggered").staggered
+    for other in ({"output": "by_step"}, {"space": "random"}, {"time": "fixed"}):
+        plan = DropoutPlan(0.3, **{"output": "staggered", **other})
+        assert not plan.staggered
+        assert "staggered" not in plan.describe()
+    described = DropoutPlan(0.3, output="staggered", count="exact").describe()
+    assert (
+        "decoder 0.3 structured/random/exact, output 0.3 structured/random/exact/staggered, "
+        in (described)
+    )
+
+
+def test_a_checkpoint_without_the_option_has_sets_of_steps() -> None:
+    assert not DropoutPlan.from_opt(Namespace(dropout=[0.3])).staggered
+    assert DropoutPlan.from_opt(Namespace(dropout=[0.3], sd_output_sets="staggered")).staggered
+
+
 def test_follow_moves_only_places_without_a_rate_of_their_own() -> None:
     plan = DropoutPlan(0.3, {"output": 0.3})
     plan.follow(0.1)
@@ -74,8 +92,12 @@ def test_describe_is_one_line_with_rate_space_and_time_of_each_place() -> None:
         (Namespace(dropout=[0.1], sd_output_dropout=-0.1), r"-0\.1 is outside \[0, 1\)"),
         (Namespace(dropout=[0.1], sd_time="sometimes"), "time 'sometimes' is unknown"),
         (Namespace(dropout=[0.1], sd_count="about"), "count 'about' is unknown"),
+        (
+            Namespace(dropout=[0.1], sd_output_sets="both"),
+            "output 'both' is unknown: use one of staggered, by_step",
+        ),
     ],
-    ids=["dropout", "own_rate", "time", "count"],
+    ids=["dropout", "own_rate", "time", "count", "output"],
 )
 def test_bad_values(opt: Namespace, text: str) -> None:
     with pytest.raises(ValueError, match=text):
