@@ -118,10 +118,17 @@ def _curve(of: re.Pattern[str] | None, text: str, stamps: Sequence[float]) -> li
 
 
 def _commit() -> str:
-    """Return that of the package, with "-dirty" where files differ from it; "" outside git."""
+    """Return that of the package, with "-dirty" where files differ from it, those of results apart:
+    runs add to them; "" outside git."""
     where = Path(opennmt_sd.__file__).parent
-    git = ["git", "-C", str(where), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(where), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    files = ":(top)", ":(top,exclude)results"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *files)
+    return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 
 
 def _device(plan: Plan) -> str:

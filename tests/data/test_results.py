@@ -67,6 +67,27 @@ def test_a_row_a_run(results: ModuleType) -> None:
     assert log == "score 99, threads 3\nscore 1\n"
 
 
+def test_the_commit_of_a_run(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of earlier runs are no change of what runs; none of it is a file beside them."""
+    root = tmp_path / "checkout"
+    monkeypatch.setattr(results.opennmt_sd, "__file__", str(root / "package" / "__init__.py"))
+    for folder in ("package", "results"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "__init__.py").write_text("")
+    assert results._commit() == "", "outside git"
+    for words in ("init -q", "add .", "-c user.name=A -c user.email=a@b.c commit -qm one"):
+        subprocess.run(["git", "-C", str(root), *words.split()], check=True)
+    commit = results._commit()
+    assert len(commit) == 10
+    (root / "results" / "__init__.py").write_text("a row")
+    (root / "package" / "notes").write_text("of nobody")
+    assert results._commit() == commit
+    (root / "package" / "__init__.py").write_text("changed")
+    assert results._commit() == f"{commit}-dirty"
+
+
 def test_what_has_a_row_is_not_run_again(results: ModuleType) -> None:
     assert results.main(["plan.yaml", "--run", "--seeds", "2", "--settings", "ours"]) == 0
     assert ran() == ["2 + 10"]
