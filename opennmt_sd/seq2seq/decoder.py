@@ -149,8 +149,11 @@ class InputFeedDecoderMixin(DecoderMixin):
         B, T, E = emb.shape
         emb = targets.pack(emb)  # [R, E]
         keep_emb = self.draw("tgt_embedding", emb, T, B, E)
-        keep_out = self.draw_output(targets, emb)
-        rnn = self._begin(targets, emb, keep_emb, keep_out)
+        keep_out = keep_fed = self.draw_output(targets, emb)
+        apart = self.plan.staggered
+        if apart:  # else the product of what is fed, step by step, would not shrink
+            keep_fed = self.draw("output", emb, T, B, self.hidden_size)
+        rnn = self._begin(targets, emb, keep_emb, keep_fed)
         if self.context_gate is not None:
             gated_emb = targets.steps(_apply(keep_emb, emb, targets.sizes))  # T of [n, E]
         source = source.sorted(targets)
@@ -158,7 +161,7 @@ class InputFeedDecoderMixin(DecoderMixin):
             None if attn is None else SourceAttention(attn, source)
             for attn in (self.attn, getattr(self, "copy_attn", None))
         )
-        drop = None if keep_out is None else Steps(keep_out, emb)
+        drop = None if keep_fed is None else Steps(keep_fed, emb)
 
         feed = targets.sort(self.state["input_feed"].squeeze(0))
         coverage = self.state["coverage"]
@@ -176,7 +179,7 @@ class InputFeedDecoderMixin(DecoderMixin):
             if self.context_gate is not None:
                 out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
             feed = out if drop is None else drop(out, t)
-            outs.append(feed)
+            outs.append(out if apart else feed)
             if attend_to_copy is not None:
                 attns["copy"].append(attend_to_copy.read(feed)[1])
             if self._coverage:
@@ -185,21 +188,23 @@ class InputFeedDecoderMixin(DecoderMixin):
 
         state = tuple(targets.unsort(part, 1) for part in rnn.final())
         weights = {name: targets.unpack(torch.cat(steps)) for name, steps in attns.items()}
-        return state, targets.unpack(torch.cat(outs)), weights
+        whole = torch.cat(outs)
+        whole = _apply(keep_out, whole, targets.sizes) if apart else whole
+        return state, targets.unpack(whole), weights
 
     def _begin(
-        self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_out: Keep | None
+        self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_fed: Keep | None
     ) -> InputFeedRNN:
         """Return the layers before the first step, and draw what each of them keeps.
 
         Args:
             targets, emb: of the batch, and its packed embeddings ``[R, E]``, raw.
-            keep_emb, keep_out: what is kept of those, and of the decoder's output.
+            keep_emb, keep_fed: what is kept of those, and of what a step hands on to the next.
         """
         B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
         # A step is fed what the step before put out, which is masked and scaled already.
-        sets = isinstance(keep_out, KeepSets) and ops.reads_back(emb)
-        keep_fed = keep_out.shifted(T).rescaled(1.0) if sets and keep_out is not None else None
+        sets = isinstance(keep_fed, KeepSets) and ops.reads_back(emb)
+        keep_fed = keep_fed.shifted(T).rescaled(1.0) if sets and keep_fed is not None else None
         kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
         # As in the toolkits, the first ones count: an encoder with more layers hands over more
         # states, and `mean` hands an h and a c to any cell.

@@ -21,8 +21,10 @@ class Player(nn.Module):
     def __init__(self, masks: list[Tensor]) -> None:
         super().__init__()
         self.masks = iter(masks)
+        self.raw: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        self.raw.append(x)
         return x * next(self.masks)
 
 
@@ -30,7 +32,7 @@ def play(
     nmt, stock: Any, case: str, drawn: dict[float, list[Keep]], layers: int, feed: bool
 ) -> None:
     """Make stock's decoder drop exactly what was drawn."""
-    (emb,), (out,) = drawn[nmt.RATES["tgt_embedding"]], drawn[nmt.RATES["output"]]
+    (emb,), (out, *fed) = drawn[nmt.RATES["tgt_embedding"]], drawn[nmt.RATES["output"]]
     stock.embeddings.register_forward_hook(
         lambda module, args, y: y * nmt.masks(emb).transpose(0, 1)
     )
@@ -40,7 +42,11 @@ def play(
     if not feed:
         stock.dropout = Player([nmt.output_masks(case, out).transpose(0, 1)])
         return
-    stock.dropout = Player(list(nmt.output_masks(case, out)))
+    if case == "III, staggered":
+        play_apart(stock, nmt.output_masks(case, out), nmt.masks(*fed))
+    else:
+        assert not fed
+        stock.dropout = Player(list(nmt.masks(out)))
     stock.rnn.dropout = Player([m[t] for t in range(T) for m in between])
     for layer, mask in zip(stock.rnn.layers, state):
         calls = iter(mask)
@@ -53,6 +59,18 @@ def play(
             return x, (h * next(calls), c)
 
         layer.register_forward_pre_hook(drop_state)
+
+
+def play_apart(stock: Any, out: Tensor, fed: Tensor) -> None:
+    """What is fed is dropped as by step, and what is put out by masks of its own."""
+    stock.dropout = Player(list(fed))
+
+    def put_out(module: Any, args: Any, result: Any) -> Any:
+        whole = torch.stack(stock.dropout.raw) * out  # [T, B, H]
+        module.state["input_feed"] = whole[-1:]
+        return whole.transpose(0, 1), result[1]
+
+    stock.register_forward_hook(put_out)
 
 
 def gru_step(layer: nn.GRUCell, calls: Iterator[Tensor], x: Tensor, h: Tensor) -> Tensor:
