@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from opennmt_sd.dropout import DropoutPattern, Keep, KeepMask, kept_units
-from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
+from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 
 GOLDEN = 0.6180339887498949  # multiples of it fill the circle evenly, however many there are
 
@@ -39,8 +39,9 @@ class Draw:
         exact: whether each set keeps k units, as ``count="exact"``. Default: each unit by itself.
         spread: what a unit's drops are spread over evenly, instead of independently: ``"steps"``
             or ``"groups"``. A unit is still kept with the same probability everywhere.
-        staggered: whether rows of many steps share a set, as :class:`StaggeredSets` have it.
-        output: the rule at the output of a translator's decoder. Default: this one.
+        staggered: whether a decoder's output has the sets that ``sd_output_sets: staggered`` gives
+            it, each for rows of many steps, drawn by this rule.
+        output: the rule at a decoder's output. Default: this one.
 
     Raises:
         ValueError: groups below 1, or an unknown spread.
@@ -65,10 +66,6 @@ class Draw:
         self, p: float, S: int, B: int, D: int, generator: torch.Generator | None = None
     ) -> KeepMask:
         """Draw what is kept of D units in S steps of B rows, at rate p."""
-        if self.staggered:
-            rule, count = replace(self, staggered=False), StaggeredSets.count(S, B)
-            sets = StaggeredSets.of(rule.keep(p, count, 1, D, generator), S, B)
-            return KeepMask(sets.mask(), sets.scale)
         G = min(self.groups or B, B)
         chance = self._chances(S, G, D, generator)
         if self.exact:
@@ -97,7 +94,6 @@ class Draw:
 
 ORDINARY = Draw("Case I", groups=None)
 STRUCTURED = Draw("Case III")
-STAGGERED = Draw("staggered", staggered=True)
 DRAWS = (
     ORDINARY,
     STRUCTURED,
@@ -110,11 +106,10 @@ DRAWS = (
     Draw("exact, spread over steps", exact=True, spread="steps"),
     Draw("4 groups, spread over them", groups=4, spread="groups"),
     Draw("exact, 4 groups, spread over them", groups=4, exact=True, spread="groups"),
-    STAGGERED,
     Draw("Case I, the output as in Case III", groups=None, output=STRUCTURED),
     Draw("Case III, the output as in Case I", output=ORDINARY),
-    Draw("Case III, the output staggered", output=STAGGERED),
-    Draw("exact, the output staggered", exact=True, output=replace(STAGGERED, exact=True)),
+    Draw("Case III, the output staggered", staggered=True),
+    Draw("exact, the output staggered", exact=True, staggered=True),
 )
 
 
@@ -162,5 +157,6 @@ def emulated(draw: Draw) -> Iterator[None]:
     with (
         mock.patch.multiple(DropoutPattern, draw=drawn, draw_mask=drawn),
         mock.patch.object(DropoutMixin, "draw", noted),
+        mock.patch.object(DropoutPlan, "staggered", draw.staggered),
     ):
         yield

@@ -129,7 +129,7 @@ def rows(
         trained = case.learn(case.p, case.B, case.width, updates)
         ordinary = noise(trained, ORDINARY, repeats)
         for draw in draws:
-            if draw.output and not case.decodes:
+            if (draw.output or draw.staggered) and not case.decodes:
                 continue
             found = ordinary if draw == ORDINARY else noise(trained, draw, repeats)
             share = [a / c for (a, _), (c, _) in zip(found, ordinary)]  # of the variance, a batch

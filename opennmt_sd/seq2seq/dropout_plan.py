@@ -77,7 +77,7 @@ class DropoutPlan:
     ) -> None:
         if output not in OUTPUTS:
             raise ValueError(f"output {output!r} is unknown: use one of {', '.join(OUTPUTS)}")
-        self.staggered = (output, space, time) == ("staggered", "structured", "random")
+        self._output = output
         own = {place: (rates or {}).get(place) for place in PLACES}
         self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
         self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time, count) for p in PLACES}
@@ -104,6 +104,12 @@ class DropoutPlan:
     def pattern(self, place: str) -> DropoutPattern:
         """Return what is dropped at a place now: ask at each forward, a schedule may move it."""
         return self._patterns[place]
+
+    @property
+    def staggered(self) -> bool:
+        """Return whether rows of many steps share a set of the decoder's output."""
+        pattern = self.pattern("output")
+        return self._output == "staggered" and pattern.structured and not pattern.shared
 
     def follow(self, dropout: float) -> None:
         """Set the rate of every place that has none of its own; ``recurrent`` never follows."""

@@ -82,11 +82,12 @@ def test_rows_of_a_group_share_their_sets() -> None:
     assert len({tuple(mask[0, rows.start].tolist()) for rows in ranges}) == 3
 
 
-def test_staggered_rows_take_one_set_after_the_other() -> None:
-    mask = Draw("", staggered=True).keep(0.5, 4, 40, D).dense  # 8 sets: B // 16 times as many
-    assert torch.equal(mask[1:, :-1], mask[:-1, 1:])
-    assert torch.equal(mask[:, :32], mask[:, 8:])
-    assert len({tuple(row) for row in mask[0, :8].tolist()}) == 8
+@pytest.mark.parametrize("name", ["Case III", "Case III, the output staggered"])
+def test_a_decoder_staggers_its_output_where_the_draw_says_so(name: str) -> None:
+    plan = DropoutPlan(0.5, space="random")
+    with emulated(named(name)):
+        assert plan.staggered == ("staggered" in name)
+    assert not plan.staggered
 
 
 def test_the_output_of_a_decoder_may_have_a_rule_of_its_own() -> None:
