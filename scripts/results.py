@@ -118,7 +118,7 @@ def _curve(of: re.Pattern[str] | None, text: str, stamps: Sequence[float]) -> li
 
 
 def _commit() -> str:
-    """Return that of the package, with "-dirty" where files differ from it, those of results apart:
+    """Return that of the package, with "-dirty" where files differ from it, rows and curves apart:
     runs add to them; "" outside git."""
     where = Path(opennmt_sd.__file__).parent
 
@@ -126,7 +126,7 @@ def _commit() -> str:
         command = ["git", "-C", str(where), *words]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
-    files = ":(top)", ":(top,exclude)results"
+    files = ":(top)", ":(top,exclude)results/*.csv"
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *files)
     return git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 

@@ -39,13 +39,14 @@ class StaggeredSets(Keep):
 
     @staticmethod
     def count(T: int, B: int) -> int:
-        """Return S for T steps of B samples: of some :data:`ROWS` each, T or more."""
-        return T * max(B // ROWS, 1)
+        """Return S for T steps of B samples: of :data:`ROWS` rows each, but T or more."""
+        return max(T * B // ROWS, T)
 
     @classmethod
     def of(cls, sets: Keep, T: int, B: int, device: torch.device | str = "cpu") -> StaggeredSets:
-        """Let B samples begin with one set after the other."""
-        return cls(sets, torch.arange(B, device=device), T)
+        """Let B samples begin evenly apart, so that all sets serve as many rows."""
+        first = torch.arange(B, device=device) * sets.steps // max(B, 1)
+        return cls(sets, first, T)
 
     @property
     def scale(self) -> float:  # type: ignore[override] # of what it is made of

@@ -150,8 +150,8 @@ class InputFeedDecoderMixin(DecoderMixin):
         emb = targets.pack(emb)  # [R, E]
         keep_emb = self.draw("tgt_embedding", emb, T, B, E)
         keep_out = keep_fed = self.draw_output(targets, emb)
-        apart = self.plan.staggered
-        if apart:  # else the product of what is fed, step by step, would not shrink
+        staggered = self.plan.staggered
+        if staggered:  # sets by step for what is fed: its product, step by step, shrinks
             keep_fed = self.draw("output", emb, T, B, self.hidden_size)
         rnn = self._begin(targets, emb, keep_emb, keep_fed)
         if self.context_gate is not None:
@@ -166,7 +166,7 @@ class InputFeedDecoderMixin(DecoderMixin):
         feed = targets.sort(self.state["input_feed"].squeeze(0))
         coverage = self.state["coverage"]
         coverage = None if coverage is None else coverage.squeeze(0)
-        outs: list[Tensor] = []
+        outs: list[Tensor] = []  # dropped; raw where they are dropped otherwise than what is fed
         parts = {"std": attend, "copy": attend_to_copy, "coverage": self._coverage or None}
         attns: dict[str, list[Tensor]] = {k: [] for k, part in parts.items() if part is not None}
 
@@ -179,7 +179,7 @@ class InputFeedDecoderMixin(DecoderMixin):
             if self.context_gate is not None:
                 out = self.context_gate(torch.cat([gated_emb[t], feed], 1), rnn_out, out)
             feed = out if drop is None else drop(out, t)
-            outs.append(out if apart else feed)
+            outs.append(out if staggered else feed)
             if attend_to_copy is not None:
                 attns["copy"].append(attend_to_copy.read(feed)[1])
             if self._coverage:
@@ -188,9 +188,9 @@ class InputFeedDecoderMixin(DecoderMixin):
 
         state = tuple(targets.unsort(part, 1) for part in rnn.final())
         weights = {name: targets.unpack(torch.cat(steps)) for name, steps in attns.items()}
-        whole = torch.cat(outs)
-        whole = _apply(keep_out, whole, targets.sizes) if apart else whole
-        return state, targets.unpack(whole), weights
+        rows = torch.cat(outs)
+        rows = _apply(keep_out, rows, targets.sizes) if staggered else rows
+        return state, targets.unpack(rows), weights
 
     def _begin(
         self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_fed: Keep | None
@@ -203,8 +203,10 @@ class InputFeedDecoderMixin(DecoderMixin):
         """
         B, T, H, layers = targets.B, targets.T, self.hidden_size, list(self.rnn.layers)
         # A step is fed what the step before put out, which is masked and scaled already.
-        sets = isinstance(keep_fed, KeepSets) and ops.reads_back(emb)
-        keep_fed = keep_fed.shifted(T).rescaled(1.0) if sets and keep_fed is not None else None
+        if isinstance(keep_fed, KeepSets) and ops.reads_back(emb):
+            keep_fed = keep_fed.shifted(T).rescaled(1.0)
+        else:
+            keep_fed = None
         kind = InputFeedGRU if isinstance(layers[0], nn.GRUCell) else InputFeedLSTM
         # As in the toolkits, the first ones count: an encoder with more layers hands over more
         # states, and `mean` hands an h and a c to any cell.

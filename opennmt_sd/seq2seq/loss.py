@@ -72,7 +72,7 @@ def projected_loss(
     kept = getattr(output, "kept", None)
     if isinstance(kept, StaggeredSets):
         order, sizes = kept.by_set(alive)
-        rows, targets, kept = rows[order], targets[order], kept.sets
+        rows, targets, kept, sizes = rows[order], targets[order], kept.sets, sizes.cpu()
     keep = kept.rescaled(1.0) if isinstance(kept, KeepSets) else None  # it is scaled already
     loss, correct = ops.projected_nll(
         rows, keep, generator.weight, generator.bias, targets, batch_sizes=sizes,

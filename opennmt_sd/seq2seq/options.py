@@ -14,7 +14,7 @@ DEFAULTS: dict[str, Any] = {
     "sd_space": "structured",
     "sd_time": "random",
     "sd_count": "bernoulli",
-    "sd_output_sets": "by_step",
+    "sd_output_sets": "staggered",
     **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
     "sd_matmul_precision": None,
 }

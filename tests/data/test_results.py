@@ -76,16 +76,19 @@ def test_the_commit_of_a_run(
     for folder in ("package", "results"):
         (root / folder).mkdir(parents=True)
         (root / folder / "__init__.py").write_text("")
+    (root / "results" / "plan.csv").write_text("")
     assert results._commit() == "", "outside git"
     for words in ("init -q", "add .", "-c user.name=A -c user.email=a@b.c commit -qm one"):
         subprocess.run(["git", "-C", str(root), *words.split()], check=True)
     commit = results._commit()
     assert len(commit) == 10
-    (root / "results" / "__init__.py").write_text("a row")
+    (root / "results" / "plan.csv").write_text("a row")
     (root / "package" / "notes").write_text("of nobody")
     assert results._commit() == commit
-    (root / "package" / "__init__.py").write_text("changed")
-    assert results._commit() == f"{commit}-dirty"
+    for folder in ("package", "results"):
+        (root / folder / "__init__.py").write_text("changed")
+        assert results._commit() == f"{commit}-dirty"
+        (root / folder / "__init__.py").write_text("")
 
 
 def test_what_has_a_row_is_not_run_again(results: ModuleType) -> None:

@@ -11,7 +11,8 @@ from opennmt_sd.dropout import DropoutPattern, KeepMask, KeepSets
 from opennmt_sd.dropout.staggered import ROWS, StaggeredSets
 from opennmt_sd.seq2seq import loss
 
-SIZES = [(7, 5, 13), (6, 40, 16), (2, 33, 30), (1, 1, 4), (1, 3, 4), (4, 1, 8)]  # T, B, D
+# T, B, D
+SIZES = [(7, 5, 13), (6, 40, 16), (20, 33, 9), (2, 33, 30), (1, 1, 4), (1, 3, 4), (4, 1, 8)]
 
 
 def draw(T: int, B: int, D: int, p: float = 0.5) -> StaggeredSets:
@@ -26,10 +27,21 @@ def test_a_sample_takes_one_set_after_the_other(T: int, B: int, D: int) -> None:
     sets, mask = keep.sets.mask(), keep.mask()
     S = len(sets)
     assert (keep.steps, keep.width, mask.shape) == (T, D, (T, B, D))
-    assert T <= S == max(T, T * (B // ROWS))
     for t in range(T):
         for b in range(B):
-            assert torch.equal(mask[t, b], sets[(t + b) % S, 0]), (t, b)
+            assert torch.equal(mask[t, b], sets[(t + b * S // B) % S, 0]), (t, b)
+
+
+@pytest.mark.parametrize(("T", "B"), [(20, 64), (80, 256), (3, 64), (50, 20), (30, 31), (7, 5)])
+def test_all_sets_serve_16_rows_or_a_sample_of_each(T: int, B: int) -> None:
+    keep = draw(T, B, 4)
+    numbers = keep.numbers()
+    counts = numbers.flatten().bincount(minlength=keep.sets.steps)
+    rows = max(ROWS, 1) if B >= ROWS else B
+    assert int(counts.max() - counts.min()) <= max(counts.max() // 4, 1)
+    assert float(counts.float().mean()) == pytest.approx(rows, rel=0.02)
+    for b in range(B):
+        assert len(set(numbers[:, b].tolist())) == T, "a sample has a new set at each step"
 
 
 @pytest.mark.parametrize(("T", "B", "D"), SIZES)

@@ -171,8 +171,10 @@ class Player(nn.Module):
     def __init__(self, masks: list[Tensor]) -> None:
         super().__init__()
         self.masks = iter(masks)
+        self.raw: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        self.raw.append(x)
         return x * next(self.masks)
 
 
@@ -194,20 +196,28 @@ def test_a_model_is_stocks_with_masks(
     ours = build(**OPTIONS[option], **rates, sd_space=space, sd_output_sets=output).double()
     stock = build(**OPTIONS[option]).double()
     got, last = step(ours), T - 1
-    drops = {place: masks(keep, last) for place, (keep,) in _by_place(drawn).items()
+    apart = output == "staggered" and space == "structured"
+    assert len(drawn[RATES["output"]]) == 1 + apart, "what is fed has a draw of its own"
+    drops = {place: masks(keeps[-1], last) for place, keeps in _by_place(drawn).items()
              if place != "src_embedding"}  # fmt: skip
     if space == "random":  # the rows are those of the targets, the longest first: 6, 6, 4, 6, 6
         back = torch.tensor([0, 1, 3, 4, 2]).argsort()
         drops = {place: mask[:, back] for place, mask in drops.items()}
-    elif output == "staggered":
-        sets = drops["output"][:, 0]
-        rows = [sets[(t + b) % len(sets)] for t in range(last) for b in range(B)]
-        drops["output"] = torch.stack(rows).unflatten(0, (last, B))
     source = masks(drawn[RATES["src_embedding"]][0], S)
     for embeddings, mask in ((stock.src_emb, source), (stock.tgt_emb, drops["tgt_embedding"])):
         embeddings.register_forward_hook(lambda _, __, y, mask=mask: y * mask.transpose(0, 1))
     stock.decoder.dropout = Player([*drops["output"]])
     stock.decoder.rnn.dropout = Player([*drops["decoder"]])
+    if apart:
+        sets = masks(drawn[RATES["output"]][0], last)[:, 0]
+        rows = [sets[(t + b * last // B) % last] for t in range(last) for b in range(B)]
+        out = torch.stack(rows).unflatten(0, (last, B))
+
+        def put_out(module: Any, args: Any, result: Any) -> Any:
+            whole = torch.stack(module.dropout.raw) * out  # [T, B, H]
+            return whole.transpose(0, 1).contiguous(), result[1]
+
+        stock.decoder.register_forward_hook(put_out)
     compare(got, step(stock), **LOOSE)
 
 
@@ -222,7 +232,8 @@ def test_places_and_draws(build: Build, option: str, drawn: dict[float, list[Kee
     last = T - 1  # the last word of a target is only ever predicted, never read
     assert draws == {
         "src_embedding": [(S, E)], "encoder": [(S, H)], "tgt_embedding": [(last, E)],
-        "decoder": [(last, H)], "output": [(last, H)],
+        "decoder": [(last, H)],
+        "output": [(last, H)] * (1 + OPTIONS[option].get("input_feed", 1)),  # what is fed by itself
         "recurrent": [(S, H // 2)] * 4 + [(last, H)] * 2,
     }  # fmt: skip
     assert not drawn, "and nothing else"
@@ -241,7 +252,8 @@ def test_a_schedule_reaches_what_follows(
         drawn.clear()
         model.update_dropout(rate, 0.0)
         step(model)
-        assert {p: len(keeps) for p, keeps in drawn.items()} == {rate: 4, 0.4: 1, 0.45: 6}
+        outputs = 2 if option == "input feed" else 1
+        assert {p: len(keeps) for p, keeps in drawn.items()} == {rate: 4, 0.4: outputs, 0.45: 6}
         for embeddings in (model.src_emb, model.tgt_emb):
             assert (embeddings.dropout_p, embeddings.dropout.p) == (0.0, 0.0)
 

@@ -165,7 +165,8 @@ class Translators:
         if case != "III, staggered":
             return self.masks(keep)
         (sets,) = keep.mask().double().mul(keep.scale).unbind(1)
-        steps = [[sets[(t + b) % len(sets)] for b in range(B)] for t in range(T)]
+        S = len(sets)
+        steps = [[sets[(t + b * S // B) % S] for b in range(B)] for t in range(T)]
         return torch.stack([torch.stack(samples) for samples in steps])
 
 
