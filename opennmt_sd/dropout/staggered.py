@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from opennmt_sd.dropout.apply import sent
 from opennmt_sd.dropout.keep import Keep, KeepMask
 
 # Rows of a set. With 64, 32 and 16 a translator's gradient was 36, 31 and 19 % noisier than with a
@@ -46,8 +47,8 @@ class StaggeredSets(Keep):
     @classmethod
     def of(cls, sets: Keep, T: int, B: int, device: torch.device | str = "cpu") -> StaggeredSets:
         """Let B samples begin evenly apart, so that all sets serve as many rows."""
-        first = torch.arange(B, device=device) * sets.steps // max(B, 1)
-        return cls(sets, first, T)
+        first = torch.arange(B, device="cpu") * sets.steps // max(B, 1)
+        return cls(sets, sent(first, device), T)
 
     @property
     def scale(self) -> float:  # type: ignore[override] # of what it is made of

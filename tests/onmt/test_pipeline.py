@@ -165,7 +165,10 @@ def lines_of_ours(log: str) -> list[str]:
 def test_train_says_in_one_line_what_is_dropped(trained: str) -> None:
     (line,) = lines_of_ours(trained)
     assert line.startswith("dropout src_embedding 0.3 structured/random, encoder 0.3 structured/")
-    assert "output 0.25 structured/random, recurrent 0.125 structured/random; engine " in line
+    assert (
+        "output 0.25 structured/random/staggered, recurrent 0.125 structured/random; engine "
+        in line
+    )
     assert "Updated dropout/attn dropout to 0.100000 0.000000 at step 11" in trained
 
 
@@ -185,7 +188,7 @@ def test_resume_goes_on_with_the_schedule_and_a_spawned_worker(
     text = "step 21 resumes the schedule of dropout: 0.3 after step 0, 0.1 after step 10"
     assert schedule == text
     assert "encoder 0.1 structured/random" in dropout
-    assert "output 0.25 structured/random, recurrent 0.125 structured/random" in dropout
+    assert "output 0.25 structured/random/staggered, recurrent 0.125 structured/random" in dropout
     assert read(shop.folder / "resumed_step_30.pt")["optim"]["training_step"] == 31
 
 
