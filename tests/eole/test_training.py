@@ -79,8 +79,8 @@ def test_a_checkpoint_is_eoles(commands: Any) -> None:
     run = commands.train("ours", commands.model({**OURS, "sd_time": "fixed"}))
     config = json.loads((run.step(2) / "config.json").read_text())
     assert "sd_" not in json.dumps(config["model"])
-    assert config["scorer_configs"] == {"opennmt_sd": {"sd_space": "structured",
-                                                       "sd_time": "fixed"}}  # fmt: skip
+    kept = {"sd_space": "structured", "sd_time": "fixed", "sd_output_sets": "staggered"}
+    assert config["scorer_configs"] == {"opennmt_sd": kept}
     stock = commands.train("stock", commands.model({}), **NOTHING)
     assert run.weights(2).keys() == stock.weights(2).keys()
     source, output = commands.corpus / "test.src", commands.folder / "without"
