@@ -83,14 +83,8 @@ class StaggeredSets(Keep):
     def mask(self) -> Tensor:
         return self._spread(self.sets.narrow())
 
-    def narrow(self) -> Tensor:
-        return self.mask()
-
     def factors(self, x: Tensor) -> Tensor:
         return self._spread(self.sets.factors(x))
-
-    def dropped(self, device: torch.device) -> Tensor:
-        return self._spread(self.sets.dropped(device))
 
     def _spread(self, of_sets: Tensor) -> Tensor:
         """Return ``[T, B, D]`` of what is ``[S, 1, D]``."""

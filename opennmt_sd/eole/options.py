@@ -44,7 +44,7 @@ def move_options(data: dict[str, Any]) -> list[str]:
 
 def options_of(config: Any) -> dict[str, Any] | None:
     """Return the options that a configuration holds, by their names; None where it holds none."""
-    found = (getattr(config, HOME, None) or {}).get(NAME)
+    found = _kept(config, NAME)
     return None if found is None else dict(found)
 
 
@@ -56,7 +56,7 @@ def complete_options(config: Any, before: Any) -> None:
         before: the configuration of the checkpoint that goes on, or None.
     """
     goes_on = before is not None and options_of(before) is not None
-    held = (getattr(config, HOME, None) or {}).get(NAME)
+    held = _kept(config, NAME)
     if held is not None:
         for key, older in BEFORE.items():
             held.setdefault(key, older if goes_on else DEFAULTS[key])
@@ -64,7 +64,7 @@ def complete_options(config: Any, before: Any) -> None:
 
 def choices_of(config: Any) -> dict[str, bool] | None:
     """Return what was chosen by measurement; None where a configuration holds none."""
-    return (getattr(config, HOME, None) or {}).get(CHOICES)
+    return _kept(config, CHOICES)
 
 
 def keep_choices(config: Any, choices: dict[str, bool]) -> None:
@@ -73,6 +73,11 @@ def keep_choices(config: Any, choices: dict[str, bool]) -> None:
     held.pop(CHOICES, None)
     if choices:
         held[CHOICES] = choices
+
+
+def _kept(config: Any, name: str) -> Any:
+    """Return what a configuration keeps of ours under a name; None where it keeps nothing."""
+    return (getattr(config, HOME, None) or {}).get(name)
 
 
 def _misplaced(part: Mapping[str, Any], path: str = "") -> Iterator[str]:

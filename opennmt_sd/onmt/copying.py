@@ -20,8 +20,7 @@ from onmt.utils.loss import LossCompute
 from torch import Tensor
 
 from opennmt_sd import ops
-from opennmt_sd.dropout import KeepSets
-from opennmt_sd.dropout.staggered import StaggeredSets
+from opennmt_sd.seq2seq.loss import rows_by_set
 from opennmt_sd.seq2seq.plain_linear import is_plain_linear
 from opennmt_sd.seq2seq.wrapping import Function
 
@@ -144,16 +143,13 @@ class CopyLossCompute(LossCompute):
 
     def _logits(self, output: Tensor, rows: Tensor, alive: Tensor) -> Tensor:
         """Give the generator's output ``[R, V]``, without the units that are dropped."""
-        linear, keep = self.generator.linear, getattr(output, "kept", None)
-        sets = keep.sets if isinstance(keep, StaggeredSets) else keep
-        if not isinstance(sets, KeepSets) or not is_plain_linear(linear):
+        linear = self.generator.linear
+        keep, order, sizes = rows_by_set(output, alive)
+        if keep is None or not is_plain_linear(linear):
             return linear(rows)
-        sets, parameters = sets.rescaled(1.0), (linear.weight, linear.bias)
-        if not isinstance(keep, StaggeredSets):
-            return ops.masked_linear(rows, sets, *parameters, batch_sizes=alive.sum(1).cpu())
-        order, sizes = keep.by_set(alive)
-        rows = rows.index_select(0, order)
-        return ops.masked_linear(rows, sets, *parameters, batch_sizes=sizes.cpu())[order.argsort()]
+        rows = rows if order is None else rows[order]
+        logits = ops.masked_linear(rows, keep, linear.weight, linear.bias, batch_sizes=sizes)
+        return logits if order is None else logits[order.argsort()]
 
 
 def with_copies(stock: Function) -> Function:

@@ -43,6 +43,25 @@ def mark_kept(output: Tensor, keep: Keep | None) -> None:
     output.kept = keep  # type: ignore[attr-defined]
 
 
+def rows_by_set(output: Tensor, rows: Tensor) -> tuple[KeepSets | None, Tensor | None, Tensor]:
+    """Return what a product of a decoder's output needs to leave out what it drops.
+
+    Args:
+        output: a decoder's, ``[B, T, H]``; :func:`mark_kept` may have told what it keeps.
+        rows: which of its rows are multiplied, bool ``[T, B]``.
+
+    Returns:
+        The sets (the output is scaled already), or None where nothing is known, or masks are; the
+        order, int64 ``[R]``, in which the rows of a set lie together, or None where they do; how
+        many rows each set has, int64 on the CPU.
+    """
+    keep, order, sizes = getattr(output, "kept", None), None, rows.sum(1)
+    if isinstance(keep, StaggeredSets) and isinstance(keep.sets, KeepSets):
+        order, sizes = keep.by_set(rows)
+        keep = keep.sets
+    return keep.rescaled(1.0) if isinstance(keep, KeepSets) else None, order, sizes.cpu()
+
+
 def projected_loss(
     generator: nn.Module, output: Tensor, target: Tensor, padding: int, criterion: Any
 ) -> ProjectedLoss | None:
@@ -69,11 +88,9 @@ def projected_loss(
         return None
     rows = output.transpose(0, 1)[alive]  # [R, H], time first
     targets = target.t()[alive]  # [R]
-    kept = getattr(output, "kept", None)
-    if isinstance(kept, StaggeredSets):
-        order, sizes = kept.by_set(alive)
-        rows, targets, kept, sizes = rows[order], targets[order], kept.sets, sizes.cpu()
-    keep = kept.rescaled(1.0) if isinstance(kept, KeepSets) else None  # it is scaled already
+    keep, order, sizes = rows_by_set(output, alive)
+    if order is not None:
+        rows, targets = rows[order], targets[order]
     loss, correct = ops.projected_nll(
         rows, keep, generator.weight, generator.bias, targets, batch_sizes=sizes,
         label_smoothing=criterion.label_smoothing,

@@ -87,3 +87,10 @@ def test_rows_without_data_are_not_noted(batch_sizes: Tensor) -> None:
     assert packed.rows_of_mask(batch_sizes, sum(SIZES), CPU, B, True).tolist() == [
         0, 1, 2, 3, 4, 6, 7, 9,
     ]  # fmt: skip
+
+
+def test_as_many_rows_as_if_all_steps_had_the_same() -> None:
+    """On a GPU factors broadcast where all steps have as many rows, and only there."""
+    keep = DropoutPattern(0.5).draw(3, 3, 8, torch.Generator().manual_seed(1))
+    x, sizes = torch.randn(6, 8), torch.tensor([2, 1, 3])
+    assert torch.equal(keep._launched(x, sizes), keep.apply(x, sizes))

@@ -46,6 +46,14 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
         ops.lstm_layer, LAYER | {"x": X[0, :0], "batch_sizes": torch.tensor([], dtype=torch.int64)},
         ValueError, "x must have at least one step, got [0, 6]",
     ),
+    "layer: sizes that grow": (
+        ops.lstm_layer, LAYER | {"x": X[0], "batch_sizes": torch.tensor([1, 2])},
+        ValueError, "batch_sizes must be positive and must not grow, got [1, 2]",
+    ),
+    "layer: a size of 0": (
+        ops.lstm_layer, LAYER | {"x": X[0], "batch_sizes": torch.tensor([3, 0])},
+        ValueError, "batch_sizes must be positive and must not grow, got [3, 0]",
+    ),
     "layer: weight_ih of another width": (
         ops.lstm_layer, LAYER | {"weight_ih": torch.zeros(8, 5)},
         ValueError, "weight_ih must be [N, 6] as in nn.Linear, got [8, 5]",

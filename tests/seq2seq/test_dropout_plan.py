@@ -54,10 +54,8 @@ def test_staggered_sets_are_those_of_a_structured_output_with_new_ones_at_each_s
         assert not plan.staggered
         assert "staggered" not in plan.describe()
     described = DropoutPlan(0.3, output="staggered", count="exact").describe()
-    assert (
-        "decoder 0.3 structured/random/exact, output 0.3 structured/random/exact/staggered, "
-        in (described)
-    )
+    output = "output 0.3 structured/random/exact/staggered, "
+    assert f"decoder 0.3 structured/random/exact, {output}" in described
 
 
 def test_a_checkpoint_without_the_option_has_sets_of_steps() -> None:
