@@ -55,6 +55,17 @@ class Keep:
         """Return D."""
         raise NotImplementedError
 
+    @property
+    def samples(self) -> int | None:
+        """Return B; None where any number of samples may share the sets."""
+        return None
+
+    @property
+    def shared(self) -> bool:
+        """Return whether all samples keep the same: sets, or a mask that is a view of one row a
+        step."""
+        return self.samples is None or self.narrow().shape[1] == 1
+
     def __getitem__(self, t: int) -> Self:
         """Return what step t keeps, alone (S = 1)."""
         s = self._set(t)
@@ -290,10 +301,4 @@ class KeepMask(Keep):
 
     @property
     def samples(self) -> int:
-        """Return B."""
         return self.dense.shape[1]
-
-    @property
-    def shared(self) -> bool:
-        """Return whether all samples share the sets: the mask is a view of one row a step."""
-        return self.narrow().shape[1] == 1

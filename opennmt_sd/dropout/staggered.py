@@ -62,6 +62,10 @@ class StaggeredSets(Keep):
     def width(self) -> int:
         return self.sets.width
 
+    @property
+    def samples(self) -> int:
+        return len(self.first)
+
     def numbers(self) -> Tensor:
         """Return which set each sample takes at each step, int64 ``[T, B]``."""
         steps = torch.arange(self.T, device=self.first.device)

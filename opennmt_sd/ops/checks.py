@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from opennmt_sd.compat import in_forward_mode, is_batch, is_compiling
-from opennmt_sd.dropout import Keep, KeepMask
+from opennmt_sd.dropout import Keep
 from opennmt_sd.ops.engine import GRULayer, LSTMLayer
 
 
@@ -90,9 +90,9 @@ def check_keep(keep: Keep | None, T: int, B: int | None, D: int, *, ended: bool 
             f"keep sets of {keep.steps} steps do not fit an input of {T} steps (1 or {T} are "
             "needed); ops take the time first: [T, B, D]"
         )
-    if B is None or not isinstance(keep, KeepMask):
-        return
     samples = keep.samples
+    if B is None or samples is None:
+        return
     if samples < B or (samples > B and not ended):
         raise ValueError(f"a keep mask for a batch of {samples} does not fit {B}")
 

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from opennmt_sd import DropoutPattern, KeepSets, ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.ops.cpu import native
 from opennmt_sd.ops.engines import ENGINES
 
 OTHERS = sorted(set(ENGINES) - {"naive"})
 SPACES = {"structured": ("structured", "random"), "fixed": ("structured", "fixed"),
-          "mask": ("random", "random"), "fixed mask": ("random", "fixed")}  # fmt: skip
+          "mask": ("random", "random"), "fixed mask": ("random", "fixed"),
+          "staggered": ("structured", "random")}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,9 @@ def draw() -> Callable[..., Keep | None]:
     def draw(kind: str, p: float | str | None, T: int, B: int, D: int, seed: int = 0):
         if p is None:
             return None
+        if kind == "staggered":
+            sets = draw("structured", p, StaggeredSets.count(T, B), B, D, seed)
+            return StaggeredSets.of(sets, T, B)
         if p == "all":  # a legal draw, but too rare to wait for
             return _nothing(kind, T, B, D)
         space, time = SPACES[kind]

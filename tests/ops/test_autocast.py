@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from opennmt_sd import ops
 
-KINDS = ["structured", "fixed", "mask", "fixed mask", None]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered", None]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 lowered = pytest.mark.parametrize(
     "dtype",

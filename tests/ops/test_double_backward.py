@@ -11,7 +11,7 @@ from torch.autograd import gradgradcheck
 
 from opennmt_sd import ops
 
-KINDS = ["structured", "fixed", "mask", "fixed mask"]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered"]
 
 
 def stepwise(keep) -> Callable[..., Tensor]:

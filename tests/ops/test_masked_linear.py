@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 from opennmt_sd import KeepSets, ops
 
-KINDS = ["structured", "fixed", "mask", "fixed mask"]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered"]
 
 # name: T, B, D, N
 SIZES = {

@@ -49,7 +49,7 @@ def grads(loss: Tensor, given: Leaves) -> list[Tensor]:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("V", [1, 16, 37, 2100])
-@pytest.mark.parametrize("kind", [None, "structured", "fixed", "mask", "fixed mask"])
+@pytest.mark.parametrize("kind", [None, "structured", "fixed", "mask", "fixed mask", "staggered"])
 def test_value_hits_and_gradients(
     any_engine: str, kind: str | None, V: int, smoothing: float, draw: Callable[..., Keep | None],
     monkeypatch: pytest.MonkeyPatch,

@@ -15,11 +15,12 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from opennmt_sd import ops
 
-KINDS = ["structured", "fixed", "mask", "fixed mask", None]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered", None]
 SOME_PAIRS = [
     ("structured", "structured"),
     ("fixed", "mask"),
     ("mask", "fixed"),
+    ("staggered", "staggered"),
     ("fixed mask", "fixed mask"),
     (None, None),
 ]  # of the input and of the state: each kind on each side, and none

@@ -7,7 +7,7 @@ import torch
 
 from opennmt_sd import KeepSets, ops
 
-KINDS = ["structured", "fixed", "mask", "fixed mask", None]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered", None]
 some_pairs = pytest.mark.parametrize(
     "kinds",
     [("structured", "structured"), ("fixed", "mask"), ("mask", "fixed"),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from opennmt_sd.dropout import Keep, KeepMask, KeepSets
+from opennmt_sd.dropout import Keep, KeepSets
 from opennmt_sd.ops.cpu.kernels import Sets
 from opennmt_sd.ops.engine import GRULayer, LSTMLayer, Projection
 
@@ -42,9 +42,9 @@ def in_float32(operands: Operands) -> Operands:
 def rows_and_sets(x: Tensor, keep: Keep | None, batch_sizes: Tensor | None) -> tuple[Tensor, Sets]:
     """Return rows ``[R, D]`` and the sets to leave units out by.
 
-    A mask of each sample's own is applied here: it has nothing that a smaller product would serve.
+    What samples keep each for itself is applied here: a smaller product would not serve it.
     """
-    if isinstance(keep, KeepMask):
+    if keep is not None and not isinstance(keep, KeepSets):
         x, keep = keep.apply(x, batch_sizes), None
     return x.flatten(0, -2), kept(keep)
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opennmt_sd.dropout import KeepMask
 from opennmt_sd.ops.calibration import Key, Ways, chosen, key_of, measurable
 from opennmt_sd.ops.dense import recurrence as loop
 from opennmt_sd.ops.dense.cells import State
@@ -91,8 +90,7 @@ def _key(a: Operands) -> Key:
     what += "" if a.batch_sizes is None else " packed"
     if keep is not None:
         what += " one set" if keep.steps == 1 else ""
-        each = isinstance(keep, KeepMask) and not keep.shared
-        what += " by sample" if each else ""
+        what += "" if keep.shared else " by sample"
     share = 1.0 if keep is None else 1 / keep.scale
     return key_of(what, a.gates_x, (a.weight_hh, a.bias_h, *a.state), (H,), a.T, B, share)
 

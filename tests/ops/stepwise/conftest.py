@@ -72,7 +72,7 @@ def steps() -> Steps:
     return Steps()
 
 
-@pytest.fixture(params=["structured", "fixed", "mask", "fixed mask", None], ids=str)
+@pytest.fixture(params=["structured", "fixed", "mask", "fixed mask", "staggered", None], ids=str)
 def keep(request: pytest.FixtureRequest, draw) -> Keep | None:
     """What is kept at p = 0.5, of each kind; None where all is."""
     return None if request.param is None else draw(request.param, 0.5, T, B, D)

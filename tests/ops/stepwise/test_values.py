@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 from opennmt_sd import ops
 
 T, B, D = 5, 3, 6
-KINDS = ["structured", "fixed", "mask", "fixed mask"]
+KINDS = ["structured", "fixed", "mask", "fixed mask", "staggered"]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None], ids=str)
