@@ -47,7 +47,7 @@ class StaggeredSets(Keep):
     @classmethod
     def of(cls, sets: Keep, T: int, B: int, device: torch.device | str = "cpu") -> StaggeredSets:
         """Let B samples begin evenly apart, so that all sets serve as many rows."""
-        first = torch.arange(B, device="cpu") * sets.steps // max(B, 1)
+        first = torch.arange(B, device="cpu") * sets.steps // B
         return cls(sets, sent(first, device), T)
 
     @property
@@ -69,7 +69,7 @@ class StaggeredSets(Keep):
     def numbers(self) -> Tensor:
         """Return which set each sample takes at each step, int64 ``[T, B]``."""
         steps = torch.arange(self.T, device=self.first.device)
-        return (steps[:, None] + self.first) % max(self.sets.steps, 1)
+        return (steps[:, None] + self.first) % self.sets.steps
 
     def by_set(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return how rows are to be ordered so that each set's lie together.

@@ -21,7 +21,7 @@ class PaddedDecoderMixin(DecoderMixin):
 
     def forward(self, emb: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         self._padding = kwargs.get("tgt_pad_mask")  # [B, 1, T]
-        return super().forward(emb, *args, **kwargs)
+        return super().forward(emb, *args, **kwargs)  # type: ignore[misc]
 
     def targets(self, emb: Tensor, *, whole: bool = False) -> SortedTargets:
         """Return the order of targets with embeddings ``[B, T, E]``; whole: all words count."""

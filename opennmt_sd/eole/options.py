@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opennmt_sd.seq2seq.options import BEFORE, DEFAULTS, looks_like_ours, unknown_key_faults
+from opennmt_sd.seq2seq.dropout_plan import BEFORE
+from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours, unknown_key_faults
 
 HOME, NAME, CHOICES = "scorer_configs", "opennmt_sd", "opennmt_sd_calibration"
 STOCK_TYPES = {"sd_rnn": "rnn", "sd_brnn": "brnn"}  # the OpenNMT-py plugin's names

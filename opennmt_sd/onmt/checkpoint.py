@@ -14,7 +14,7 @@ import torch
 from opennmt_sd import archive
 from opennmt_sd.compat import TORCH
 from opennmt_sd.onmt.names import has_our_decoder
-from opennmt_sd.seq2seq.options import BEFORE
+from opennmt_sd.seq2seq.dropout_plan import BEFORE
 
 # Where a checkpoint holds what was chosen by measurement: see opennmt_sd.ops.calibration.
 CHOICES = "opennmt_sd_calibration"

@@ -126,7 +126,7 @@ class CopyLossCompute(LossCompute):
         if self.by_length:
             loss = (losses / alive.sum(0)[sentence]).sum()
         if self.lambda_coverage:
-            flat = target.reshape(-1)
+            flat = target.t().reshape(-1)  # as attention is: time first
             coverage = self._compute_coverage_loss(attns["std"], attns["coverage"], flat)
             loss, counted = loss + coverage, counted + coverage.item()
         numbers = extended_numbers(batch, self.vocab, batch["src_map"].shape[-1], rows.device)

@@ -141,9 +141,12 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
     rate = schedule.rate_at(step)
     if rate != schedule.dropout[0]:
         model.update_dropout(rate, schedule.attention_dropout[0])
+    keys = ["encoder_type", "decoder_type", "rnn_type", *DEFAULTS]
+    if DropoutPlan.from_opt(model_opt).staggered == DropoutPlan.from_opt(opt).staggered:
+        keys.remove("sd_output_sets")  # it has no meaning where there is nothing to stagger
     kept = [
         f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
-        for key in ("encoder_type", "decoder_type", "rnn_type", *DEFAULTS)
+        for key in keys
         if getattr(model_opt, key) != getattr(opt, key)
     ]
     if Schedule.of(opt) != schedule:

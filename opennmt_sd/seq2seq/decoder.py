@@ -34,19 +34,13 @@ Pass = tuple[State, Tensor, dict[str, Tensor]]
 
 
 class DecoderMixin(DropoutMixin):
-    """Share what both kinds do: the output says which of its units are kept."""
+    """Share what both kinds do: order the targets, drop the output and let it say so."""
 
     rnn: Any
     attn: Any
     context_gate: Any
     state: dict[str, Any]
     hidden_size: int
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        self.keep_output: Keep | None = None
-        dec_outs, attns = super().forward(*args, **kwargs)  # type: ignore[misc]
-        mark_kept(dec_outs, self.keep_output)
-        return dec_outs, attns
 
     def order(self, emb: Tensor, words: Tensor | None) -> SortedTargets:
         """Return the targets without what lies past their end; but whole where a GPU would have to
@@ -64,17 +58,13 @@ class DecoderMixin(DropoutMixin):
         return SortedTargets(B, T, None if shared else words, whole=True)
 
     def draw_output(self, targets: SortedTargets, emb: Tensor) -> Keep | None:
-        """Draw what is kept of the output ``[T, B, H]``, on the device of the embeddings, of the
-        targets as sorted. The loss knows it of the batch."""
+        """Draw what is kept of the output ``[T, B, H]``, on the device of the embeddings: of the
+        batch in its own order, where samples differ by a rule."""
         T, B, H = targets.T, targets.B, self.hidden_size
         if not self.plan.staggered:
-            self.keep_output = self.draw("output", emb, T, B, H)
-            return self.keep_output
+            return self.draw("output", emb, T, B, H)
         sets = self.draw("output", emb, StaggeredSets.count(T, B), B, H)
-        if sets is None:
-            return None
-        self.keep_output = keep = StaggeredSets.of(sets, T, B, emb.device)
-        return replace(keep, first=targets.sort(keep.first))
+        return None if sets is None else StaggeredSets.of(sets, T, B, emb.device)
 
 
 class StdDecoderMixin(DecoderMixin):
@@ -118,7 +108,9 @@ class StdDecoderMixin(DecoderMixin):
             out, attns["std"] = attend_all(self.attn, targets, rnn_out, source, whole)
         if self.context_gate is not None:
             out = self.context_gate(_apply(keep, rows, sizes), rnn_out, out)
-        out = targets.unpack(_apply(self.draw_output(targets, emb), out, sizes))
+        keep_out = self.draw_output(targets, emb)
+        out = targets.unpack(_drop_output(keep_out, out, targets))
+        mark_kept(out, keep_out)
         return tuple(targets.unsort(part, 1) for part in state), out, attns
 
     def run_rnn(self, x: Any, state: State, **given: Any) -> tuple[Any, State]:
@@ -189,8 +181,9 @@ class InputFeedDecoderMixin(DecoderMixin):
         state = tuple(targets.unsort(part, 1) for part in rnn.final())
         weights = {name: targets.unpack(torch.cat(steps)) for name, steps in attns.items()}
         rows = torch.cat(outs)
-        rows = _apply(keep_out, rows, targets.sizes) if staggered else rows
-        return state, targets.unpack(rows), weights
+        out = targets.unpack(_drop_output(keep_out, rows, targets) if staggered else rows)
+        mark_kept(out, keep_out)
+        return state, out, weights
 
     def _begin(
         self, targets: SortedTargets, emb: Tensor, keep_emb: Keep | None, keep_fed: Keep | None
@@ -217,6 +210,13 @@ class InputFeedDecoderMixin(DecoderMixin):
             [keep_fed, *(self.draw("decoder", emb, T, B, H) for _ in layers[1:])],
             [self.draw("recurrent", emb, T, B, H) for _ in layers], state,
         )  # fmt: skip
+
+
+def _drop_output(keep: Keep | None, rows: Tensor, targets: SortedTargets) -> Tensor:
+    """Drop units of the output's rows ``[R, H]``, whose samples are sorted."""
+    if isinstance(keep, StaggeredSets):
+        keep = replace(keep, first=targets.sort(keep.first))
+    return _apply(keep, rows, targets.sizes)
 
 
 def _apply(keep: Keep | None, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:

@@ -39,6 +39,8 @@ PLACES: Mapping[str, Place] = {
 
 # Which rows of the decoder's output share a set: those at many steps, or those of one step.
 OUTPUTS = ("staggered", "by_step")
+# What a model without an option meant, which is from before there was one.
+BEFORE = {"sd_output_sets": "by_step"}
 
 
 def option(place: str) -> str:
@@ -56,7 +58,7 @@ class DropoutPlan:
         space: ``"structured"`` (default) or ``"random"``.
         time: ``"random"`` (default) or ``"fixed"``.
         count: ``"bernoulli"`` (default) or ``"exact"``.
-        output: ``"staggered"`` or ``"by_step"`` (default): which rows of the decoder's output share
+        output: ``"staggered"`` (default) or ``"by_step"``: which rows of the decoder's output share
             a set, where there are sets and each step has new ones
             (:class:`~opennmt_sd.dropout.staggered.StaggeredSets`).
 
@@ -73,7 +75,7 @@ class DropoutPlan:
         space: str = "structured",
         time: str = "random",
         count: str = "bernoulli",
-        output: str = "by_step",
+        output: str = "staggered",
     ) -> None:
         if output not in OUTPUTS:
             raise ValueError(f"output {output!r} is unknown: use one of {', '.join(OUTPUTS)}")
@@ -88,8 +90,8 @@ class DropoutPlan:
         """Return the plan of a model's options.
 
         ``opt.dropout`` is a schedule (its first rate counts) or, in old OpenNMT-py checkpoints, a
-        number.
-        Options that are not there have their defaults.
+        number. Options that are not there have their defaults, or what a model from before there
+        were such meant (:data:`BEFORE`).
         """
         dropout = getattr(opt, "dropout", 0.0)
         return cls(
@@ -98,7 +100,7 @@ class DropoutPlan:
             space=getattr(opt, "sd_space", "structured"),
             time=getattr(opt, "sd_time", "random"),
             count=getattr(opt, "sd_count", "bernoulli"),
-            output=getattr(opt, "sd_output_sets", "by_step"),  # as older checkpoints meant
+            output=getattr(opt, "sd_output_sets", BEFORE["sd_output_sets"]),
         )
 
     def pattern(self, place: str) -> DropoutPattern:

@@ -21,8 +21,6 @@ DEFAULTS: dict[str, Any] = {
 CHOICES = {
     "sd_space": SPACES, "sd_time": TIMES, "sd_count": COUNTS, "sd_output_sets": OUTPUTS,
 }  # fmt: skip
-# What a model without an option meant, which is from before there was one.
-BEFORE = {"sd_output_sets": "by_step"}
 PRECISIONS = ("highest", "high", "medium")  # of torch.set_float32_matmul_precision
 
 

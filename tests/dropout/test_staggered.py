@@ -76,13 +76,21 @@ def test_rows_in_the_order_of_their_sets(T: int, B: int, D: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ["cpu", "portable", "naive"])
+@pytest.mark.parametrize("padding", ["at the end", "anywhere", "alone"])
 @pytest.mark.parametrize(("T", "B", "D"), SIZES)
-def test_the_loss_is_that_of_a_masked_input(T: int, B: int, D: int, engine: str) -> None:
+def test_the_loss_is_that_of_a_masked_input(
+    T: int, B: int, D: int, engine: str, padding: str
+) -> None:
     keep = draw(T, B, D)
-    lengths = torch.randint(1, T + 1, (B,), generator=torch.Generator().manual_seed(2))
+    g = torch.Generator().manual_seed(2)
+    lengths = torch.randint(1, T + 1, (B,), generator=g)
     lengths[0] = T
-    target = torch.randint(1, 37, (B, T), generator=torch.Generator().manual_seed(3))
-    target[torch.arange(T) >= lengths[:, None]] = 0
+    words = {
+        "at the end": torch.arange(T) < lengths[:, None],
+        "anywhere": torch.rand(B, T, generator=g) < 0.6,
+        "alone": torch.zeros(B, T, dtype=torch.bool),
+    }[padding]
+    target = torch.randint(1, 37, (B, T), generator=g) * words
     generator, criterion = nn.Linear(D, 37), nn.CrossEntropyLoss(ignore_index=0, reduction="sum")
     raw = torch.randn(B, T, D)
 
@@ -96,7 +104,7 @@ def test_the_loss_is_that_of_a_masked_input(T: int, B: int, D: int, engine: str)
             with ops.use(engine):
                 found = loss.projected_loss(generator, output, target, 0, criterion)
             assert found is not None
-            assert found.words == int(lengths.sum())
+            assert found.words == int(words.sum())
             value = found.loss
         return [value, *torch.autograd.grad(value, [x, *generator.parameters()])]
 

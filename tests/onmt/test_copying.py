@@ -74,6 +74,22 @@ def test_the_loss_is_the_sum_of_the_words(parts: Any) -> None:
     assert (stats.n_words, stats.loss) == (9, pytest.approx(expected, rel=1e-5))
 
 
+def test_coverage_is_of_words(parts: Any) -> None:
+    """See et al., 2017, equation 12: of the steps that have a word."""
+    loss, batch, output, attn = parts
+    attns = {"copy": attn.transpose(0, 1), "std": attn.transpose(0, 1)}
+    alone, _ = loss(batch, output, attns)
+    loss.lambda_coverage = 0.5
+    attns["coverage"] = attns["std"].cumsum(0)
+    covered, stats = loss(batch, output, attns)
+    expected = 0.0
+    for b, target in enumerate(TARGETS):
+        for t in range(len(target) + 1):
+            expected += float(torch.minimum(attn[b, t], attn[b, :t].sum(0)).sum())
+    assert (covered - alone).item() == pytest.approx(expected, rel=1e-4)
+    assert stats.loss == pytest.approx(covered.item())
+
+
 def test_guesses_are_counted_by_word(parts: Any) -> None:
     loss, batch, output, attn = parts
     correct = 0

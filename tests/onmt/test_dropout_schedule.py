@@ -126,6 +126,15 @@ def test_a_resumed_run_goes_on_with_the_checkpoints_schedule(build: Callable[...
     assert len(lines) == 3
 
 
+def test_sets_of_an_output_are_named_where_they_have_a_meaning(build: Callable[..., Any]) -> None:
+    older = ("-sd_output_sets", "by_step")  # what a checkpoint from before the option is read as
+    *_, log = build((*older, "-dropout", "0.3"))
+    assert "kept from the checkpoint: sd_output_sets by_step (this run: staggered); " in log
+    for without in (("-sd_space", "random"), ("-sd_time", "fixed")):
+        *_, log = build((*older, *without, "-dropout", "0.3"), *without)
+        assert "kept" not in log
+
+
 def test_override_opts_takes_this_runs_schedule(build: Callable[..., Any]) -> None:
     args = ("-override_opts", "-dropout", "0.5", "0.3", "-dropout_steps", "0", "12",
             "-attention_dropout", "0", "0")  # fmt: skip
