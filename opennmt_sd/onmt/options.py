@@ -33,7 +33,8 @@ def add_options(parser: Any) -> None:
     )
     for name, text in (
         ("sd_space", "structured: the whole batch drops the same units, so that matrix "
-         "products shrink; random: every sample drops its own."),
+         "products shrink (at the decoder's output see sd_output_sets); random: every sample "
+         "drops its own."),
         ("sd_time", "random: a new set at each time step; fixed: one set for a sequence."),
         ("sd_count", "bernoulli: each unit by itself; exact: as many in every set, which makes the "
          "gradient less noisy (for sd_space structured)."),
