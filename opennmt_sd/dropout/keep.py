@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class Keep:
-    """What a draw keeps; the two forms are :class:`KeepSets` and :class:`KeepMask`.
+    """What is kept: :class:`KeepSets`, :class:`KeepMask`, and sets that samples take in turn
+    (:class:`~opennmt_sd.dropout.staggered.StaggeredSets`).
 
     Everything a layer needs besides the raw data: how many steps it holds, how to cut, join and
     apply it. ``scale`` is what kept values are multiplied by.

@@ -43,6 +43,7 @@ class StructuredLossCompute(LossCompute):
                 return super().forward(batch, output, attns, trunc_start, trunc_size)
         loss = ours.loss
         if self.lambda_coverage:
+            # As stock has it, on every device: its rows are in another order than attention's.
             flat = target.reshape(-1)
             loss = loss + self._compute_coverage_loss(attns["std"], attns["coverage"], flat)
         return loss, Statistics(

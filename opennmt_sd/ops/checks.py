@@ -94,7 +94,7 @@ def check_keep(keep: Keep | None, T: int, B: int | None, D: int, *, ended: bool 
     if B is None or samples is None:
         return
     if samples < B or (samples > B and not ended):
-        raise ValueError(f"a keep mask for a batch of {samples} does not fit {B}")
+        raise ValueError(f"what is kept of a batch of {samples} does not fit one of {B}")
 
 
 def check_weight(weight: Tensor, D: int, name: str = "weight") -> None:

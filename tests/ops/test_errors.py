@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from opennmt_sd import DropoutPattern, ops
+from opennmt_sd.dropout.staggered import StaggeredSets
 
 X, W, BIAS = torch.zeros(4, 3, 6), torch.zeros(5, 6), torch.zeros(5)
 LOSS = {
@@ -96,7 +97,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     ),
     "mask of another batch": (
         ops.masked_linear, {"x": X, "keep": mask(4, 2, 6), "weight": W},
-        ValueError, "a keep mask for a batch of 2 does not fit 3",
+        ValueError, "what is kept of a batch of 2 does not fit one of 3",
+    ),
+    "staggered sets of another batch": (
+        ops.masked_linear, {"x": X, "keep": StaggeredSets.of(sets(4, 6), 4, 2), "weight": W},
+        ValueError, "what is kept of a batch of 2 does not fit one of 3",
     ),
     "two dtypes": (
         ops.masked_linear, {"x": X.double(), "keep": None, "weight": W, "bias": BIAS},
@@ -157,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     ),
     "step: mask of another batch": (
         ops.masked_linear_step, {"handle": HANDLE, "x": X[0], "keep": mask(4, 2, 6)},
-        ValueError, "a keep mask for a batch of 2 does not fit 3",
+        ValueError, "what is kept of a batch of 2 does not fit one of 3",
     ),
     "step: two dtypes": (
         ops.masked_linear_step, {"handle": HANDLE, "x": X[0].double()},

@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], dict[str, Any], type[Exception], st
     ),
     "layer: mask of the state of another batch": (
         ops.lstm_layer, LAYER | {"state_keep": mask(4, 2, 2)},
-        ValueError, "a keep mask for a batch of 2 does not fit 3",
+        ValueError, "what is kept of a batch of 2 does not fit one of 3",
     ),
     "layer: two dtypes": (
         ops.lstm_layer, LAYER | {"weight_hh": W_HH.double(), "bias": None},
