@@ -114,7 +114,7 @@ def test_given_sets_that_do_not_fit(kind, case: str) -> None:
         if fits:  # one set for all steps fits any number of them; so does a shared one the batch
             layer(x, input_keep=keep)
         else:
-            with pytest.raises(ValueError, match=r"^(keep sets of|a keep mask for)"):
+            with pytest.raises(ValueError, match=r"^(keep sets of|what is kept of a batch)"):
                 layer(x, input_keep=keep)
 
 
