@@ -63,9 +63,8 @@ class Keep:
 
     @property
     def shared(self) -> bool:
-        """Return whether all samples keep the same: sets, or a mask that is a view of one row a
-        step."""
-        return self.samples is None or self.narrow().shape[1] == 1
+        """Return whether all samples keep the same."""
+        return self.samples in (None, 1)
 
     def __getitem__(self, t: int) -> Self:
         """Return what step t keeps, alone (S = 1)."""
@@ -303,3 +302,7 @@ class KeepMask(Keep):
     @property
     def samples(self) -> int:
         return self.dense.shape[1]
+
+    @property
+    def shared(self) -> bool:
+        return self.narrow().shape[1] == 1  # a view of one row a step

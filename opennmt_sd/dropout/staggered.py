@@ -66,10 +66,6 @@ class StaggeredSets(Keep):
     def samples(self) -> int:
         return len(self.first)
 
-    @property
-    def shared(self) -> bool:
-        return self.samples == 1
-
     def numbers(self) -> Tensor:
         """Return which set each sample takes at each step, int64 ``[T, B]``."""
         steps = torch.arange(self.T, device=self.first.device)

@@ -55,11 +55,12 @@ def rows_by_set(output: Tensor, rows: Tensor) -> tuple[KeepSets | None, Tensor |
         order, int64 ``[R]``, in which the rows of a set lie together, or None where they do; how
         many rows each set has, int64 on the CPU.
     """
-    keep, order, sizes = getattr(output, "kept", None), None, rows.sum(1)
+    keep = getattr(output, "kept", None)
     if isinstance(keep, StaggeredSets) and isinstance(keep.sets, KeepSets):
         order, sizes = keep.by_set(rows)
-        keep = keep.sets
-    return keep.rescaled(1.0) if isinstance(keep, KeepSets) else None, order, sizes.cpu()
+        return keep.sets.rescaled(1.0), order, sizes.cpu()
+    keep = keep.rescaled(1.0) if isinstance(keep, KeepSets) else None
+    return keep, None, rows.sum(1).cpu()
 
 
 def projected_loss(
