@@ -65,7 +65,7 @@ def convert(
     counts.
 
     Modules that are converted already stay as they are. A rate for all is warned of where it
-    reaches none.
+    reaches none, and one between layers where none has two.
 
     Returns:
         The model.
@@ -99,6 +99,8 @@ def convert(
     asked = layers.rates("dropout", dropout)
     own: dict[nn.Module, Any] = {layer: layer.dropout for layer in layers.of if layer not in asked}
     between = {m: DropoutPattern.of(p) for m, p in {**own, **asked}.items()}
+    if names.of and all(m.num_layers == 1 for m, p in asked.items() if p.active):
+        _warn_of_none_between(dropout)
     for cell in (m for m in names.of if m not in between):
         _refuse_fixed(cell, {place: of[cell] for place, of in patterns.items() if cell in of})
     for layer in between:
@@ -162,6 +164,19 @@ def _warn_of_lost(model: nn.Module, **rates: Rates) -> None:
             else "there is nothing to convert; conversion_report(model) tells why"
         )  # fmt: skip
         warnings.warn(f"{place}={given} reaches no module: {remedy}", stacklevel=3)
+
+
+def _warn_of_none_between(dropout: Rates) -> None:
+    """Warn of a rate between layers that no module has two of, as building one does."""
+    given = dropout.values() if isinstance(dropout, Mapping) else [dropout]
+    active = [rate for rate in given if rate is not None and DropoutPattern.of(rate).active]
+    if active:
+        warnings.warn(
+            f"dropout={active[0]} is between layers, and no module that gets it has two: it drops "
+            "nothing; for a first layer's input use input_dropout, for an output StructuredDropout "
+            "or MaskedLinear behind it",
+            stacklevel=3,
+        )
 
 
 def _drops(module: nn.Module, place: str, pattern: DropoutPattern) -> bool:

@@ -144,7 +144,7 @@ def test_a_converted_cell_is_built(kind) -> None:
     cell = kind.stock_cell(D, H)
     ours = kind.our_cell(D, H, input_dropout=0.4, recurrent_dropout=0.5)
     ours.load_state_dict(cell.state_dict())
-    convert(cell, dropout=0.9, input_dropout=0.4, recurrent_dropout=0.5)
+    convert(cell, input_dropout=0.4, recurrent_dropout=0.5)
     assert vars(cell).keys() == vars(ours).keys()
     assert repr(cell) == repr(ours)
     x, results = torch.randn(B, D), []
@@ -241,6 +241,24 @@ def test_rates_for_a_model_without_recurrent_modules_are_warned_of(recwarn) -> N
         "recurrent_dropout=0.3 reaches no module: there is nothing to convert; "
         "conversion_report(model) tells why"
     )
+
+
+@pytest.mark.parametrize("build", [nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell])
+def test_a_rate_between_layers_where_there_is_one_is_warned_of(build, recwarn) -> None:
+    convert(nn.Sequential(build(D, H), nn.LSTM(D, H, 2)), dropout=0.3)
+    convert(build(D, H), dropout=0.0)
+    convert(build(D, H), input_dropout=0.3)
+    assert not [*recwarn]
+    convert(build(D, H), dropout=0.3)
+    assert str(recwarn.pop().message) == (
+        "dropout=0.3 is between layers, and no module that gets it has two: it drops nothing; for "
+        "a first layer's input use input_dropout, for an output StructuredDropout or MaskedLinear "
+        "behind it"
+    )
+    if issubclass(build, nn.RNNBase):
+        model = nn.Sequential(build(D, H), nn.LSTM(D, H, 2))
+        convert(model, dropout={"0": DropoutPattern(0.3), "1": 0.0})
+        assert "is between layers" in str(recwarn.pop().message)
 
 
 def test_reverting_leaves_others_alone() -> None:

@@ -84,7 +84,9 @@ def test_rates_by_name() -> None:
     assert (word.recurrent_dropout, char.recurrent_dropout) == (fixed, 0.0)
     assert (cell.input_dropout, cell.recurrent_dropout, rnn.recurrent_dropout) == (0.0, 0.2, 0.0)
     assert (word.dropout, rnn.dropout) == (0.0, 0.0)
-    assert convert(Model(), dropout={"decoder.rnn": 0.1}).encoder["word"].dropout == 0.3
+    with pytest.warns(UserWarning, match=r"dropout=0\.1 is between layers, and no module that"):
+        model = convert(Model(), dropout={"decoder.rnn": 0.1})
+    assert model.encoder["word"].dropout == 0.3
 
 
 def test_packed_sequences_on_the_kernels() -> None:
@@ -219,9 +221,10 @@ def test_a_report_before_and_after() -> None:
     report = conversion_report(model)
     assert report.convertible == ["encoder.word", "encoder.char", "decoder.cell", "decoder.rnn"]
     assert report.converted == []
-    convert(model, only=report.convertible[:3], dropout={"encoder.char": 0.2},
-            input_dropout={"encoder.word": 0.4}, recurrent_dropout={"encoder.word":
-            DropoutPattern(0.5, space="random", time="fixed")})  # fmt: skip
+    with pytest.warns(UserWarning, match=r"dropout=0\.2 is between layers, and no module that"):
+        convert(model, only=report.convertible[:3], dropout={"encoder.char": 0.2},
+                input_dropout={"encoder.word": 0.4}, recurrent_dropout={"encoder.word":
+                DropoutPattern(0.5, space="random", time="fixed")})  # fmt: skip
     assert str(conversion_report(model)) == "\n".join([
         "encoder.word: StructuredLSTM: converted: input_dropout 0.4 structured/random; dropout 0.3 "
         "structured/random; recurrent_dropout 0.5 random/fixed",
