@@ -19,7 +19,7 @@ from preparing import SourceError
 from opennmt_sd import atomic
 
 NEEDED = {"command", "update", "seeds", "settings", "scores"}
-FURTHER = {"threads", "devices", "curve"}
+FURTHER = {"threads", "devices", "curve", "resumes"}
 TABLES = ("settings", "scores", "devices")
 CURVE = ["setting", "seed", "update", "seconds", "score"]
 ABOUT = ("setting", "seed", "commit", "device", "threads", "update")  # a run; before its scores
@@ -42,6 +42,7 @@ class Plan:
         devices: what stands for ``{device}``, by name.
         device: that of the runs.
         curve: what finds an update and its score in the output; None: no curves.
+        resumes: whether the command goes on in its folder where it was stopped.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Plan:
     devices: Mapping[str, str] = field(default_factory=lambda: {"cpu": ""})
     device: str = "cpu"
     curve: re.Pattern[str] | None = None
+    resumes: bool = False
 
     @classmethod
     def read(cls, path: Path, device: str = "cpu") -> Plan:
@@ -216,6 +218,8 @@ def _wrong_kinds(found: Mapping[str, Any]) -> Iterator[str]:
     for key in ("update", "threads"):
         if type(found.get(key, 1)) is not int or found.get(key, 1) < 1:
             yield f"{key}: {found[key]} is no whole number of 1 or more"
+    if type(found.get("resumes", False)) is not bool:
+        yield f"resumes: {found['resumes']} is neither true nor false"
     seeds = found["seeds"]
     whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
     if not whole or not seeds:
@@ -256,13 +260,14 @@ def _read(path: Path, fields: Sequence[str]) -> list[Row]:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process; say whether it was to be had."""
+def locked(path: Path, *, wait: bool) -> Iterator[int | None]:
+    """Hold a lock, as long as this process or one that was given the file lives; yield the file, or
+    None where another has the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            yield False
+            yield None
             return
-        yield True
+        yield file.fileno()

@@ -19,6 +19,7 @@ A plan, NAME.yaml:
       valid: 'Validation perplexity: ([\\d.]+)'
     curve: 'Step +(?P<update>\\d+)/.*ppl: +(?P<score>[\\d.]+)' # a match is a point; default: none
     threads: 1             # of each run; default 1
+    resumes: true          # a run that was stopped goes on, see below; default false
     devices:               # what --device may name; default: the CPU alone
       cpu: ''
       cuda: -world_size 1 -gpu_ranks 0
@@ -30,6 +31,9 @@ setting, seed, commit, device, threads, update, the scores, seconds of all its p
 the clock, command; of its curve each point is a row of NAME_curves.csv: setting, seed, update,
 seconds since the run began, score. What it prints is in runs/NAME/. --device cuda has files of its
 own, NAME_cuda. Several processes may work on one plan, and a run that is stopped leaves no row.
+A command that goes on in {folder} where it was stopped is one of a plan that resumes: there the
+folder, in runs/NAME/, stays until the row is written, and --run goes on in it. Breaks are not
+counted; processor_seconds are left out where the machine itself stopped.
 Where rows were made by another command, update or number of threads than the plan has now, nothing
 is run.
 """
@@ -41,8 +45,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -51,70 +53,52 @@ from typing import Any
 
 import curves
 import preparing
+from legs import RUNNING, Run
 from paired import Sample, differences
 from plans import Plan, Row, is_number, locked
 from preparing import SourceError
 
 import opennmt_sd
 
-RUNNING: set[subprocess.Popen[str]] = set()
 
-
-def run(plan: Plan, setting: str, seed: int, log: Path) -> tuple[Row, list[Row]] | None:
+def run(one: Run, lock: int) -> tuple[Row, list[Row]] | None:
     """Make a run and return its row and its curve; None where it failed, which is reported."""
-    with tempfile.TemporaryDirectory() as folder:
-        commit, start, stamps = _commit(), time.monotonic(), []
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        threads = {name: str(plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        process = subprocess.Popen(
-            ["bash", "-e", "-o", "pipefail", "-c", plan.line(setting, seed, folder)],
-            text=True, errors="replace", start_new_session=True,  # to be stopped as a whole
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **threads},
-        )  # fmt: skip
-        RUNNING.add(process)
-        assert process.stdout is not None
-        with log.open("w", encoding="utf-8", buffering=1) as file, process.stdout:
-            for line in process.stdout:
-                file.write(line)
-                stamps.append(time.monotonic() - start)
-        _, status, used = os.wait4(process.pid, 0)  # with what this run alone has used
-        seconds = time.monotonic() - start
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-        RUNNING.discard(process)
-    text = log.read_text(encoding="utf-8")
-    scores = {name: [*of.finditer(text)] for name, of in plan.scores.items()}
+    code, plan = one.go(_commit(), lock), one.plan
+    scores = {name: [*of.finditer(one.text)] for name, of in plan.scores.items()}
     lacking = [name for name, matches in scores.items() if not matches]
     if code or lacking:
-        why = f"exit code {code}" if code else f"it printed no {' and no '.join(lacking)}"
-        return _failed(setting, seed, why, log)
+        return _failed(
+            one, f"exit code {code}" if code else f"it printed no {' and no '.join(lacking)}"
+        )
     last = {name: of[-1][1] for name, of in scores.items()}
     if odd := [f"{name} is {value!r}" for name, value in last.items() if not is_number(value)]:
-        return _failed(setting, seed, f"{', '.join(odd)}, which is no number", log)
+        return _failed(one, f"{', '.join(odd)}, which is no number")
+    processors = one.processor_seconds
     row = {
-        "setting": setting, "seed": str(seed), "commit": commit, "device": _device(plan),
-        "threads": str(plan.threads), "update": str(plan.update),
+        "setting": one.setting, "seed": str(one.seed), "commit": one.commits,
+        "device": _device(plan), "threads": str(plan.threads), "update": str(plan.update),
         **last,
-        "processor_seconds": f"{used.ru_utime + used.ru_stime:.0f}", "seconds": f"{seconds:.0f}",
-        "command": plan.line(setting, seed, "FOLDER"),
+        "processor_seconds": "" if processors is None else f"{processors:.0f}",
+        "seconds": f"{one.seconds:.0f}", "command": one.line("FOLDER"),
     }  # fmt: skip
-    return row, _curve(plan.curve, text, stamps)
+    return row, _curve(plan.curve, one.text, one.stamps)
 
 
-def _failed(setting: str, seed: int, why: str, log: Path) -> None:
-    print(f"{setting}, seed {seed}: {why}; see {log}", file=sys.stderr)
+def _failed(one: Run, why: str) -> None:
+    print(f"{one.setting}, seed {one.seed}: {why}; see {one.log}", file=sys.stderr)
 
 
 def _curve(of: re.Pattern[str] | None, text: str, stamps: Sequence[float]) -> list[Row]:
-    """Return the points whose score is a number, with the time of the line that it stands in."""
-    points = []
+    """Return the points whose score is a number, with the time of the line that it stands in; the
+    last of an update, which a leg may have made again."""
+    points = {}
     for match in of.finditer(text) if of else ():
         if not is_number(match["score"]):
             continue
         stamp = stamps[text.count("\n", 0, match.end("score"))]
-        points.append({"update": match["update"].replace(",", ""), "score": match["score"],
-                       "seconds": f"{stamp:.1f}"})  # fmt: skip
-    return points
+        update = match["update"].replace(",", "")
+        points[update] = {"update": update, "score": match["score"], "seconds": f"{stamp:.1f}"}
+    return [*points.values()]
 
 
 def _commit() -> str:
@@ -144,15 +128,16 @@ def _device(plan: Plan) -> str:
 
 def attempt(plan: Plan, setting: str, seed: int) -> bool:
     """Make a run that has no row, and that no other process makes; tell whether all went well."""
-    log = Path("runs") / plan.name / f"{setting}.{seed}.log"
-    with locked(log.with_suffix(".lock"), wait=False) as ok:
-        if not ok or seed in plan.values(setting, next(iter(plan.scores))):
+    one = Run(plan, setting, seed)
+    with locked(one.log.with_suffix(".lock"), wait=False) as lock:
+        if lock is None or seed in plan.values(setting, next(iter(plan.scores))):
             return True
-        made = run(plan, setting, seed, log)
+        made = run(one, lock)
         if made is None:
             return False
         row, curve = made
         plan.add(row, curve)
+        one.forget()
         print(", ".join(f"{name} {row[name]}" for name in plan.fields[:-1]), flush=True)
     return True
 
@@ -163,6 +148,9 @@ def run_missing(plan: Plan, settings: Sequence[str], seeds: Sequence[int], jobs:
     if others := plan.strangers():
         raise SourceError(f"{others}: move the file away, or give the plan another name")
     plan.points()  # refused now, not when a run has ended
+    for seed in seeds:
+        for setting in settings:
+            Run(plan, setting, seed).check()
     pool = ThreadPoolExecutor(jobs)
     with _ended_by_signals():
         try:

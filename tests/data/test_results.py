@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -280,6 +281,7 @@ def test_one_pair_has_no_interval(load_script: LoadScript) -> None:
     ("update: 7", "update: '7'", "plan.yaml: update: 7 is no whole number of 1 or more"),
     ("threads: 3", "threads: 0", "plan.yaml: threads: 0 is no whole number of 1 or more"),
     ("threads: 3", "curve: [1]", "plan.yaml: curve: [1] is no text"),
+    ("threads: 3", "resumes: 1", "plan.yaml: resumes: 1 is neither true nor false"),
     ("threads: 3", "devices: {cpu: null}", "plan.yaml: devices: cpu: None is no text: put it into "
      "quotes, '' is nothing"),
     ("plain: + 0", "0.1: + 0", "plan.yaml: settings: 0.1 is no text: put the name into quotes"),
@@ -371,11 +373,14 @@ def test_what_fails_inside_a_command_fails(results: ModuleType, command: str) ->
 
 
 @contextmanager
-def begun(folder: Path, command: str, seeds: str = "[1]") -> Iterator[subprocess.Popen[str]]:
+def begun(
+    folder: Path, command: str, seeds: str = "[1]", further: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     """Start the script on a plan in a process of its own, whose run has made the file ``begun``."""
     (folder / "plan.yaml").write_text(
         f"command: '{command}'\n"
         f"update: 1\nseeds: {seeds}\nsettings: {{plain: ''}}\nscores: {{valid: 'score (\\d+)'}}\n"
+        + further
     )
     script = Path(__file__).parents[2] / "scripts" / "results.py"
     process = subprocess.Popen(
@@ -404,6 +409,100 @@ def test_a_signal_ends_what_runs_too(tmp_path: Path, end: signal.Signals) -> Non
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "begun").read_text()), 0)
     assert not (tmp_path / "plan.csv").exists()
+
+
+# Its first leg ends within a line, its second fails, its third prints an update of the first again.
+LEGS = """
+mkdir -p {folder}; cd {folder}; if test ! -e half; then
+echo update 1 loss 9; sleep 0.5; echo update 2 loss 8; echo -n update 3; sleep 0.5; touch half;
+touch ../../../begun; sleep 60; elif test ! -e more; then touch more; echo -n up; exit 4; fi;
+echo update 2 loss 7; echo update 3 loss 6; echo score 5 {setting}
+""".replace("\n", " ")
+CURVE = "curve: '(?m)^update (?P<update>\\d+) loss (?P<score>\\d+)'\n"
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_goes_on(
+    results: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: signal.Signals
+) -> None:
+    """SIGKILL ends the script and, as a machine that stops, what it has started."""
+    with begun(tmp_path, LEGS, further=f"{CURVE}resumes: true\n") as process:
+        [child] = _children(process.pid)
+        process.send_signal(end)
+        process.wait(30)
+        if end == signal.SIGKILL:
+            os.killpg(child, end)
+            with Path("runs/plan/plain.1.jsonl").open("a") as record:
+                record.write('["line", 9')  # what it was about to write
+    assert Path("runs/plan/plain.1/half").exists()
+    assert results.main(["plan.yaml"]) == 0, "the tables can be had meanwhile"
+    assert [results.main(["plan.yaml", "--run"]) for _ in "23"] == [1, 0]
+    [row] = rows()
+    assert row["valid"] == "5"
+    assert row["processor_seconds"] == "", "no guess: bash did not wait for what it had begun"
+    with Path("plan_curves.csv").open(newline="") as file:
+        points = [(point["update"], point["score"]) for point in csv.DictReader(file)]
+        file.seek(0)
+        seconds = [float(point["seconds"]) for point in csv.DictReader(file)]
+    assert points == [("1", "9"), ("2", "7"), ("3", "6")]
+    assert 0.4 < seconds[1] - seconds[0] < 30
+    assert float(row["seconds"]) >= round(seconds[2])
+    assert Path("runs/plan/plain.1.log").read_text().endswith("update 3 loss 6\nscore 5\n")
+    left = {path.name for path in Path("runs/plan").iterdir()}
+    assert left == {"plain.1.log", "plain.1.lock"}, "nothing that would go on"
+
+
+def test_the_processor_seconds_of_all_legs(results: ModuleType) -> None:
+    spin = "python -c 'import time; all(iter(lambda: time.process_time() < 1.1, False))'"
+    first = f"test -e {{folder}}/half || {{{{ touch {{folder}}/half; {spin}; exit 3; }}}}; {spin}; "
+    Path("plan.yaml").write_text(PLAN.replace("mkdir", f"{first}mkdir") + "resumes: true\n")
+    given = ["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]
+    assert [results.main(given), results.main(given)] == [1, 0]
+    assert [row["processor_seconds"] for row in rows()] == ["2"]
+
+
+def _children(process: int) -> list[int]:
+    return [int(pid) for task in Path(f"/proc/{process}/task").iterdir()
+            for pid in (task / "children").read_text().split()]  # fmt: skip
+
+
+def test_a_run_whose_process_lives_is_not_made_twice(results: ModuleType, tmp_path: Path) -> None:
+    """Though the script that began it was killed."""
+    with begun(tmp_path, LEGS, further="resumes: true\n") as process:
+        [child] = _children(process.pid)
+    try:
+        assert results.main(["plan.yaml", "--run"]) == 0
+        assert not Path("plan.csv").exists()
+    finally:
+        os.killpg(child, signal.SIGKILL)
+
+
+def test_a_run_of_another_command_is_not_gone_on_with(
+    results: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PLAN.replace("mkdir", "false; mkdir") + "resumes: true\n"
+    Path("plan.yaml").write_text(text)
+    given = ["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]
+    assert results.main(given) == 1
+    capsys.readouterr()
+    Path("plan.yaml").write_text(text.replace("false; ", ""))
+    assert results.main(given) == 2
+    was = results.Plan.read(Path("plan.yaml")).line("plain", 1, "FOLDER")
+    assert capsys.readouterr().err == (
+        "error: runs/plan/plain.1 was begun by another command, "
+        f"{was.replace('mkdir', 'false; mkdir')}: remove the folder to begin anew\n"
+    )
+    shutil.rmtree("runs/plan/plain.1")
+    assert results.main(given) == 0
+
+
+def test_settings_have_folders_of_their_own(results: ModuleType) -> None:
+    plan = {**yaml.safe_load(PLAN), "settings": {"a  b": "", "a, b": "x", "a_b": "y"}}
+    plan |= {"command": "echo score 1 {setting}; echo {folder} >> ran; false", "resumes": True}
+    Path("plan.yaml").write_text(yaml.safe_dump(plan))
+    assert results.main(["plan.yaml", "--run", "--seeds", "1"]) == 1
+    assert ran() == [f"runs/plan/{name}.1" for name in ("a_20_20b", "a_2c_20b", "a_5fb")]
+    assert all(Path(folder).is_dir() for folder in ran())
 
 
 def test_a_key_without_a_value_is_left_out(results: ModuleType) -> None:
