@@ -85,6 +85,8 @@ class Run:
             # What a shell has started, and not waited for when it was killed, is not in it.
             processors = used.ru_utime + used.ru_stime if code >= 0 else None
             self._note("end", before + time.monotonic() - start, processors)
+            if self.plan.resumes and not os.listdir(folder):
+                self.forget()  # there is nothing to go on with
         return code
 
     def forget(self) -> None:

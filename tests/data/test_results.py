@@ -480,29 +480,32 @@ def test_a_run_whose_process_lives_is_not_made_twice(results: ModuleType, tmp_pa
 def test_a_run_of_another_command_is_not_gone_on_with(
     results: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = PLAN.replace("mkdir", "false; mkdir") + "resumes: true\n"
-    Path("plan.yaml").write_text(text)
+    plan = {**yaml.safe_load(PLAN), "resumes": True}
     given = ["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]
-    assert results.main(given) == 1
+
+    def main(command: str) -> int:
+        Path("plan.yaml").write_text(yaml.safe_dump({**plan, "command": f"{command} {{setting}}"}))
+        return results.main(given)
+
+    assert main("echo >> {folder}/begun; false") == 1
     capsys.readouterr()
-    Path("plan.yaml").write_text(text.replace("false; ", ""))
-    assert results.main(given) == 2
-    was = results.Plan.read(Path("plan.yaml")).line("plain", 1, "FOLDER")
+    assert main("echo score 1") == 2
     assert capsys.readouterr().err == (
-        "error: runs/plan/plain.1 was begun by another command, "
-        f"{was.replace('mkdir', 'false; mkdir')}: remove the folder to begin anew\n"
+        "error: runs/plan/plain.1 was begun by another command, echo >> FOLDER/begun; false + 0: "
+        "remove the folder to begin anew\n"
     )
     shutil.rmtree("runs/plan/plain.1")
-    assert results.main(given) == 0
+    assert main("false") == 1
+    assert main("echo score 1") == 0, "what failed at once has left nothing to go on with"
 
 
 def test_settings_have_folders_of_their_own(results: ModuleType) -> None:
     plan = {**yaml.safe_load(PLAN), "settings": {"a  b": "", "a, b": "x", "a_b": "y"}}
-    plan |= {"command": "echo score 1 {setting}; echo {folder} >> ran; false", "resumes": True}
+    plan |= {"command": "echo {folder}{setting} >> ran; touch {folder}/it; false", "resumes": True}
     Path("plan.yaml").write_text(yaml.safe_dump(plan))
     assert results.main(["plan.yaml", "--run", "--seeds", "1"]) == 1
-    assert ran() == [f"runs/plan/{name}.1" for name in ("a_20_20b", "a_2c_20b", "a_5fb")]
-    assert all(Path(folder).is_dir() for folder in ran())
+    assert ran() == [f"runs/plan/{name}" for name in ("a_20_20b.1", "a_2c_20b.1x", "a_5fb.1y")]
+    assert all(Path(folder.rstrip("xy")).is_dir() for folder in ran())
 
 
 def test_a_key_without_a_value_is_left_out(results: ModuleType) -> None:
