@@ -27,15 +27,19 @@ class Run:
     """A run: what it prints, and the time of that.
 
     Where the plan resumes, its folder stays until :meth:`forget`, and beside it a record of all
-    legs: ``["begin", commit, command]``, ``["line", seconds, text]`` and ``["end", seconds,
-    processor seconds]``, a line of JSON each. Seconds are those of all legs, without the breaks.
+    legs: ``["begin", commit, what]``, ``["line", seconds, text]`` and ``["end", seconds, processor
+    seconds]``, a line of JSON each. Seconds are those of all legs, without the breaks; of a leg
+    that was killed with this process, those until the last line it printed.
     """
 
     def __init__(self, plan: Plan, setting: str, seed: int) -> None:
         self.log = Path("runs") / plan.name / f"{setting}.{seed}.log"
-        # Its name stands in a command: without spaces and commas, and no other setting's.
-        name = re.sub("[^A-Za-z0-9]", lambda sign: f"_{ord(sign[0]):x}", setting)
-        self._folder = self.log.with_name(f"{name}.{seed}")
+        # Its name stands in a command: without spaces and commas, and no other run's.
+        place, name = (
+            re.sub("[^A-Za-z0-9.]", lambda sign: f"_{ord(sign[0]):x}_", text)
+            for text in (f"{plan.name}.legs", setting)
+        )
+        self._folder = Path("runs") / place / f"{name}.{seed}"
         self._record = self._folder.with_name(f"{self._folder.name}.jsonl")
         self.plan, self.setting, self.seed = plan, setting, seed
         self._events: list[list[Any]] = []
@@ -47,10 +51,13 @@ class Run:
     def check(self) -> None:
         """Look at what earlier legs have left. Raises: SourceError: it is of another command."""
         for event, *about in self._earlier():
-            if event == "begin" and about[1] != self.line("FOLDER"):
+            if event == "begin" and about[1] != self._what:
+                wrong = {key: about[1].get(key) for key, now in self._what.items()
+                         if about[1].get(key) != now}  # fmt: skip
+                was = ", ".join(f"{key} {value}" for key, value in wrong.items())
                 raise SourceError(
-                    f"{self._folder} was begun by another command, {about[1]}: remove the folder "
-                    "to begin anew"
+                    f"{self._folder} was begun by another plan ({was}): remove the folder to begin "
+                    "anew"
                 )
 
     def go(self, commit: str, lock: int) -> int:
@@ -59,7 +66,12 @@ class Run:
         Args:
             lock: a file that the processes of the run hold open too, so that nobody makes it a
                 second time while one of them lives.
+
+        Raises:
+            SourceError: see :meth:`check`.
         """
+        self.check()  # again: the plan may have changed since
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self._events = self._earlier()
         if not self._events:
             self.forget()
@@ -68,16 +80,15 @@ class Run:
             atomic.write_text(self._record, text)  # without what was cut off
         goes_on, before = bool(self._events), self.seconds
         with self._in_folder() as folder:
-            self._note("begin", commit, self.line("FOLDER"))
+            self._note("begin", commit, self._what)
             start = time.monotonic()
             process = self._start(folder, lock)
             assert process.stdout is not None
             mode = "a" if goes_on else "w"
             with self.log.open(mode, encoding="utf-8", buffering=1) as log, process.stdout:
                 for line in process.stdout:
-                    log.write(line)
-                    # A leg may end within a line.
-                    text = line.removesuffix("\n") + "\n"
+                    text = line.removesuffix("\n") + "\n"  # a leg may end within a line
+                    log.write(text)
                     self._note("line", before + time.monotonic() - start, text)
             _, status, used = os.wait4(process.pid, 0)  # with what this leg alone has used
             process.returncode = code = os.waitstatus_to_exitcode(status)
@@ -85,14 +96,16 @@ class Run:
             # What a shell has started, and not waited for when it was killed, is not in it.
             processors = used.ru_utime + used.ru_stime if code >= 0 else None
             self._note("end", before + time.monotonic() - start, processors)
-            if self.plan.resumes and not os.listdir(folder):
-                self.forget()  # there is nothing to go on with
+        if not (self._folder.is_dir() and os.listdir(self._folder)):
+            self.forget()  # there is nothing to go on with
         return code
 
     def forget(self) -> None:
-        """Remove what would let it go on."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._record.unlink(missing_ok=True)
+        """Remove what would let it go on; of a plan that does not resume that is another's."""
+        if self.plan.resumes:
+            self._record.unlink(missing_ok=True)  # first: without it a folder counts for nothing
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
 
     @property
     def text(self) -> str:
@@ -120,6 +133,12 @@ class Run:
         """Return that of its legs, or those."""
         return " ".join(dict.fromkeys(commit for commit, _ in self._all("begin")))
 
+    @property
+    def _what(self) -> dict[str, str | int]:
+        """Return what all legs must have in common."""
+        plan = self.plan
+        return {"command": self.line("FOLDER"), "update": plan.update, "threads": plan.threads}
+
     def _all(self, kind: str) -> list[list[Any]]:
         return [event[1:] for event in self._events if event[0] == kind]
 
@@ -139,7 +158,7 @@ class Run:
     @contextmanager
     def _in_folder(self) -> Iterator[str]:
         if self.plan.resumes:
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             yield str(self._folder)
         else:
             with tempfile.TemporaryDirectory() as folder:

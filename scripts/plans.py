@@ -85,6 +85,8 @@ class Plan:
         except re.error as error:
             key = "scores" if error.pattern in found["scores"].values() else "curve"
             raise SourceError(f"{path}: {key}: {error.pattern}: {error}") from None
+        if isinstance(found.get("resumes"), list):
+            found["resumes"] = device in found["resumes"]
         plan = cls(path, device=device, **found)
         if faults := [*plan._faults()]:
             raise SourceError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -218,8 +220,11 @@ def _wrong_kinds(found: Mapping[str, Any]) -> Iterator[str]:
     for key in ("update", "threads"):
         if type(found.get(key, 1)) is not int or found.get(key, 1) < 1:
             yield f"{key}: {found[key]} is no whole number of 1 or more"
-    if type(found.get("resumes", False)) is not bool:
-        yield f"resumes: {found['resumes']} is neither true nor false"
+    resumes, devices = found.get("resumes", False), [*found.get("devices", {"cpu": ""})]
+    named = isinstance(resumes, list) and all(device in devices for device in resumes)
+    if not named and not isinstance(resumes, bool):
+        yield (f"resumes: {resumes} is neither true nor false, nor a list of devices: it has "
+               f"{', '.join(devices)}")  # fmt: skip
     seeds = found["seeds"]
     whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
     if not whole or not seeds:

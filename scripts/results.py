@@ -19,7 +19,7 @@ A plan, NAME.yaml:
       valid: 'Validation perplexity: ([\\d.]+)'
     curve: 'Step +(?P<update>\\d+)/.*ppl: +(?P<score>[\\d.]+)' # a match is a point; default: none
     threads: 1             # of each run; default 1
-    resumes: true          # a run that was stopped goes on, see below; default false
+    resumes: true          # a run that was stopped goes on, see below; or [cpu]: on these devices
     devices:               # what --device may name; default: the CPU alone
       cpu: ''
       cuda: -world_size 1 -gpu_ranks 0
@@ -32,8 +32,8 @@ the clock, command; of its curve each point is a row of NAME_curves.csv: setting
 seconds since the run began, score. What it prints is in runs/NAME/. --device cuda has files of its
 own, NAME_cuda. Several processes may work on one plan, and a run that is stopped leaves no row.
 A command that goes on in {folder} where it was stopped is one of a plan that resumes: there the
-folder, in runs/NAME/, stays until the row is written, and --run goes on in it. Breaks are not
-counted; processor_seconds are left out where the machine itself stopped.
+folder, in runs/NAME.legs/, from here on, stays until the row is written, and --run goes on in it.
+Breaks are not counted; processor_seconds are left out where the machine itself stopped.
 Where rows were made by another command, update or number of threads than the plan has now, nothing
 is run.
 """
@@ -130,9 +130,16 @@ def attempt(plan: Plan, setting: str, seed: int) -> bool:
     """Make a run that has no row, and that no other process makes; tell whether all went well."""
     one = Run(plan, setting, seed)
     with locked(one.log.with_suffix(".lock"), wait=False) as lock:
-        if lock is None or seed in plan.values(setting, next(iter(plan.scores))):
+        if lock is None:
             return True
-        made = run(one, lock)
+        if seed in plan.values(setting, next(iter(plan.scores))):
+            one.forget()  # what was killed when it had its row
+            return True
+        try:
+            made = run(one, lock)
+        except SourceError as error:
+            _failed(one, str(error))
+            return False
         if made is None:
             return False
         row, curve = made

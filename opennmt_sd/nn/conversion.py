@@ -99,10 +99,10 @@ def convert(
     asked = layers.rates("dropout", dropout)
     own: dict[nn.Module, Any] = {layer: layer.dropout for layer in layers.of if layer not in asked}
     between = {m: DropoutPattern.of(p) for m, p in {**own, **asked}.items()}
-    if names.of and all(m.num_layers == 1 for m, p in asked.items() if p.active):
-        _warn_of_none_between(dropout)
     for cell in (m for m in names.of if m not in between):
         _refuse_fixed(cell, {place: of[cell] for place, of in patterns.items() if cell in of})
+    if names.of:
+        _warn_of_none_between(dropout, asked)
     for layer in between:
         del layer.__dict__["dropout"]
     for module in names.of:
@@ -166,13 +166,22 @@ def _warn_of_lost(model: nn.Module, **rates: Rates) -> None:
         warnings.warn(f"{place}={given} reaches no module: {remedy}", stacklevel=3)
 
 
-def _warn_of_none_between(dropout: Rates) -> None:
-    """Warn of a rate between layers that no module has two of, as building one does."""
-    given = dropout.values() if isinstance(dropout, Mapping) else [dropout]
-    active = [rate for rate in given if rate is not None and DropoutPattern.of(rate).active]
-    if active:
+def _warn_of_none_between(dropout: Rates, asked: Mapping[nn.Module, DropoutPattern]) -> None:
+    """Warn of a rate between layers that no module has two of, as building one does.
+
+    Args:
+        dropout: as it was given.
+        asked: what each layer gets of it.
+    """
+    got = {module: pattern for module, pattern in asked.items() if pattern.active}
+    if any(module.num_layers != 1 for module in got):
+        return
+    rates = [pattern.p for pattern in got.values()]
+    if dropout is not None and not isinstance(dropout, Mapping):
+        rates = [p for p in [DropoutPattern.of(dropout).p] if p]  # cells alone get none of it
+    if rates:
         warnings.warn(
-            f"dropout={active[0]} is between layers, and no module that gets it has two: it drops "
+            f"dropout={rates[0]} is between layers, and no module that gets it has two: it drops "
             "nothing; for a first layer's input use input_dropout, for an output StructuredDropout "
             "or MaskedLinear behind it",
             stacklevel=3,

@@ -432,9 +432,9 @@ def test_a_run_that_was_stopped_goes_on(
         process.wait(30)
         if end == signal.SIGKILL:
             os.killpg(child, end)
-            with Path("runs/plan/plain.1.jsonl").open("a") as record:
+            with Path("runs/plan.legs/plain.1.jsonl").open("a") as record:
                 record.write('["line", 9')  # what it was about to write
-    assert Path("runs/plan/plain.1/half").exists()
+    assert Path("runs/plan.legs/plain.1/half").exists()
     assert results.main(["plan.yaml"]) == 0, "the tables can be had meanwhile"
     assert [results.main(["plan.yaml", "--run"]) for _ in "23"] == [1, 0]
     [row] = rows()
@@ -449,7 +449,8 @@ def test_a_run_that_was_stopped_goes_on(
     assert float(row["seconds"]) >= round(seconds[2])
     assert Path("runs/plan/plain.1.log").read_text().endswith("update 3 loss 6\nscore 5\n")
     left = {path.name for path in Path("runs/plan").iterdir()}
-    assert left == {"plain.1.log", "plain.1.lock"}, "nothing that would go on"
+    assert left == {"plain.1.log", "plain.1.lock"}
+    assert not [*Path("runs/plan.legs").iterdir()], "nothing that would go on"
 
 
 def test_the_processor_seconds_of_all_legs(results: ModuleType) -> None:
@@ -491,12 +492,49 @@ def test_a_run_of_another_command_is_not_gone_on_with(
     capsys.readouterr()
     assert main("echo score 1") == 2
     assert capsys.readouterr().err == (
-        "error: runs/plan/plain.1 was begun by another command, echo >> FOLDER/begun; false + 0: "
-        "remove the folder to begin anew\n"
+        "error: runs/plan.legs/plain.1 was begun by another plan (command echo >> FOLDER/begun; "
+        "false + 0): remove the folder to begin anew\n"
     )
-    shutil.rmtree("runs/plan/plain.1")
+    plan |= {"threads": 4}
+    assert main("echo >> {folder}/begun; false") == 2
+    assert "begun by another plan (threads 3)" in capsys.readouterr().err
+    shutil.rmtree("runs/plan.legs/plain.1")
     assert main("false") == 1
     assert main("echo score 1") == 0, "what failed at once has left nothing to go on with"
+
+
+def test_devices_that_do_not_resume_begin_anew(results: ModuleType) -> None:
+    """And leave alone what a plan that resumed has left."""
+    text = PLAN.replace("mkdir {folder}/model;", "touch {folder}/it; false;") + "resumes: [cpu]\n"
+    Path("plan.yaml").write_text(text)
+    given = ["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]
+    assert results.main(given) == 1
+    for other in ("devices: {cpu: '', cuda: ''}\nresumes: [cuda]\n", "resumes: false\n"):
+        Path("plan.yaml").write_text(text.replace("resumes: [cpu]\n", other))
+        assert results.main(given) == 1
+        assert Path("runs/plan.legs/plain.1/it").exists()
+
+
+def test_a_run_may_remove_its_folder(results: ModuleType) -> None:
+    text = PLAN.replace("mkdir {folder}/model;", "rm -r {folder};")
+    Path("plan.yaml").write_text(text + "resumes: true\n")
+    assert results.main(["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]) == 0
+    assert len(rows()) == 1
+
+
+def test_a_row_that_is_removed_is_made_anew(results: ModuleType, monkeypatch) -> None:
+    """Though the script was killed when it had written the row."""
+    text = PLAN.replace("mkdir {folder}/model;", "echo a >> {folder}/it; cat {folder}/it;")
+    Path("plan.yaml").write_text(text + "resumes: true\n")
+    given = ["plan.yaml", "--run", "--seeds", "1", "--settings", "plain"]
+    with monkeypatch.context() as killed:
+        killed.setattr(results.Run, "forget", lambda one: None)
+        assert results.main(given) == 0
+    assert Path("runs/plan.legs/plain.1/it").exists()
+    assert results.main(given) == 0
+    Path("plan.csv").unlink()
+    assert results.main(given) == 0
+    assert Path("runs/plan/plain.1.log").read_text().count("a\n") == 1
 
 
 def test_settings_have_folders_of_their_own(results: ModuleType) -> None:
@@ -504,7 +542,9 @@ def test_settings_have_folders_of_their_own(results: ModuleType) -> None:
     plan |= {"command": "echo {folder}{setting} >> ran; touch {folder}/it; false", "resumes": True}
     Path("plan.yaml").write_text(yaml.safe_dump(plan))
     assert results.main(["plan.yaml", "--run", "--seeds", "1"]) == 1
-    assert ran() == [f"runs/plan/{name}" for name in ("a_20_20b.1", "a_2c_20b.1x", "a_5fb.1y")]
+    assert ran() == [
+        f"runs/plan.legs/{name}" for name in ("a_20__20_b.1", "a_2c__20_b.1x", "a_5f_b.1y")
+    ]
     assert all(Path(folder.rstrip("xy")).is_dir() for folder in ran())
 
 
