@@ -34,12 +34,10 @@ class Run:
 
     def __init__(self, plan: Plan, setting: str, seed: int) -> None:
         self.log = Path("runs") / plan.name / f"{setting}.{seed}.log"
-        # Its name stands in a command: without spaces and commas, and no other run's.
-        place, name = (
-            re.sub("[^A-Za-z0-9.]", lambda sign: f"_{ord(sign[0]):x}_", text)
-            for text in (f"{plan.name}.legs", setting)
-        )
-        self._folder = Path("runs") / place / f"{name}.{seed}"
+        # Its name stands in a command: without spaces and commas, and no other setting's.
+        place = re.sub("[^A-Za-z0-9._-]", "_", plan.name)
+        name = re.sub("[^A-Za-z0-9.]", lambda sign: f"_{ord(sign[0]):x}_", setting)
+        self._folder = Path("runs") / f"{place}.legs" / f"{name}.{seed}"
         self._record = self._folder.with_name(f"{self._folder.name}.jsonl")
         self.plan, self.setting, self.seed = plan, setting, seed
         self._events: list[list[Any]] = []
