@@ -27,7 +27,7 @@ class Run:
     """A run: what it prints, and the time of that.
 
     Where the plan resumes, its folder stays until :meth:`forget`, and beside it a record of all
-    legs: ``["begin", commit, what]``, ``["line", seconds, text]`` and ``["end", seconds, processor
+    legs: ``["begin", commit, way]``, ``["line", seconds, text]`` and ``["end", seconds, processor
     seconds]``, a line of JSON each. Seconds are those of all legs, without the breaks; of a leg
     that was killed with this process, those until the last line it printed.
     """
@@ -42,21 +42,14 @@ class Run:
         self.plan, self.setting, self.seed = plan, setting, seed
         self._events: list[list[Any]] = []
 
-    def line(self, folder: str) -> str:
-        """Return its command."""
-        return self.plan.line(self.setting, self.seed, folder)
+    @property
+    def way(self) -> dict[str, str]:
+        """Return how it is made, which all legs must have in common."""
+        return self.plan.way(self.setting, self.seed)
 
     def check(self) -> None:
-        """Look at what earlier legs have left. Raises: SourceError: it is of another command."""
-        for event, *about in self._earlier():
-            if event == "begin" and about[1] != self._what:
-                wrong = {key: about[1].get(key) for key, now in self._what.items()
-                         if about[1].get(key) != now}  # fmt: skip
-                was = ", ".join(f"{key} {value}" for key, value in wrong.items())
-                raise SourceError(
-                    f"{self._folder} was begun by another plan ({was}): remove the folder to begin "
-                    "anew"
-                )
+        """Look at what earlier legs have left. Raises: SourceError: another plan began them."""
+        self._earlier()
 
     def go(self, commit: str, lock: int) -> int:
         """Begin, or go on; return the exit code.
@@ -68,8 +61,6 @@ class Run:
         Raises:
             SourceError: see :meth:`check`.
         """
-        self.check()  # again: the plan may have changed since
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         self._events = self._earlier()
         if not self._events:
             self.forget()
@@ -78,7 +69,7 @@ class Run:
             atomic.write_text(self._record, text)  # without what was cut off
         goes_on, before = bool(self._events), self.seconds
         with self._in_folder() as folder:
-            self._note("begin", commit, self._what)
+            self._note("begin", commit, self.way)
             start = time.monotonic()
             process = self._start(folder, lock)
             assert process.stdout is not None
@@ -131,12 +122,6 @@ class Run:
         """Return that of its legs, or those."""
         return " ".join(dict.fromkeys(commit for commit, _ in self._all("begin")))
 
-    @property
-    def _what(self) -> dict[str, str | int]:
-        """Return what all legs must have in common."""
-        plan = self.plan
-        return {"command": self.line("FOLDER"), "update": plan.update, "threads": plan.threads}
-
     def _all(self, kind: str) -> list[list[Any]]:
         return [event[1:] for event in self._events if event[0] == kind]
 
@@ -147,11 +132,20 @@ class Run:
                 file.write(json.dumps(event) + "\n")
 
     def _earlier(self) -> list[list[Any]]:
-        """Return what earlier legs have left."""
+        """Return what earlier legs have left. Raises: SourceError: another plan began them."""
         if not (self.plan.resumes and self._folder.is_dir() and self._record.exists()):
             return []
         lines = self._record.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        for was in (about[1] for event, *about in events if event == "begin"):
+            wrong = [f"{key} {was.get(key)}" for key, now in self.way.items()
+                     if was.get(key) != now]  # fmt: skip
+            if wrong:
+                raise SourceError(
+                    f"{self._folder} was begun by another plan ({', '.join(wrong)}): remove the "
+                    "folder to begin anew"
+                )
+        return events
 
     @contextmanager
     def _in_folder(self) -> Iterator[str]:
@@ -166,7 +160,7 @@ class Run:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         threads = {name: str(self.plan.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         process = subprocess.Popen(
-            ["bash", "-e", "-o", "pipefail", "-c", self.line(folder)],
+            ["bash", "-e", "-o", "pipefail", "-c", self.plan.line(self.setting, self.seed, folder)],
             text=True, errors="replace", start_new_session=True,  # to be stopped as a whole
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             pass_fds=[lock],

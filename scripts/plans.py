@@ -138,6 +138,11 @@ class Plan:
             device=self.devices[self.device],
         )  # fmt: skip
 
+    def way(self, setting: str, seed: int) -> Row:
+        """Return how a run is made: what all of it, and its row, must agree with."""
+        return {"command": self.line(setting, seed, "FOLDER"), "update": str(self.update),
+                "threads": str(self.threads)}  # fmt: skip
+
     def rows(self) -> list[Row]:
         """Return the rows that there are.
 
@@ -160,8 +165,7 @@ class Plan:
         found = []
         for row in self.rows():
             if _run(row) in runs:
-                wanted = {"command": self.line(row["setting"], runs[_run(row)], "FOLDER"),
-                          "update": str(self.update), "threads": str(self.threads)}  # fmt: skip
+                wanted = self.way(row["setting"], runs[_run(row)])
                 other = [name for name, value in wanted.items() if row[name] != value]
                 found += [f"{_named(row)} (another {', '.join(other)})"] if other else []
         return (

@@ -64,7 +64,8 @@ import opennmt_sd
 def run(one: Run, lock: int) -> tuple[Row, list[Row]] | None:
     """Make a run and return its row and its curve; None where it failed, which is reported."""
     code, plan = one.go(_commit(), lock), one.plan
-    scores = {name: [*of.finditer(one.text)] for name, of in plan.scores.items()}
+    text = one.text
+    scores = {name: [*of.finditer(text)] for name, of in plan.scores.items()}
     lacking = [name for name, matches in scores.items() if not matches]
     if code or lacking:
         return _failed(
@@ -76,12 +77,11 @@ def run(one: Run, lock: int) -> tuple[Row, list[Row]] | None:
     processors = one.processor_seconds
     row = {
         "setting": one.setting, "seed": str(one.seed), "commit": one.commits,
-        "device": _device(plan), "threads": str(plan.threads), "update": str(plan.update),
-        **last,
+        "device": _device(plan), **one.way, **last,
         "processor_seconds": "" if processors is None else f"{processors:.0f}",
-        "seconds": f"{one.seconds:.0f}", "command": one.line("FOLDER"),
+        "seconds": f"{one.seconds:.0f}",
     }  # fmt: skip
-    return row, _curve(plan.curve, one.text, one.stamps)
+    return row, _curve(plan.curve, text, one.stamps)
 
 
 def _failed(one: Run, why: str) -> None:

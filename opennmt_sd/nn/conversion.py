@@ -173,13 +173,11 @@ def _warn_of_none_between(dropout: Rates, asked: Mapping[nn.Module, DropoutPatte
         dropout: as it was given.
         asked: what each layer gets of it.
     """
-    got = {module: pattern for module, pattern in asked.items() if pattern.active}
-    if any(module.num_layers != 1 for module in got):
-        return
-    rates = [pattern.p for pattern in got.values()]
-    if dropout is not None and not isinstance(dropout, Mapping):
-        rates = [p for p in [DropoutPattern.of(dropout).p] if p]  # cells alone get none of it
-    if rates:
+    rate = 0.0 if dropout is None else dropout
+    given = asked.values() if isinstance(rate, Mapping) else [DropoutPattern.of(rate)]
+    rates = [pattern.p for pattern in given if pattern.active]
+    served = (m.num_layers != 1 for m, pattern in asked.items() if pattern.active)
+    if rates and not any(served):
         warnings.warn(
             f"dropout={rates[0]} is between layers, and no module that gets it has two: it drops "
             "nothing; for a first layer's input use input_dropout, for an output StructuredDropout "
