@@ -130,6 +130,8 @@ class Run:
         if self.plan.resumes:
             with self._record.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(event) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a machine that dies takes no line along
 
     def _earlier(self) -> list[list[Any]]:
         """Return what earlier legs have left. Raises: SourceError: another plan began them."""
