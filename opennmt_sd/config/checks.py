@@ -62,8 +62,8 @@ class Checks:
         self.faults += unknown_keys(self.cfg, HydraConfig.get())
         for key in keys(schema_of(self.cfg)):
             value = self.value(key.name) if key.rule else None
-            if value is not None and key.rule and not key.rule.holds(value):
-                self.fault(key.name, key.rule.text)
+            if value is not None and key.rule and (why := key.rule.fault(value)):
+                self.fault(key.name, why)
 
     def finish(self) -> None:
         """Raise what was found.

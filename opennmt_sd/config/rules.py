@@ -22,6 +22,12 @@ class Rule:
     holds: Callable[[Any], bool]
     brief: str = ""
 
+    def fault(self, value: Any) -> str | None:
+        """Return what is wrong with a value; None where nothing is."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be a finite number"
+        return None if self.holds(value) else self.text
+
 
 def one_of(*names: str) -> Rule:
     """Return the rule that a value is one of these names."""

@@ -78,4 +78,5 @@ class _Dropped(Function):
 
 
 def _cut(x: Tensor, bits: Tensor, scale: float) -> Tensor:
-    return x.view(bits.dtype).bitwise_and(bits).view(x.dtype).mul_(scale)
+    words = x.resolve_neg().view(bits.dtype)  # a view that is negated in name only has none
+    return words.bitwise_and(bits).view(x.dtype).mul_(scale)

@@ -95,6 +95,12 @@ class Keep:
         """Return the same units with another scale: 1.0 for an input masked and scaled already."""
         return replace(self, scale=scale)  # type: ignore[type-var]
 
+    def reordered(self, order: Tensor) -> Self:
+        """Return the same with samples in another order, int64 ``[B]``; shared sets have none."""
+        if self.shared:
+            return self
+        return self._like(self.mask().index_select(1, order.to(self.mask().device)))
+
     def shifted(self, T: int) -> Self:
         """Serve an output that is fed back: step t keeps what t - 1 kept, step 0 keeps all."""
         mask = self.mask()

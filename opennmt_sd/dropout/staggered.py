@@ -101,5 +101,8 @@ class StaggeredSets(Keep):
     def rescaled(self, scale: float) -> StaggeredSets:
         return replace(self, sets=self.sets.rescaled(scale))
 
+    def reordered(self, order: Tensor) -> StaggeredSets:
+        return replace(self, first=self.first[order.to(self.first.device)])
+
     def _like(self, mask: Tensor) -> KeepMask:  # type: ignore[override] # no rule is left
         return KeepMask(mask, self.scale)

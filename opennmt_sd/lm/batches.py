@@ -88,7 +88,8 @@ def random_segments(length: int, unroll: int, seed: int, epoch: int) -> list[tup
     generator = torch.Generator().manual_seed(derive(seed, "segments", epoch))
     plan, begin, steps = [], 0, length - 1
     while begin < steps:
-        short, shift = torch.rand((), generator=generator), torch.randn((), generator=generator)
+        short = torch.rand((), generator=generator, device="cpu")
+        shift = torch.randn((), generator=generator, device="cpu")
         mean = unroll / 2 if short < 0.05 else unroll
         T = max(5, math.floor(mean + 5 * float(shift)))
         plan.append((begin, min(T, steps - begin)))

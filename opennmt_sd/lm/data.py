@@ -270,7 +270,7 @@ def _renumbered(
 
 def _joined(pieces: list[Ids]) -> Tensor:
     """Join pieces to one int64 tensor."""
-    joined = torch.empty(sum(map(len, pieces)), dtype=torch.int64)
+    joined = torch.empty(sum(map(len, pieces)), dtype=torch.int64, device="cpu")
     begin = 0
     for piece in pieces:
         joined[begin : begin + len(piece)] = torch.from_numpy(piece)

@@ -211,8 +211,10 @@ class LanguageModel(Structured, nn.Module):
     def _top(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the last layer's output ``[T, B, H]``, not dropped yet, and the state."""
         x = self.embedding(ids)  # [T, B, D]
-        if self.training and self.words.active:
-            x = drop_words(x, ids, self.words.draw(*ids.shape, self.embedding.num_embeddings))
+        T, B = ids.shape
+        keep = self._draw(self.words, T, B, self.embedding.num_embeddings)
+        if keep is not None:
+            x = drop_words(x, ids, keep)
         finals = []
         for k, stack in enumerate(self.stacks):
             x, final = by_name.run(stack, x, None if state is None else state[k])

@@ -107,8 +107,8 @@ def choose(scores: Tensor, temperature: float, top_k: int, generator: torch.Gene
     if temperature == 0:
         return int(scores.argmax())
     if 0 < top_k < len(scores):
-        least = scores.topk(top_k).values[-1]
-        scores = scores.where(scores >= least, -torch.inf)
+        likeliest = scores.topk(top_k)  # so many, though others be as likely
+        scores = torch.full_like(scores, -torch.inf).scatter(0, likeliest.indices, likeliest.values)
     # The largest is zero before it is divided: however low the temperature, it stays finite.
     chances = ((scores.double() - scores.max()) / temperature).softmax(0)
     return int(torch.multinomial(chances, 1, generator=generator))

@@ -102,7 +102,7 @@ def convert(
     for cell in (m for m in names.of if m not in between):
         _refuse_fixed(cell, {place: of[cell] for place, of in patterns.items() if cell in of})
     if names.of:
-        _warn_of_none_between(dropout, asked)
+        _warn_of_none_between(dropout, layers)
     for layer in between:
         del layer.__dict__["dropout"]
     for module in names.of:
@@ -166,22 +166,23 @@ def _warn_of_lost(model: nn.Module, **rates: Rates) -> None:
         warnings.warn(f"{place}={given} reaches no module: {remedy}", stacklevel=3)
 
 
-def _warn_of_none_between(dropout: Rates, asked: Mapping[nn.Module, DropoutPattern]) -> None:
-    """Warn of a rate between layers that no module has two of, as building one does.
+def _warn_of_none_between(dropout: Rates, layers: Names) -> None:
+    """Warn of a rate between layers that no module has two of, as building one does: of one for
+    all, or of each name's.
 
     Args:
         dropout: as it was given.
-        asked: what each layer gets of it.
     """
-    rate = 0.0 if dropout is None else dropout
-    given = asked.values() if isinstance(rate, Mapping) else [DropoutPattern.of(rate)]
-    rates = [pattern.p for pattern in given if pattern.active]
-    served = (m.num_layers != 1 for m, pattern in asked.items() if pattern.active)
-    if rates and not any(served):
+    rates = {"": dropout} if not isinstance(dropout, Mapping) else dropout
+    for name, rate in rates.items():
+        pattern = DropoutPattern.of(rate)
+        named = layers.rates("dropout", {name: rate} if name else rate)
+        if not pattern.active or any(module.num_layers != 1 for module in named):
+            continue
         warnings.warn(
-            f"dropout={rates[0]} is between layers, and no module that gets it has two: it drops "
-            "nothing; for a first layer's input use input_dropout, for an output StructuredDropout "
-            "or MaskedLinear behind it",
+            f"dropout={pattern.p}{f' of {name!r}' if name else ''} is between layers, and no "
+            "module that gets it has two: it drops nothing; for a first layer's input use "
+            "input_dropout, for an output StructuredDropout or MaskedLinear behind it",
             stacklevel=3,
         )
 
@@ -224,6 +225,7 @@ def revert(model: Module) -> Module:
     ======================  ==================  ========================================
 
     In evaluation nothing changes. Subclasses stay as they are: their forward is their own.
+    ``nn.Linear`` and ``nn.Dropout`` take no ``PackedSequence``: hand them its ``data``.
 
     Returns:
         The model.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from opennmt_sd.dropout import Keep
+
 Rows = Callable[[Tensor, "Tensor | None", int, int], Tensor]
 
 
@@ -34,3 +36,13 @@ def time_first(x: Tensor | PackedSequence, batch_first: bool, run: Rows) -> Tens
     if batch_first:
         return run(x.transpose(0, 1), None, x.shape[1], x.shape[0]).transpose(0, 1)
     return run(x, None, x.shape[0], x.shape[1])
+
+
+def sorted_as(packed: PackedSequence, keep: Keep | None) -> Keep | None:
+    """Return what is kept of a batch with its samples in the order of packed rows: whoever packed
+    them with ``enforce_sorted=False`` knows their own order alone."""
+    order = packed.sorted_indices
+    # Of as many samples as there are: what does not fit is refused where it is used.
+    if keep is None or order is None or keep.samples != len(order):
+        return keep
+    return keep.reordered(order)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from opennmt_sd import ops
 from opennmt_sd.dropout import DropoutPattern, Keep
 from opennmt_sd.nn.base import PatternAttribute, Structured
-from opennmt_sd.nn.layout import time_first
+from opennmt_sd.nn.layout import sorted_as, time_first
 from opennmt_sd.nn.tools import leaf
 from opennmt_sd.ops.checks import check_keep, check_weight
 
@@ -68,6 +68,8 @@ class MaskedLinear(Structured, nn.Linear):
     ) -> Tensor | PackedSequence:
         """Project; ``keep`` replaces the module's own draw in training (the input stays raw)."""
         pattern, weight, bias = self.dropout, self.weight, self.bias
+        if isinstance(input, PackedSequence):
+            keep = sorted_as(input, keep)
         drops = self.training and (keep is not None or pattern.active)
 
         def project(x: Tensor, batch_sizes: Tensor | None, T: int, B: int) -> Tensor:

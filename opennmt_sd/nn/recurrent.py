@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,14 @@ from opennmt_sd.nn import flat
 from opennmt_sd.nn.base import NOTHING, PatternAttribute, Structured
 from opennmt_sd.nn.by_kernels import by_kernels
 from opennmt_sd.nn.dropped_input import Layers, Operands, dropped_input, gathers_input
+from opennmt_sd.nn.layout import sorted_as
 from opennmt_sd.nn.precision import (
     autocasts,
     casting,
     computed_in,
     result_dtype,
     stock_dtype,
+    without_autocast,
 )
 from opennmt_sd.nn.states import State, batched, permuted
 from opennmt_sd.ops.autocast import cast
@@ -116,6 +119,7 @@ class Recurrent(Structured, nn.RNNBase):
             x, sizes, order, back = input
             self.check_input(x, sizes)
             state = self._checked(int(sizes[0]), permuted(state, order), x)
+            input_keep = sorted_as(input, input_keep)
             x, final = self._run(x, state, sizes, input_keep)
             return PackedSequence(x, sizes, order, back), permuted(final, back)
 
@@ -255,12 +259,19 @@ class Recurrent(Structured, nn.RNNBase):
         dtype: torch.dtype,
     ) -> tuple[Tensor, State]:  # fmt: skip
         """Run layers as torch's own."""
-        if self.autocast_on_cpu and sizes is None and autocasts(x):
-            # torch's own casts come too late for processors without bfloat16.
-            x, *rest = cast([x, *state], dtype)
-            state = tuple(rest)
         flat = [w for layer in weights for direction in layer for w in direction]
-        return self._torch_layers(x, state, flat, len(weights), sizes)
+        context: AbstractContextManager[Any] = nullcontext()
+        if self.autocast_on_cpu and autocasts(x):
+            # torch's own casts come too late for processors without bfloat16.
+            if sizes is None:
+                x, *rest = cast([x, *state], dtype)
+                state = tuple(rest)
+            elif x.is_cpu and int(sizes[0]) == int(sizes[-1]):  # it runs these as padded rows
+                x, *rest = cast([x, *state, *flat], dtype)
+                state, flat = tuple(rest[: len(state)]), rest[len(state) :]
+                context = without_autocast(x)
+        with context:
+            return self._torch_layers(x, state, flat, len(weights), sizes)
 
     def _dropped(
         self, operands: Operands, keep: Keep | None, gathers: bool, sizes: Tensor | None,

@@ -96,7 +96,8 @@ class RecurrentCell(Structured, nn.RNNCellBase):
             x = x if keep is None else keep.apply_alone(x)
             state = self._dense_step(x, state, state_keep)
         else:
-            state = self._our_step(x, keep, state, state_keep)
+            found = self._our_step(x, keep, state, state_keep)
+            state = tuple(s.to(given.dtype) for s, given in zip(found, state))  # as torch's own
         return state if batched else tuple(s.squeeze(0) for s in state)
 
     def _leaves_out(self, input: Tensor, B: int, of_x: float, of_h: float) -> bool:

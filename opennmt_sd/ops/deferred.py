@@ -87,6 +87,8 @@ class LinearKernels(Protocol):
     """An engine's phases of a linear layer, on a prepared weight."""
 
     engine: str
+    read: tuple[Tensor, ...]
+    """What backward reads of the caller's: changed in place before, it is refused."""
 
     def fp(self, x: Tensor, keep: Keep | None, t: int) -> Tensor:
         """Return y ``[n, N]``."""
@@ -124,7 +126,7 @@ class _LinearStep(Function):
         ctx.kernels, ctx.steps, ctx.keep, ctx.t = kernels, steps, keep, t
         if ctx.needs_input_grad[1]:
             ctx.number = steps.number()
-            ctx.save_for_backward(x)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, *kernels.read)
         return kernels.fp(x, keep, t)
 
     @staticmethod
@@ -132,8 +134,8 @@ class _LinearStep(Function):
     def backward(ctx: Any, dy: Tensor) -> Any:
         refuse_second_derivatives(ctx.kernels.engine, dy)
         dx = None
+        x, *_ = ctx.saved_tensors
         if ctx.needs_input_grad[1]:
-            (x,) = ctx.saved_tensors
             # x with its graph would be a cycle
             left = LinearStep(x=x.detach(), dy=dy, keep=ctx.keep, t=ctx.t)
             ctx.steps.leave(ctx.number, left)

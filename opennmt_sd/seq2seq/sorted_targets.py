@@ -22,7 +22,7 @@ class SortedTargets:
 
     def __init__(self, B: int, T: int, words: Tensor | None, *, whole: bool = False) -> None:
         self.B, self.T = B, T
-        self.sizes = torch.full((T,), B)
+        self.sizes = torch.full((T,), B, device="cpu")
         self._order: Tensor | None = None
         if words is None or (not whole and words[:, -1].all()):
             return

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -53,10 +54,11 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, sizes: Tensor) -> Places:
+        count = partial(torch.arange, device=sizes.device)
         B, begins = int(sizes[0]), sizes.cumsum(0) - sizes
-        step = torch.arange(len(sizes)).repeat_interleave(sizes)  # [R]
-        sentence = torch.arange(len(step)) - begins[step]
-        length = (sizes.unsqueeze(1) > torch.arange(B)).sum(0)  # [B]
+        step = count(len(sizes)).repeat_interleave(sizes)  # [R]
+        sentence = count(len(step)) - begins[step]
+        length = (sizes.unsqueeze(1) > count(B)).sum(0)  # [B]
         mirrored = begins[length[sentence] - 1 - step] + sentence
         return cls(mirrored, mirrored[:B], begins[step[B:] - 1] + sentence[B:])
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from opennmt_sd.nn import StructuredLSTM
 from opennmt_sd.tagger.vocabulary import PAD, Ids
 
 ODD = "odd", "it is centred on a character"  # the window of a CNN
@@ -104,7 +105,8 @@ class CharLSTM(nn.Module):
             )
         self.width, self.dropout = width, dropout
         self.embedding = nn.Embedding(count, dim, padding_idx=PAD)
-        self.lstm = nn.LSTM(dim, width // 2, bidirectional=True)
+        self.lstm = StructuredLSTM(dim, width // 2, bidirectional=True)
+        self.lstm.exact = False  # it drops nothing, and is quicker by our kernels
 
     def layout(self, words: list[Ids]) -> tuple[Tensor, ...]:
         """Return packed characters and sizes, and where in the packed order each word is."""

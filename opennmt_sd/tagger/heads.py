@@ -123,7 +123,7 @@ def _wide(rows: Tensor) -> Tensor:
 
 def _alive(sizes: Tensor) -> Tensor:
     """Return whether sentence b has a t-th word: bool ``[T, B]``."""
-    return torch.arange(int(sizes[0])) < sizes.unsqueeze(1)
+    return torch.arange(int(sizes[0]), device=sizes.device) < sizes.unsqueeze(1)
 
 
 def _places(alive: Tensor) -> Tensor:

@@ -204,14 +204,21 @@ class Tagger(nn.Module):
             x = torch.cat([x, F.embedding(batch.spelling, spelled)], 1)  # [R, E + F]
         packed, _ = self.recurrent(PackedSequence(x, batch.sizes))  # [R, 2H]
         if self.projection is not None:
-            packed = self.projection(packed)
+            packed = _projected(self.projection, packed)
             packed = packed._replace(data=torch.tanh(packed.data))
-        return cast(Tensor, self.output(packed).data)
+        return _projected(self.output, packed).data
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> Tensor:
         """Return the best tags' numbers: int64 ``[R]``, in the batch's order of rows."""
         return self.head.decode(self.scores(batch), batch.sizes)
+
+
+def _projected(linear: nn.Linear, packed: PackedSequence) -> PackedSequence:
+    """Run a linear layer on packed rows: ours, or torch's own, which a reverted model has."""
+    if isinstance(linear, MaskedLinear):
+        return cast(PackedSequence, linear(packed))
+    return packed._replace(data=linear(packed.data))
 
 
 def char_encoder(config: TaggerConfig, count: int) -> Any:

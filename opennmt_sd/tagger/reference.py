@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from opennmt_sd.nn import by_name
+from opennmt_sd.nn import by_name, revert
 from opennmt_sd.tagger.batches import Batch
 from opennmt_sd.tagger.heads import Head, head
 from opennmt_sd.tagger.model import (
@@ -27,8 +27,8 @@ from opennmt_sd.tagger.vocabulary import FIRST_CHAR, Vocabulary
 class PlainTagger(nn.Module):
     """A :class:`~opennmt_sd.tagger.model.Tagger` with ordinary dropout at the same rates.
 
-    Embeddings, character encoder and head are the same modules. ``recurrent_dropout`` is left
-    out: torch's layers have none.
+    Embeddings, character encoder and head are the same modules, the encoder's LSTM torch's own.
+    ``recurrent_dropout`` is left out: torch's layers have none.
 
     Args:
         config: its shape; of the patterns, the rates count.
@@ -41,7 +41,7 @@ class PlainTagger(nn.Module):
         self.words = WordEmbedding(
             vocabulary.trained, len(vocabulary.unseen), config.word_dim
         ).requires_grad_(config.fine_tune)
-        self.chars = char_encoder(config, FIRST_CHAR + len(vocabulary.chars))
+        self.chars = revert(char_encoder(config, FIRST_CHAR + len(vocabulary.chars)))
         self.drop_input = nn.Dropout(config.input_dropout.p)
         layers = by_name.TORCHS[config.cell](
             config.word_dim + self.chars.width, config.hidden, config.layers, bidirectional=True,

@@ -103,3 +103,16 @@ def test_whole_numbers_become_floats_also_where_they_are_many(monkeypatch) -> No
     y = keep.apply(torch.ones(T, B, D, dtype=torch.int64))
     assert y.dtype == torch.float32
     assert torch.equal(y, keep.apply(torch.ones(T, B, D)))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_view_that_is_negative_in_name_only(grad: bool, monkeypatch) -> None:
+    keep = DropoutPattern(0.5).draw(T, B, D, torch.Generator().manual_seed(1))
+    x = torch.randn(T, B, D, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+
+    def run() -> Tensor:
+        return keep.apply(x.requires_grad_() if grad else x)
+
+    expected, found = ways(monkeypatch, run)
+    assert torch.equal(found, expected)

@@ -87,3 +87,9 @@ def test_random_segments_are_those_of_seed_and_epoch() -> None:
 
 def test_no_random_segment_is_tiny() -> None:
     assert min(T for _, T in random_segments(5000, 6, 0, 0)[:-1]) == 5
+
+
+def test_the_default_device_is_not_asked() -> None:
+    expected = random_segments(2000, 70, 1, 0)
+    with torch.device("meta"):
+        assert random_segments(2000, 70, 1, 0) == expected

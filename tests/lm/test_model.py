@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from opennmt_sd import DropoutPattern, ops
 from opennmt_sd.lm import LanguageModel
 from opennmt_sd.lm.model import drop_words
+from opennmt_sd.nn.base import Structured
 
 V, T, B = 17, 6, 4
 CASES = {
@@ -266,3 +267,18 @@ def test_autocast_and_the_state_it_leaves() -> None:
     second.loss.backward()
     assert second.loss.dtype == torch.float32
     assert model.embedding.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("words", [0.5, DropoutPattern(0.5, "random")], ids=str)
+def test_a_generator_governs_every_place(words: DropoutPattern | float) -> None:
+    model, (ids, targets) = build(words=words, nr=0.5, rh=0.5, fc=0.5), batch()
+
+    def loss() -> float:
+        for module in model.modules():
+            if isinstance(module, Structured):
+                module.generator = torch.Generator().manual_seed(1)
+        return model(ids, targets).loss.item()
+
+    before = torch.get_rng_state()
+    assert len({loss() for _ in range(4)}) == 1
+    assert torch.equal(torch.get_rng_state(), before)

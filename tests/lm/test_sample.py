@@ -68,6 +68,7 @@ def test_choice() -> None:
         assert shares(temperature, 0) == pytest.approx(want, abs=0.05)  # 4.5 standard errors
     assert shares(1.0, 1) == [0, 1, 0, 0]
     assert shares(1e-40, 0) == shares(1e-300, 2) == [0, 1, 0, 0]
+    assert len({choose(torch.zeros(5), 1.0, 2, generator) for _ in range(200)}) == 2
     top2 = torch.tensor([2.0, 1.0]).softmax(0).tolist()
     assert shares(1.0, 2) == pytest.approx([0, *top2, 0], abs=0.05)
 

@@ -258,7 +258,10 @@ def test_a_rate_between_layers_where_there_is_one_is_warned_of(build, recwarn) -
     if issubclass(build, nn.RNNBase):
         model = nn.Sequential(build(D, H), nn.LSTM(D, H, 2))
         convert(model, dropout={"0": DropoutPattern(0.3), "1": 0.0})
-        assert "dropout=0.3 is between layers" in str(recwarn.pop().message)
+        assert "dropout=0.3 of '0' is between layers" in str(recwarn.pop().message)
+        model = nn.Sequential(build(D, H), nn.LSTM(D, H, 2))
+        convert(model, dropout={"0": 0.3, "1": 0.3})
+        assert "dropout=0.3 of '0' is between layers" in str(recwarn.pop().message)
         convert(nn.Sequential(build(D, H, 2)), dropout={"*": 0.3, "0": None})
         assert not [*recwarn]
 

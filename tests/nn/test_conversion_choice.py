@@ -84,7 +84,7 @@ def test_rates_by_name() -> None:
     assert (word.recurrent_dropout, char.recurrent_dropout) == (fixed, 0.0)
     assert (cell.input_dropout, cell.recurrent_dropout, rnn.recurrent_dropout) == (0.0, 0.2, 0.0)
     assert (word.dropout, rnn.dropout) == (0.0, 0.0)
-    with pytest.warns(UserWarning, match=r"dropout=0\.1 is between layers, and no module that"):
+    with pytest.warns(UserWarning, match=r"dropout=0\.1 of 'decoder\.rnn' is between layers, and"):
         model = convert(Model(), dropout={"decoder.rnn": 0.1})
     assert model.encoder["word"].dropout == 0.3
 
@@ -221,7 +221,7 @@ def test_a_report_before_and_after() -> None:
     report = conversion_report(model)
     assert report.convertible == ["encoder.word", "encoder.char", "decoder.cell", "decoder.rnn"]
     assert report.converted == []
-    with pytest.warns(UserWarning, match=r"dropout=0\.2 is between layers, and no module that"):
+    with pytest.warns(UserWarning, match=r"dropout=0\.2 of 'encoder\.char' is between layers, and"):
         convert(model, only=report.convertible[:3], dropout={"encoder.char": 0.2},
                 input_dropout={"encoder.word": 0.4}, recurrent_dropout={"encoder.word":
                 DropoutPattern(0.5, space="random", time="fixed")})  # fmt: skip

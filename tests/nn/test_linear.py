@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from opennmt_sd import DropoutPattern, MaskedLinear, ops
+from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.staggered import StaggeredSets
 from opennmt_sd.ops import engines
 from opennmt_sd.ops.cpu import native
 
@@ -108,6 +110,23 @@ def test_sets_that_are_given(case: str, drawn) -> None:
         linear.eval()
         assert torch.equal(linear(x, keep), linear(x)), "evaluation drops nothing"
     assert not drawn
+
+
+@pytest.mark.parametrize("kind", ["random", "staggered", "structured"])
+def test_sets_that_are_given_for_unsorted_rows(kind: str) -> None:
+    """They are in the order of the samples, not of the packed ones."""
+    linear = build()
+    lengths = [2, T, 1]
+    x = torch.randn(T, 3, D, dtype=torch.float64)
+    space = "random" if kind == "random" else "structured"
+    keep: Keep = DropoutPattern(0.5, space).draw(T, 3, D)
+    if kind == "staggered":
+        keep = StaggeredSets.of(keep, T, 3)
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    y, _ = pad_packed_sequence(linear(packed, keep))
+    want = linear(x, keep)
+    for b, n in enumerate(lengths):
+        torch.testing.assert_close(y[:n, b], want[:n, b])
 
 
 def test_sets_of_a_dropped_input() -> None:

@@ -296,3 +296,50 @@ def test_what_a_log_says_of_a_model() -> None:
     assert engine_of(model.to(torch.float16)) == "portable in float16" + recurrent
     assert engine_of(model.double()) == f"{here} in float64"
     assert engine_of(nn.Identity()) == here, "of no parameters"
+
+
+@pytest.mark.usefixtures("half_lstm")
+@every_rate
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "inexact"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state", [None, torch.float32], ids=str)
+def test_packed_rows_of_one_length_under_autocast(
+    kind, places: dict[str, Any], exact: bool, training: bool, given: torch.dtype,
+    state: torch.dtype | None,
+) -> None:  # fmt: skip
+    """As rows of several lengths, though torch's own LSTM takes them for padded ones, and fails."""
+    layer = kind.ours(D, H, 2, **places).train(training)
+    layer.exact = exact
+    x = pack_padded_sequence(torch.randn(T, B, D).to(given), [T] * B)
+    initial = None if state is None else [torch.randn(2, B, H, dtype=state) for _ in kind.states]
+    hx = None if initial is None else kind.hx(initial)
+    torch.manual_seed(7)
+    with autocast():
+        y, got = layer(x, hx)
+    assert {y.data.dtype, *(t.dtype for t in kind.parts(got))} == {state or given}
+    y.data.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layer.parameters())
+    torch.manual_seed(7)
+    whole = PackedSequence(x.data.float(), x.batch_sizes)
+    want, _ = layer(whole, hx)
+    torch.testing.assert_close(y.data.float(), want.data, atol=0.03, rtol=0.03)
+
+
+def test_a_batch_of_one_packed_sentence_under_autocast() -> None:
+    """What a tagger predicts one sentence at a time is."""
+    layer = StructuredLSTM(D, H, bidirectional=True, input_dropout=0.5).eval()
+    x = pack_padded_sequence(torch.randn(1, 1, D), [1])
+    with autocast():
+        y, _ = layer(x)
+    torch.testing.assert_close(y.data, layer(x)[0].data, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", ["naive", "dense", "portable", "auto"])
+def test_a_cell_gives_its_states_dtype_under_autocast(kind, name: str) -> None:
+    """On every engine, as torch's own, which autocast does not know."""
+    cell = kind.our_cell(D, H, input_dropout=0.5, recurrent_dropout=0.5)
+    with autocast(), nullcontext() if name == "auto" else ops.use(name):
+        got = kind.parts(cell(torch.randn(B, D)))
+        want = kind.parts(kind.stock_cell(D, H)(torch.randn(B, D)))
+    assert [s.dtype for s in got] == [s.dtype for s in want]

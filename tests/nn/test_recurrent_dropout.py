@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from opennmt_sd import DropoutPattern, KeepMask, KeepSets, StructuredGRU, StructuredLSTM, ops
@@ -228,3 +228,26 @@ def test_drops_in_inference_mode_too(any_engine: str, kind) -> None:
             results.append([y, *kind.parts(states), *kind.parts(cell(x[0]))])
     for found, expected in zip(*results):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("case", ["I", "II", "III"])
+def test_given_sets_are_the_samples_own_in_whatever_order_they_are_packed(kind, case: str) -> None:
+    """Whoever packs unsorted sentences knows their own order alone."""
+    layer = build(kind, case, {})
+    lengths = [2, 5, 1]
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    keep = DropoutPattern(INPUT, *CASES[case]).draw(T, B, D)
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    y, _ = pad_packed_sequence(layer(packed, input_keep=keep)[0])
+    for b, n in enumerate(lengths):
+        want, _ = layer(keep.apply(x)[:n, b])
+        torch.testing.assert_close(y[:n, b], want)
+
+
+def test_packed_sets_of_another_number_of_samples(kind) -> None:
+    layer = build(kind, "I", {})
+    packed = pack_padded_sequence(
+        torch.randn(T, B, D, dtype=torch.float64), torch.tensor([2, 5, 1]), enforce_sorted=False
+    )
+    with pytest.raises(ValueError, match="what is kept of a batch"):
+        layer(packed, input_keep=DropoutPattern(INPUT, "random").draw(T, B + 1, D))

@@ -64,3 +64,14 @@ def test_refusals() -> None:
         CharCNN(9, window=2)
     with pytest.raises(ValueError, match="must be even, got 5: it has two directions"):
         CharLSTM(9, width=5)
+
+
+@pytest.mark.parametrize("words", [WORDS, [np.array([2, 3]), np.array([4, 3])], [np.array([5])]])
+@pytest.mark.parametrize("training", [True, False])
+def test_lstm_under_autocast(words: list[np.ndarray], training: bool) -> None:
+    """Also of words that are all of one length."""
+    encoder = CharLSTM(9, 4, 6).train(training)
+    inputs = encoder.layout(words)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(*inputs)
+    torch.testing.assert_close(found.float(), encoder(*inputs), atol=0.03, rtol=0.03)

@@ -101,3 +101,13 @@ def test_softmax_is_cross_entropy(rows: torch.Tensor) -> None:
     expected = -rows.log_softmax(1)[torch.arange(9), tags].sum()
     torch.testing.assert_close(head.nll(rows, tags, SIZES), expected)
     assert torch.equal(head.decode(rows, SIZES), rows.argmax(1))
+
+
+@pytest.mark.parametrize("head", [CRFHead(K), SoftmaxHead()], ids=["crf", "softmax"])
+def test_the_default_device_is_not_asked(head: torch.nn.Module) -> None:
+    rows, tags = torch.randn(9, K), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    expected = head.nll(rows, tags, SIZES), head.decode(rows, SIZES)
+    with torch.device("meta"):
+        found = head.nll(rows, tags, SIZES), head.decode(rows, SIZES)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])

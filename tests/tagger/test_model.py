@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from opennmt_sd import DropoutPattern, ops
+from opennmt_sd.nn import revert
 from opennmt_sd.tagger.model import TaggerConfig
 from opennmt_sd.tagger.reference import PlainTagger
 from opennmt_sd.tagger.task import TaggerTask
@@ -160,3 +161,25 @@ def test_config_goes_both_ways(small: Callable[..., TaggerConfig]) -> None:
     assert TaggerConfig.from_dict(config.to_dict()) == config
     before = {name: value for name, value in config.to_dict().items() if name != "cell"}
     assert TaggerConfig.from_dict(before).cell == "lstm"  # of before there was a choice
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reverted_it_predicts_the_same(make: Make, shape: str) -> None:
+    task = make(**SHAPES[shape], output_dropout=DropoutPattern(0.5))
+    model = task.model.eval()
+    batches = task.batches(0)
+    with torch.no_grad():
+        expected = [model.scores(batch) for batch in batches]
+        revert(model)
+        found = [model.scores(batch) for batch in batches]
+    torch.testing.assert_close(found, expected)
+    assert not [m for m in model.modules() if type(m).__module__.startswith("opennmt_sd.nn")]
+    model.train()(batches[0]).backward()
+    assert grads(model).keys() == dict(model.named_parameters()).keys()
+
+
+def test_the_plain_models_layers_are_torchs_own(make: Make) -> None:
+    """It is the baseline of the benchmark."""
+    task = make(chars="lstm")
+    plain = PlainTagger(task.model.config, task.vocabulary)
+    assert {type(m) for m in plain.modules() if isinstance(m, nn.RNNBase)} == {nn.LSTM}

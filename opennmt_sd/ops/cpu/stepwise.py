@@ -68,6 +68,7 @@ ALL = Sets()
 
 class _Kernels:
     engine = "cpu"
+    read: tuple[Tensor, ...] = ()
 
     def __init__(self, weight: Tensor, bias: Tensor | None, lowers: bool) -> None:
         self.packed = kernels.prepare(weight.detach(), lowers)

@@ -16,6 +16,7 @@ class _Kernels:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight = weight.detach()
+        self.read: tuple[Tensor, ...] = (self.weight,)
         self.bias = None if bias is None else bias.detach()
 
     def fp(self, x: Tensor, keep: Keep | None, t: int) -> Tensor:  # noqa: ARG002 - x is masked

@@ -12,9 +12,10 @@ from opennmt_sd.ops.portable.linear import sum_dtype
 
 class _Kernels:
     engine = "portable"
+    read: tuple[Tensor, ...] = ()
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.packed = weight.detach().t().contiguous()  # [D, N]
+        self.packed = weight.detach().t().clone(memory_format=torch.contiguous_format)  # [D, N]
         self.bias = None if bias is None else bias.detach()
 
     def fp(self, x: Tensor, keep: Keep | None, t: int) -> Tensor:

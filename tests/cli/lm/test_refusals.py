@@ -48,6 +48,10 @@ def tagger(call, tmp_path: Path):
             "optim.lrr: there is no such key; did you mean optim.lr? There are name, ",
         ),
         ("seed=x", "seed=x: must be a whole number"),
+        ("sample.temperature=inf", "sample.temperature=inf: must be a finite number"),
+        ("optim.lr=inf", "optim.lr=inf: must be a finite number"),
+        ("optim.weight_decay=nan", "optim.weight_decay=nan: must be a finite number"),
+        ("model.tar=nan", "model.tar=nan: must be a finite number"),
         ("trainer.test=maybe", "trainer.test=maybe: must be true or false"),
         ("model.dropout.nr.p=a", "model.dropout.nr.p=a: must be a number"),
         (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd import ops
+from opennmt_sd.ops.cpu import native
 
 T, B, D = 5, 3, 6
 
@@ -122,3 +123,37 @@ def test_nothing_outlives_a_pass(any_engine: str, keep, backward: str, steps) ->
     one_batch()
     assert len(made) == 2 * T
     assert [tensor() for tensor in made if tensor() is not None] == []
+
+
+SHAPES = [(D, D), (1, 4), (4, 1)]  # a narrow one is its own transpose
+
+
+def changed_in_place(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A step's output and its input, whose weight of ones has changed since."""
+    weight = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    x = torch.ones(2, shape[1], dtype=torch.float64, requires_grad=True)
+    y = ops.masked_linear_step(ops.prepare(weight), x)
+    with torch.no_grad():
+        weight.mul_(100)
+    return y, x
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["naive", "dense"])
+def test_a_weight_that_was_changed_is_refused(name: str, shape: tuple[int, int]) -> None:
+    """As by torch, where it is read again."""
+    with ops.use(name):
+        y, _ = changed_in_place(shape)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", ["portable", "cpu"])
+def test_a_packed_weight_counts_as_it_was(name: str, shape: tuple[int, int]) -> None:
+    if name == "cpu" and native() is None:
+        pytest.skip("the native module was not built")
+    with ops.use(name):
+        y, x = changed_in_place(shape)
+        y.sum().backward()
+    assert torch.equal(x.grad, torch.full_like(x, shape[0]))
