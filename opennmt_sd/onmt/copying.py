@@ -55,7 +55,7 @@ def extended_probabilities(generator: Any, hidden: Tensor, attn: Tensor, src_map
         src_map: 1 where a source has a word of its own, ``[B, S, C]``.
     """
     words, copies = word_probabilities(generator, hidden, generator.linear(hidden))
-    return torch.cat([words, torch.bmm(attn * copies, src_map)], -1)
+    return torch.cat([words, torch.bmm(attn * copies, src_map.to(attn.dtype))], -1)
 
 
 def extended_numbers(batch: Mapping[str, Any], vocab: Any, C: int, device: torch.device) -> Tensor:

@@ -77,8 +77,10 @@ def check_corpora(
         transforms = import_module("onmt.transforms").make_transforms(opt, transforms_cls, vocabs)
         corpora = corpus_module.get_corpora(opt, task)
         workers = max(opt.num_workers, 1)
-        found: dict[str, list[bool]] = {}
+        found: dict[str, list[bool | None]] = {}
         for name, corpus in (corpora or {}).items():
+            if task == "train" and int(opt.data[name]["weight"]) < 1:
+                continue  # it is left out
             for worker in range(workers):
                 pairs = corpus_module.build_corpora_iters(
                     {name: corpus}, transforms, opt.data, "silent", stride * workers,
@@ -88,15 +90,19 @@ def check_corpora(
     _judge(found, opt, task == "train")
 
 
-def _judge(found: dict[str, list[bool]], opt: Namespace, trains: bool) -> None:
+def _judge(found: dict[str, list[bool | None]], opt: Namespace, trains: bool) -> None:
     """Refuse what cannot be trained on.
 
     Args:
-        found: for each corpus, of which workers' parts have a usable pair.
+        found: for each corpus, whether the part of each worker has a usable pair; None where it has
+            no line at all.
     """
     lacking = [name for name, parts in found.items() if not any(parts)]
     if lacking and (len(lacking) == len(found) or not trains):
         raise CorpusError("; ".join(_empty(name, opt) for name in lacking))
+    short = [name for name, parts in found.items() if None in parts] if len(found) > 1 else []
+    if short and trains:  # stock ends there in a traceback
+        raise CorpusError("; ".join(_short(name, found[name]) for name in short))
     for name in lacking:
         logger = import_module("onmt.utils.logging").logger
         logger.warning("opennmt_sd: %s; the other corpora are trained on", _empty(name, opt))
@@ -107,6 +113,15 @@ def _judge(found: dict[str, list[bool]], opt: Namespace, trains: bool) -> None:
             f"wait for ever: the corpora are too small for num_workers {len(parts)}: set "
             "num_workers: 0"
         )
+
+
+def _short(name: str, parts: list[bool | None]) -> str:
+    if not any(part is not None for part in parts):
+        return f"data: {name}: its files are empty: leave this corpus out"
+    return (
+        f"data: {name}: worker {parts.index(None) + 1} of {len(parts)} would find no line of it: "
+        f"it is too small for num_workers {len(parts)}: set num_workers: 0"
+    )
 
 
 def _empty(name: str, opt: Namespace) -> str:
@@ -125,13 +140,15 @@ def _empty(name: str, opt: Namespace) -> str:
     )
 
 
-def _has_usable(pairs: Any, task: str) -> bool:
+def _has_usable(pairs: Any, task: str) -> bool | None:
+    """Return whether there is a pair that can be used; None where there is no line."""
     process = import_module("onmt.inputters.text_utils").process
-    stream = iter(pairs)
+    stream, found = iter(pairs), None
     while chunk := list(islice(stream, CHUNK)):
         if process(task, chunk):
             return True
-    return False
+        found = False
+    return found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from opennmt_sd.onmt.checkpoint import CheckpointError, check_file, read_pickle
+from opennmt_sd.onmt.names import is_ours
 from opennmt_sd.onmt.unknown_keys import corpus_faults
 from opennmt_sd.onmt.vocabulary_file import VocabularyError, read_vocabulary
 
@@ -48,10 +49,45 @@ def _data_faults(opt: Namespace) -> Iterator[str]:
         return
     if not set(corpora) - {"valid"}:
         yield "data names no training corpus: add one, by any name but valid"
-    yield from corpus_faults(corpora)
+    if is_ours(opt):  # of stock's: `unread_options`
+        yield from corpus_faults(corpora)
+        yield from _target_faults(corpora)
+    yield from _weight_faults(corpora, whole=is_ours(opt))
     transforms = import_module("onmt.transforms").AVAILABLE_TRANSFORMS
     for name, corpus in corpora.items():
         yield from _corpus_faults(name, corpus, transforms)
+
+
+def _target_faults(corpora: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Name corpora without a target: stock takes the source for one, and where it is the last
+    corpus, trains as for a language model."""
+    for name, corpus in corpora.items():
+        if corpus.get("path_tgt") is None:
+            yield (
+                f"data: {name}: path_tgt is missing: the source would be taken for it. Name the "
+                "file with the translations"
+            )
+
+
+def _weight_faults(corpora: Mapping[str, dict[str, Any]], *, whole: bool) -> Iterator[str]:
+    """Judge weights as stock reads them, by ``int``; 0 leaves a corpus out.
+
+    Args:
+        whole: whether what ``int`` cuts off is a fault.
+    """
+    weights = {name: corpus.get("weight") for name, corpus in corpora.items() if name != "valid"}
+    counts: list[int] = []
+    for name, given in weights.items():
+        weight = 1 if given is None else given
+        try:
+            counts.append(int(weight))
+            good = not whole or (int(weight) == float(weight) and int(weight) >= 0)
+        except (TypeError, ValueError, OverflowError):
+            good = False
+        if not good:
+            yield f"data: {name}: weight {weight!r} must be a whole number of 0 or more"
+    if counts and len(counts) == len(weights) and max(counts) < 1:
+        yield "data: every training corpus has weight 0: give one that is trained on 1 or more"
 
 
 def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str]) -> Iterator[str]:
@@ -64,9 +100,6 @@ def _corpus_faults(name: str, corpus: dict[str, Any], transforms: Collection[str
         for fault in file_fault(f"data: {name}: {key}", corpus[key], "a text file")
     ]
     yield from faults or _length_faults(name, corpus)
-    weight = corpus.get("weight", 1)
-    if name != "valid" and (not isinstance(weight, int) or weight < 1):
-        yield f"data: {name}: weight {weight!r} must be a whole number of at least 1"
     named = corpus.get("transforms") or []
     if not isinstance(named, list):
         yield f"data: {name}: transforms {named!r} must be a list: write [{named}]"

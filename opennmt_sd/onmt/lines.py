@@ -35,17 +35,24 @@ def with_all_lines(stock: Function) -> Function:
         lines = [dict(example) for example, _, _ in bucket]
         worded = process(self.task, [item for item in bucket if any(item[0]["src"])]) or ()
         examples = {example["cid_line_number"]: example for example in worded}
+        targets = any(example["tgt"] is not None for example in worded)
         return [
-            _numbered(self, examples.get(line["cid_line_number"]) or _blank(line, self.vocabs))
+            _numbered(
+                self, examples.get(line["cid_line_number"]) or _blank(line, self.vocabs, targets)
+            )
             for line in lines
         ]
 
     return wrapped
 
 
-def _blank(line: dict[str, Any], vocabs: dict[str, Any]) -> dict[str, Any]:
-    """Give the example of a line without words."""
-    tgt = line["tgt"]
+def _blank(line: dict[str, Any], vocabs: dict[str, Any], targets: bool) -> dict[str, Any]:
+    """Give the example of a line without words.
+
+    Args:
+        targets: whether others have a target: of a file, or of a transform's making.
+    """
+    tgt = line["tgt"] or ([""] if targets else None)
     example = {**line, "src": {"src": PAD}, "tgt": tgt and {"tgt": " ".join(tgt)}}
     if example.pop("src_feats", None) is not None:
         example["src"]["feats"] = [PAD] * len(vocabs["src_feats"])
@@ -95,9 +102,11 @@ def with_blanks_left_out(stock: Function) -> Function:
 
     @functools.wraps(stock)
     def wrapped(self: Any, batch: dict[str, Any], attn_debug: bool) -> dict[str, Any]:
-        blank = batch["src"][:, 0, 0] == self.vocabs["src"][PAD]
+        # Of one word: a text may hold the padding's.
+        blank = (batch["src"][:, 0, 0] == self.vocabs["src"][PAD]) & (batch["srclen"] == 1)
         if not blank.any():
             return stock(self, batch, attn_debug)
+        self.blank_lines = getattr(self, "blank_lines", 0) + int(blank.sum())
         rows = (~blank).nonzero().flatten()
         results: dict[str, Any] = {"gold_log_probs": None}
         if len(rows):
@@ -109,7 +118,7 @@ def with_blanks_left_out(stock: Function) -> Function:
             "scores": [_zero()] * self.n_best,
             "attention": [torch.zeros(0, 1)] * self.n_best,
             "gold_score": _zero(),
-            "alignment": [],
+            "alignment": [torch.zeros(0, 1)] * self.n_best if self.report_align else [],
         }
         for key, value in nothing.items():
             found = iter(results.get(key, ()))
@@ -155,12 +164,23 @@ def with_nothing_to_do(stock: Function) -> Function:
     def wrapped(self: Any, infer_iter: Any, *args: Any, **kwargs: Any) -> Any:
         if self.copy_attn and hasattr(infer_iter, "copy") and not isinstance(infer_iter, list):
             infer_iter.copy = True  # stock's inference never asks for it
+        self.blank_lines = 0
         batches = infer_iter if isinstance(infer_iter, list) else _Begun(infer_iter)
         if not batches if isinstance(batches, list) else batches.first is None:
             if self.report_score:
                 self._log(self._report_score("PRED", 0.0, 0))
             return [], []
         return stock(self, batches, *args, **kwargs)
+
+    return wrapped
+
+
+def with_worded_lines_counted(stock: Function) -> Function:
+    """Wrap `Inference._report_score`: the mean is that of the lines which the model has seen."""
+
+    @functools.wraps(stock)
+    def wrapped(self: Any, name: str, score_total: float, nb_sentences: int) -> Any:
+        return stock(self, name, score_total, nb_sentences - getattr(self, "blank_lines", 0))
 
     return wrapped
 

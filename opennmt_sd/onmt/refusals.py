@@ -170,7 +170,7 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
     if resumed:
         faults += [text for text in option_faults(model_opt) if text not in faults]
         faults += _unmet_types(model_opt, opt)
-    else:
+    if not resumed or not (is_ours(model_opt) or is_ours(opt)):
         faults += ignored_faults(opt)
     if not is_ours(model_opt):
         return faults

@@ -116,12 +116,25 @@ def _with_plan(build_model: _Function) -> _Function:
             raise UnsupportedOptionsError(faults)
         _multiply_as_told(model_opt, opt)
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
+        _tell_of_a_new_optimizer(checkpoint, opt)
         calibration.take((checkpoint or {}).get(CHOICES))
         model = build_model(model_opt, opt, vocabs, checkpoint, device_id)
         _follow_schedule(model, model_opt, opt, step)
         return model
 
     return wrapped
+
+
+def _tell_of_a_new_optimizer(checkpoint: Any, opt: Namespace) -> None:
+    from onmt.utils.logging import logger
+
+    stateless = checkpoint is not None and checkpoint.get("optim", True) is None
+    if stateless and opt.reset_optim != "all":
+        logger.warning(
+            "opennmt_sd: train_from %s has no state of an optimizer (it was released or averaged): "
+            "training begins at step 1, with a new one",
+            opt.train_from,
+        )
 
 
 def _multiply_as_told(model_opt: Namespace, opt: Namespace) -> None:
@@ -139,8 +152,9 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
 
     schedule = Schedule.of(model_opt)
     rate = schedule.rate_at(step)
-    if rate != schedule.dropout[0]:
-        model.update_dropout(rate, schedule.attention_dropout[0])
+    attention = schedule.attention_rate_at(step)
+    if (rate, attention) != (schedule.dropout[0], schedule.attention_dropout[0]):
+        model.update_dropout(rate, attention)
     keys = ["encoder_type", "decoder_type", "rnn_type", *DEFAULTS]
     if DropoutPlan.from_opt(model_opt).staggered == DropoutPlan.from_opt(opt).staggered:
         keys.remove("sd_output_sets")  # it has no meaning where there is nothing to stagger
@@ -149,9 +163,13 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
         for key in keys
         if getattr(model_opt, key) != getattr(opt, key)
     ]
-    if Schedule.of(opt) != schedule:
-        kept.append(f"dropout {schedule} (this run: {Schedule.of(opt)})")
-        schedule.hand_to(opt)
+    asked = Schedule.of(opt)
+    if str(asked) != str(schedule):
+        kept.append(f"dropout {schedule} (this run: {asked})")
+    if asked.attention_dropout != schedule.attention_dropout and not has_our_decoder(model_opt):
+        rates = (list(of.attention_dropout) for of in (schedule, asked))
+        kept.append("attention_dropout {} (this run: {})".format(*rates))
+    schedule.hand_to(opt)
     if kept:
         logger.warning(
             "opennmt_sd: kept from the checkpoint: %s; --override_opts would take this run's",

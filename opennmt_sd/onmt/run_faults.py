@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from opennmt_sd.onmt.names import ENCODERS, is_bidirectional
+
+RNN_ENCODERS = ("rnn", "brnn", *ENCODERS)
 _AT_LEAST_1 = ("batch_size", "valid_batch_size", "bucket_size", "valid_steps", "report_every")
 _PACKAGES = {"fusedadam": "apex", "adamw8bit": "bitsandbytes", "pagedadamw8bit": "bitsandbytes",
              "pagedadamw32bit": "bitsandbytes"}  # fmt: skip
@@ -59,15 +62,21 @@ def shape_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
 
 
 def optimizer_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
-    """Return why this run cannot go on with a checkpoint's optimizer."""
+    """Return why this run cannot go on with a checkpoint's optimizer.
+
+    A checkpoint that was released or averaged has none; with a new one, and the checkpoint's
+    options of it, training begins at step 1.
+    """
     if opt.reset_optim == "all" or "optim" not in checkpoint:
         return []
     state = checkpoint["optim"]
+    if state is None and opt.reset_optim != "states":
+        return []
     if isinstance(state, Mapping) and {"training_step", "decay_step", "optimizer"} <= set(state):
         return []
     return [
-        f"train_from {opt.train_from} has no state of an optimizer (it was released or averaged): "
-        "add reset_optim: all to begin at step 1 with its weights"
+        f"train_from {opt.train_from} has no state of an optimizer: add reset_optim: all to begin "
+        "at step 1 with its weights"
     ]
 
 
@@ -125,7 +134,7 @@ def _number_faults(opt: Namespace) -> Iterator[str]:
         method = opt.decay_method
         yield f"warmup_steps {opt.warmup_steps} must be at least 1 with decay_method {method}"
     if opt.early_stopping > 0 and opt.early_stopping_criteria is not None:
-        unknown = set(opt.early_stopping_criteria) - {"ppl", "accuracy"} - set(opt.valid_metrics)
+        unknown = set(opt.early_stopping_criteria) - {"ppl", "accuracy"}
         for name in sorted(unknown):
             yield f"early_stopping_criteria {name} is unknown: use accuracy or ppl"
     package = _PACKAGES.get(opt.optim)
@@ -147,6 +156,12 @@ def _sizes(opt: Namespace) -> dict[str, list[int]]:
 
 
 def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
+    types = old.encoder_type, opt.encoder_type
+    if {*types} <= {*RNN_ENCODERS} and is_bidirectional(old) is not is_bidirectional(opt):
+        yield (
+            f"encoder_type {types[1]} is not the checkpoint's, which reads in other directions: set"
+            f" encoder_type: {'sd_brnn' if is_bidirectional(old) else 'sd_rnn'}"
+        )
     if opt.rnn_type != old.rnn_type:
         yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"
     known = _sizes(old)

@@ -38,6 +38,7 @@ def mend_translation() -> None:
     wrap(translator.Translator, "_score_target", copying.with_scores_of_copies)
     wrap(translator.Inference, "_decode_and_generate", copying.with_copies)
     wrap(translator.Inference, "_translate", lines.with_nothing_to_do)
+    wrap(translator.Inference, "_report_score", lines.with_worded_lines_counted)
     builder = import_module("onmt.translate.translation").TranslationBuilder
     wrap(builder, "_build_target_tokens", lines.with_whole_words)
     iterator = import_module("onmt.inputters.dynamic_iterator").DynamicDatasetIter

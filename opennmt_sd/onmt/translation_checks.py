@@ -13,6 +13,7 @@ from opennmt_sd.onmt.names import DECODERS
 from opennmt_sd.onmt.run_faults import gpus
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
+AFFIXES = ("prefix", "suffix")  # transforms that put words before or behind a line
 RNN_DECODERS = ("rnn", "ifrnn", *DECODERS)
 
 
@@ -47,9 +48,17 @@ def place_faults(opt: Namespace) -> list[str]:
         for fault in file_fault(name, path, "a text file", pipes=True)
     ]
     faults += _output_faults(opt, inputs)
-    if opt.tgt_file_prefix and not opt.tgt:
-        faults.append("tgt_file_prefix needs the prefixes: add tgt, one line for each source line")
+    if opt.tgt_file_prefix and not opt.tgt and not _gives_target(opt):
+        faults.append(
+            "tgt_file_prefix needs the prefixes: add tgt, one line for each source line, or one for"
+            " all: transforms: [prefix] with tgt_prefix"
+        )
     return faults
+
+
+def _gives_target(opt: Namespace) -> bool:
+    """Return whether a transform makes a target for every line."""
+    return any(kind in opt.transforms and getattr(opt, f"tgt_{kind}") for kind in AFFIXES)
 
 
 def _output_faults(opt: Namespace, inputs: dict[str, str]) -> Iterator[str]:

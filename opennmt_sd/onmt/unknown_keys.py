@@ -96,7 +96,10 @@ def _dropped(
         return DroppedKey(key, f"write our options flat, such as {options}", matters=True)
     if f"sd_{name}" in DEFAULTS:
         return DroppedKey(key, f"did you mean sd_{name}?", matters=True)
-    if today := TODAY.get(name):
+    if (today := TODAY.get(name)) and name in elsewhere:
+        remedy = f"it belongs to {elsewhere[name]}; in training it is {today}"
+        return DroppedKey(key, remedy, matters=False)
+    if today:
         return DroppedKey(key, f"today it is {today}", matters=True)
     if name in GONE:
         remedy = f"{GONE[name]}; remove it" if GONE[name] else "remove it"

@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from opennmt_sd.onmt.compat import options_of
-from opennmt_sd.onmt.unknown_keys import CORPUS_KEYS, known_to_train
+from opennmt_sd.onmt.names import is_ours
+from opennmt_sd.onmt.translation_checks import AFFIXES
+from opennmt_sd.onmt.unknown_keys import CORPUS_KEYS, corpus_faults, known_to_train
 
 # OpenNMT-py 2 cut long lines; 3 kept the names.
 NEVER = {
@@ -21,7 +23,10 @@ NEVER = {
 }
 
 # These take their options from a corpus, in `data`, and from nowhere else while training.
-IN_CORPUS = ("clean", "normalize", "prefix", "suffix")
+IN_CORPUS = ("clean", "normalize", *AFFIXES)
+
+# Options of a transform that another reads as well.
+BORROWED = {"src_subword_type": {"bart"}}
 
 
 def unread_options(opt: Namespace) -> list[str]:
@@ -34,15 +39,18 @@ def unread_options(opt: Namespace) -> list[str]:
     used = {name for corpus in opt.data.values() for name in corpus["transforms"]}
     texts = [f"{key} {getattr(opt, key)} does nothing: {why}" for key, why in NEVER.items()
              if getattr(opt, key, None) is not None]  # fmt: skip
+    texts += [] if is_ours(opt) else corpus_faults(opt.data)  # with our types: `input_faults`
     for key, (default, names) in readers.items():
         value = getattr(opt, key, default)
         if value != default and not names & used:
             texts.append(f"{key} {value} does nothing: {_no_reader(names)}")
         elif value != default and names & used <= {*IN_CORPUS}:
             reader = ", ".join(sorted(names & used))
+            does = "does nothing outside data"
+            if names <= {*AFFIXES}:
+                does = "outside data is put to no line, though its words are in the vocabulary"
             texts.append(
-                f"{key} {value} does nothing outside data: the transform {reader} reads it in a "
-                "corpus: write it there"
+                f"{key} {value} {does}: the transform {reader} reads it in a corpus: write it there"
             )
     known = known_to_train()
     for name, corpus in opt.data.items():
@@ -79,4 +87,6 @@ def _readers() -> dict[str, tuple[Any, set[str]]]:
         for option in options_of(own):
             if option.dest != "help":
                 readers.setdefault(option.dest, (option.default, set()))[1].add(name)
+    for key, names in BORROWED.items():
+        readers[key][1].update(names)
     return readers

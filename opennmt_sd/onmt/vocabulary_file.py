@@ -22,7 +22,8 @@ def read_vocabulary(path: str, min_count: int) -> list[str]:
 
     Args:
         path: a UTF-8 file, a word a line, either with a tab and its count on every line or without.
-        min_count: the words seen less often are left out; without counts none is.
+        min_count: the words seen less often are left out; without counts none is, and a blank line
+            is a word too: what lies between two spaces of a text.
 
     Raises:
         VocabularyError: no such file, or a line that is not UTF-8, blank, or without its count.
@@ -38,12 +39,16 @@ def read_vocabulary(path: str, min_count: int) -> list[str]:
         raise VocabularyError(
             f"{path}: holds no words: make it with onmt_build_vocab from texts that hold some"
         )
+    if all(line.endswith(b"\r") for line in lines[:-1]):  # lines end so; else words may
+        lines = [line.removesuffix(b"\r") for line in lines]
     texts = [_decoded(path, i, line) for i, line in enumerate(lines, 1)]
     counted = [_COUNTED.fullmatch(text) for text in texts]
     if sum(match is not None for match in counted) * 2 <= len(texts):
         return texts
     words = []
     for i, (text, match) in enumerate(zip(texts, counted, strict=True), 1):
+        if match is None and not text.strip(" \t"):
+            raise VocabularyError(f"{path}, line {i} is blank: remove that line")
         if match is None:
             raise VocabularyError(
                 f"{path}, line {i}: {text!r} has no count, as other lines have: add a tab and a "
@@ -56,12 +61,9 @@ def read_vocabulary(path: str, min_count: int) -> list[str]:
 
 def _decoded(path: str, number: int, line: bytes) -> str:
     try:
-        text = line.decode("utf-8").removesuffix("\r")
+        return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise VocabularyError(
             f"{path}, line {number}: {line[:40]!r} is not UTF-8 ({error.reason}): convert the file,"
             " for example with iconv -f latin1 -t utf-8"
         ) from None
-    if not text.strip(" \t"):
-        raise VocabularyError(f"{path}, line {number} is blank: remove that line")
-    return text

@@ -39,8 +39,15 @@ class Schedule:
 
     def rate_at(self, step: int) -> float:
         """Return the rate in step ``step``, counted from 1."""
+        return self.dropout[self._part(step)]
+
+    def attention_rate_at(self, step: int) -> float:
+        """Return the attention's rate in step ``step``, counted from 1."""
+        return self.attention_dropout[self._part(step)]
+
+    def _part(self, step: int) -> int:
         begun = [(start, i) for i, start in enumerate(self.steps) if step > start]
-        return self.dropout[max(begun)[1]] if begun else self.dropout[0]
+        return max(begun)[1] if begun else 0
 
     def hand_to(self, opt: Namespace) -> None:
         """Make these the options of a run, which is where the trainer reads its schedule."""

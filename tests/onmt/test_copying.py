@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,12 @@ def test_a_checkpoint_of_before_loads_as_well(commands: Any) -> None:
     assert taken.parts[2] == "opennmt_sd.onmt.copying"
     two = commands.translate(taken.checkpoint(), run.checkpoint())
     assert len(two.lines) == 5
+
+
+def test_translation_in_half_precision(commands: Any, untrained: Callable[..., Path]) -> None:
+    model = untrained(copy_attn=True)
+    full = commands.translate(model, with_score=True).lines
+    half = commands.translate(model, with_score=True, precision="fp16").lines
+    scores = [[float(line.split("\t")[1]) for line in lines] for lines in (full, half)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.1)
+    assert scores[1] != scores[0]

@@ -126,6 +126,24 @@ def test_a_resumed_run_goes_on_with_the_checkpoints_schedule(build: Callable[...
     assert len(lines) == 3
 
 
+def test_attention_rates_follow_the_schedule_too(
+    build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transformer decoder behind our encoder reads them; no decoder of ours does."""
+    from onmt.models import NMTModel
+
+    given = []
+    update = NMTModel.update_dropout
+    monkeypatch.setattr(
+        NMTModel, "update_dropout", lambda self, *rates: given.append(rates) or update(self, *rates)
+    )
+    rates = ("-dropout", "0.3", "0.1", "-dropout_steps", "0", "2")
+    *_, log = build((*rates, "-attention_dropout", "0.4", "0"), *rates,
+                    "-attention_dropout", "0.2", "0.2")  # fmt: skip
+    assert given == [(0.1, 0.0)]
+    assert "kept" not in log
+
+
 def test_sets_of_an_output_are_named_where_they_have_a_meaning(build: Callable[..., Any]) -> None:
     older = ("-sd_output_sets", "by_step")  # what a checkpoint from before the option is read as
     *_, log = build((*older, "-dropout", "0.3"))

@@ -41,7 +41,7 @@ def test_blank_lines_stay(commands: Any, model: Path, beam: int, n_best: int, ba
             its_text, its_score = next(expected).split("\t")
             assert text == its_text
             assert float(score) == pytest.approx(float(its_score), abs=1e-4)
-    assert f"NB SENTENCES: {len(TEXT)}" in out.log[-1]
+    assert out.log[-1].endswith(f"NB SENTENCES: {len(full)}")
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\t\n\n"], ids=repr)
@@ -280,3 +280,64 @@ def test_a_source_that_is_not_utf8(
     error = capsys.readouterr().err
     assert f"error: src {source}, line 2: not UTF-8" in error
     assert "byte 7 of the line" in error
+
+
+AFFIXES = [
+    {"transforms": "prefix", "tgt_prefix": "w1", "tgt_file_prefix": True},
+    {"transforms": "suffix", "tgt_suffix": "w1"},
+]
+
+
+@pytest.mark.parametrize("options", AFFIXES, ids=lambda options: str(options["transforms"]))
+@pytest.mark.parametrize("given", [{}, {"copy_attn": True}], ids=["plain", "copies"])
+def test_a_target_of_a_transforms_making(
+    commands: Any, untrained: Callable[..., Path], options: dict[str, Any], given: dict[str, Any]
+) -> None:
+    """Every line has one but the blank ones; ``tgt_file_prefix`` asks for no file then."""
+    model = untrained(**given)
+    full = [line for line in TEXT if line.strip()]
+    expected = iter(commands.translate(model, source=joined(full), **options).lines)
+    for i, line in enumerate(commands.translate(model, source=joined(TEXT), **options).lines):
+        assert line == ("" if i in BLANK else next(expected))
+
+
+@pytest.mark.parametrize("options", [{}, {"n_best": 2}, {"gold_align": True}], ids=str)
+def test_alignments_of_blank_lines(commands: Any, options: dict[str, Any]) -> None:
+    """A transformer's, which gives some."""
+    run = commands.train(
+        1, "aligned", encoder_type="transformer", decoder_type="transformer", heads=2, layers=1,
+        hidden_size=12, word_vec_size=12, transformer_ff=24, alignment_heads=1, alignment_layer=0,
+    )  # fmt: skip
+    target = commands.folder / "target"
+    target.write_text(joined(["w1 w2"] * len(TEXT)))
+    given = {"report_align": True, "tgt": target, **options}
+    count = options.get("n_best", 1)
+    lines = commands.translate(run.checkpoint(), source=joined(TEXT), **given).lines
+    assert len(lines) == count * len(TEXT)
+    for i, line in enumerate(lines):
+        text, _, pairs = line.partition(" ||| ")
+        if i // count in BLANK:
+            assert text + pairs == ""
+        elif "gold_align" in options:
+            assert len(pairs.split()) == 2, "of two words"
+
+
+@pytest.mark.parametrize("source", ["<blank> w1 w2\n", "<blank> w1\n\n"])
+def test_the_paddings_word_at_a_beginning(
+    commands: Any, untrained: Callable[..., Path], source: str
+) -> None:
+    """It makes no line blank: as stock, the model reads it for what it is."""
+    out = commands.translate(untrained(), source=source, with_score=True, min_length=1)
+    text, score = out.lines[0].split("\t")
+    assert text
+    assert float(score) != 0
+    assert out.lines[1:] == ["\t0.0"] * (source.count("\n") - 1)
+
+
+def test_the_mean_score_is_of_lines_with_words(commands: Any, model: Path) -> None:
+    full = [line for line in TEXT if line.strip()]
+    means = [
+        next(line for line in commands.translate(model, source=joined(lines)).log if "PRED" in line)
+        for lines in (full, TEXT)
+    ]
+    assert means[0] == means[1]

@@ -203,6 +203,16 @@ def test_resume_of_a_stock_checkpoint_needs_override_opts(
     parse("-train_from", path, "-override_opts")
 
 
+def test_options_of_ours_that_no_part_of_a_resumed_model_reads(
+    parse: Parse, refused: Refused, checkpoint: Callable[..., str]
+) -> None:
+    stock = "-encoder_type", "brnn", "-decoder_type", "rnn"
+    resume = *stock, "-train_from", checkpoint(encoder_type="brnn", decoder_type="rnn")
+    error = refused(*resume, "-sd_output_dropout", "0.4")
+    assert "error: sd_output_dropout 0.4 would be ignored with encoder_type brnn and dec" in error
+    parse(*resume)
+
+
 def test_override_opts_makes_this_run_count(
     refused: Refused, checkpoint: Callable[..., str]
 ) -> None:
@@ -224,6 +234,12 @@ def test_override_opts_makes_this_run_count(
             "-tgt_word_vec_size 100",
             {},
             "word_vec_size 500 and 100 is not the checkpoint's: set word_vec_size: 500",
+        ),
+        (
+            "-encoder_type sd_rnn",
+            {},
+            "encoder_type sd_rnn is not the checkpoint's, which reads in other directions: set "
+            "encoder_type: sd_brnn",
         ),
         (
             "-layers 1",

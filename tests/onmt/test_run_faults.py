@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,11 @@ TABLE = {
     "criteria": (
         "early_stopping: 2\nearly_stopping_criteria: bleu",
         "early_stopping_criteria bleu is unknown: use accuracy or ppl",
+        ("-early_stopping_criteria", "ppl"),
+    ),
+    "metric criteria": (
+        "early_stopping: 2\nearly_stopping_criteria: BLEU\nvalid_metrics: BLEU",
+        "early_stopping_criteria BLEU is unknown: use accuracy or ppl",
         ("-early_stopping_criteria", "ppl"),
     ),
     "encoder": ("encoder_type: lstm", "encoder_type lstm is unknown: use brnn, ", None),
@@ -182,7 +188,8 @@ def test_missing_files(commands: Any) -> None:
         ("{c: {path_tgt: TGT}}", "data: c: path_src is missing"),
         ("{valid: {path_src: SRC, path_tgt: TGT}}", "data names no training corpus: add one"),
         ("{c: {path_src: SRC, path_tgt: TGT, weight: 0.5}}", "data: c: weight 0.5 must be a whole"),
-        ("{c: {path_src: SRC, path_tgt: TGT, weight: 0}}", "data: c: weight 0 must be a whole"),
+        ("{c: {path_src: SRC, path_tgt: TGT, weight: -1}}", "data: c: weight -1 must be a whole"),
+        ("{c: {path_src: SRC, path_tgt: TGT, weight: x}}", "data: c: weight 'x' must be a whole"),
         ("{c: {path_src: SRC, path_tgt: TGT, transforms: bpe}}", "must be a list: write [bpe]"),
         ("{c: {path_src: SRC, path_tgt: TGT, transforms: [bep]}}", "transform bep is unknown: use"),
         ("{c: {path_src: SRC, path_tgt: TGT, transform: [bpe]}}", "did you mean transforms?"),
@@ -194,15 +201,80 @@ def test_corpora(commands: Any, data: str, text: str) -> None:
     assert text in refusal(commands, data=data)
 
 
-def test_a_checkpoint_without_an_optimizer(commands: Any) -> None:
-    path = commands.train(1, "start").checkpoint()
-    content = torch.load(path)
-    torch.save({**content, "optim": None}, path)
-    with pytest.raises(UnsupportedOptionsError, match="has no state of an optimizer") as caught:
-        commands.train(3, "more", train_from=path)
-    assert "add reset_optim: all to begin at step 1" in str(caught.value)
-    run = commands.train(2, "more", train_from=path, reset_optim="all")
+def without_optimizer(commands: Any, **options: Any) -> Any:
+    """A checkpoint that was released, say."""
+    path = commands.train(1, "start", **options).checkpoint()
+    torch.save({**torch.load(path), "optim": None}, path)
+    return path
+
+
+@pytest.mark.parametrize("reset", ["none", "keep_states", "all"])
+def test_a_checkpoint_without_an_optimizer(commands: Any, reset: str) -> None:
+    """As with stock, training begins at step 1 with its weights."""
+    path = without_optimizer(commands)
+    run = commands.train(2, "more", train_from=path, reset_optim=reset)
     assert [update.step for update in run.updates] == [1, 2]
+    told = [line for line in run.log if "has no state of an optimizer" in line]
+    assert told == ([] if reset == "all" else [
+        f"opennmt_sd: train_from {path} has no state of an optimizer (it was released or "
+        "averaged): training begins at step 1, with a new one"
+    ])  # fmt: skip
+
+
+def test_states_that_are_not_there_cannot_be_reset(commands: Any) -> None:
+    path = without_optimizer(commands)
+    with pytest.raises(UnsupportedOptionsError) as caught:
+        commands.train(2, "more", train_from=path, reset_optim="states")
+    assert str(caught.value) == (
+        f"train_from {path} has no state of an optimizer: add reset_optim: all to begin at step 1 "
+        "with its weights"
+    )
+
+
+STOCK = {"encoder_type": "brnn", "decoder_type": "rnn"}
+
+
+def corpora(commands: Any, *entries: str) -> str:
+    """``data`` of the training text under a name for each of some further keys."""
+    paths = ", ".join(f"path_{side}: {commands.corpus}/train.{side}" for side in ("src", "tgt"))
+    return f"{{{', '.join(f'c{i}: {{{paths}{more}}}' for i, more in enumerate(entries))}}}"
+
+
+@pytest.mark.parametrize("weight", ["0", "2.0", "'2'", "null"])
+@pytest.mark.parametrize("types", [{}, STOCK], ids=["ours", "stock"])
+def test_weights_that_stock_reads(commands: Any, weight: str, types: dict[str, str]) -> None:
+    data = corpora(commands, "", f", weight: {weight}")
+    assert len(commands.train(1, data=data, **types).updates) == 1
+
+
+def test_what_stock_takes_is_a_fault_with_our_types_alone(commands: Any) -> None:
+    """A weight that would be cut off, and a key that nobody reads: said where it is trained."""
+    data = corpora(commands, ", weight: 1.5, comment: x")
+    text = refusal(commands, data=data)
+    assert "data: c0: weight 1.5 must be a whole number of 0 or more" in text
+    assert "data: c0: comment is no key of a corpus" in text
+    run = commands.train(1, data=data, **STOCK)
+    assert any("data: c0: comment is no key of a corpus" in line for line in run.log)
+
+
+@pytest.mark.parametrize("types", [{}, STOCK], ids=["ours", "stock"])
+def test_nothing_is_left_to_train_on(commands: Any, types: dict[str, str]) -> None:
+    text = refusal(commands, data=corpora(commands, ", weight: 0", ", weight: 0"), **types)
+    assert text == "data: every training corpus has weight 0: give one that is trained on 1 or more"
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_missing_target(commands: Any, split: str) -> None:
+    """Stock would train on something else, in silence."""
+    data = commands.data()
+    corpus = json.loads(data["data"])
+    name = "valid" if split == "valid" else "corpus_1"
+    del corpus[name]["path_tgt"]
+    data["data"] = json.dumps(corpus)
+    assert refusal(commands, **data) == (
+        f"data: {name}: path_tgt is missing: the source would be taken for it. Name the file with "
+        "the translations"
+    )
 
 
 @pytest.mark.parametrize(

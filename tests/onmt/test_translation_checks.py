@@ -60,6 +60,11 @@ def test_an_output_takes_the_place_of_no_input(
         ({"output": "."}, "output .: this is a folder: give a file"),
         ({"log_file": "no/log"}, "log_file no/log: there is no folder {here}/no: make it first"),
         ({"tgt_file_prefix": True}, "tgt_file_prefix needs the prefixes: add tgt, one line for"),
+        (
+            {"tgt_file_prefix": True, "transforms": "prefix", "src_prefix": "w1"},
+            "tgt_file_prefix needs the prefixes: add tgt, one line for each source line, or one for"
+            " all: transforms: [prefix] with tgt_prefix",
+        ),
     ],
     ids=str,
 )

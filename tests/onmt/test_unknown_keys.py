@@ -54,6 +54,10 @@ def test_on_the_command_line_too(refused: Refused) -> None:
     ("yaml", "line"),
     [
         ("beam_size: 5", f"beam_size {DROPPED}it belongs to onmt_translate: remove it here"),
+        (
+            "precision: fp32",
+            f"precision {DROPPED}it belongs to onmt_translate; in training it is model_dtype",
+        ),
         ("max_generator_batches: 2", f"max_generator_batches {DROPPED}OpenNMT-py 3 does without"),
         ("some_key: 3", f"some_key {DROPPED}did you mean "),
         ("fp16: false", f"fp16 {DROPPED}it is off: remove it"),

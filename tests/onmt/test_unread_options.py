@@ -38,9 +38,10 @@ SUBWORDS = (
         ),
         (
             "src_prefix: de", {"c": {"transforms": ["prefix"]}},
-            ["src_prefix de does nothing outside data: the transform prefix reads it in a corpus: "
-             "write it there"],
+            ["src_prefix de outside data is put to no line, though its words are in the "
+             "vocabulary: the transform prefix reads it in a corpus: write it there"],
         ),
+        ("src_subword_type: bpe", {"c": {"transforms": ["bart"]}}, []),
         ("", {"c": {"transforms": ["prefix"], "src_prefix": "de", "weight": 2}}, []),
         (
             "", {"c": {"transforms": [], "src_prefix": "de"}},
