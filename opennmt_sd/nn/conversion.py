@@ -173,14 +173,16 @@ def _warn_of_none_between(dropout: Rates, layers: Names) -> None:
     Args:
         dropout: as it was given.
     """
-    rates = {"": dropout} if not isinstance(dropout, Mapping) else dropout
+    named = isinstance(dropout, Mapping)
+    rates = dropout if isinstance(dropout, Mapping) else {"": dropout}
+    meant = layers.meant(rates) if named else dict.fromkeys(layers.of, "")
+    served = {name for module, name in meant.items() if module.num_layers != 1}
     for name, rate in rates.items():
         pattern = DropoutPattern.of(rate)
-        named = layers.rates("dropout", {name: rate} if name else rate)
-        if not pattern.active or any(module.num_layers != 1 for module in named):
+        if not pattern.active or name in served:
             continue
         warnings.warn(
-            f"dropout={pattern.p}{f' of {name!r}' if name else ''} is between layers, and no "
+            f"dropout={pattern.p}{f' of {name!r}' if named else ''} is between layers, and no "
             "module that gets it has two: it drops nothing; for a first layer's input use "
             "input_dropout, for an output StructuredDropout or MaskedLinear behind it",
             stacklevel=3,

@@ -13,19 +13,20 @@ from opennmt_sd.ops.autocast import LOWERED, autocast_dtype, off
 from opennmt_sd.ops.cpu import bfloat16
 
 
-def result_dtype(x: Tensor, h: Tensor, on_cpu: bool) -> torch.dtype:
+def result_dtype(x: Tensor, state: Tensor, on_cpu: bool) -> torch.dtype:
     """Return the dtype of what a layer gives, as torch's own has it.
 
     It is the input's; under autocast, autocast's; but where autocast does not know the layer, whose
     products alone it lowers then, it is the state's.
 
     Args:
+        state: the last tensor of it: c of an LSTM.
         on_cpu: whether autocast knows the layer on a CPU: not packed rows, nor a GRU.
     """
     if not autocasts(x):
         return x.dtype
     if x.device.type == "cpu" and not on_cpu:
-        return h.dtype
+        return state.dtype
     return autocast_dtype(x.device.type) or x.dtype
 
 

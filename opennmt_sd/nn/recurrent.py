@@ -162,7 +162,7 @@ class Recurrent(Structured, nn.RNNBase):
         """Run all layers, on x time first or packed, with a given state."""
         weights = [self._weights(k) for k in range(self.num_layers)]
         input_keep = input_keep if self.training else None
-        dtype = result_dtype(x, state[0], self.autocast_on_cpu and sizes is None)
+        dtype = result_dtype(x, state[-1], self.autocast_on_cpu and sizes is None)
         stock = stock_dtype(x, dtype)
         left_to_torch = ops.left_to_torch()
         launches = left_to_torch and not ops.reads_back(x)

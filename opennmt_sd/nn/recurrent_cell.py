@@ -97,7 +97,7 @@ class RecurrentCell(Structured, nn.RNNCellBase):
             state = self._dense_step(x, state, state_keep)
         else:
             found = self._our_step(x, keep, state, state_keep)
-            state = tuple(s.to(given.dtype) for s, given in zip(found, state))  # as torch's own
+            state = tuple(s.to(state[-1].dtype) for s in found)  # the last decides, as in torch
         return state if batched else tuple(s.squeeze(0) for s in state)
 
     def _leaves_out(self, input: Tensor, B: int, of_x: float, of_h: float) -> bool:

@@ -70,10 +70,15 @@ class Names:
             return dict.fromkeys(self.of, DropoutPattern.of(given))
         for name in given:
             self._check(name, place)
-        rates: dict[nn.Module, Rate | None] = {}
-        for name in sorted(given, key=len):
-            rates |= {m: given[name] for m, names in self.of.items() if _means(name, names)}
+        rates = {m: given[name] for m, name in self.meant(given).items()}
         return {m: DropoutPattern.of(p) for m, p in rates.items() if p is not None}
+
+    def meant(self, given: Iterable[str]) -> dict[nn.Module, str]:
+        """Return the name that counts for each module: the longest of those that mean it."""
+        found: dict[nn.Module, str] = {}
+        for name in sorted(given, key=len):
+            found |= {m: name for m, names in self.of.items() if _means(name, names)}
+        return found
 
     def _check(self, name: object, where: str, fine: str | None = None) -> None:
         """Refuse a name that means none of the modules, unless for a reason that is fine."""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from opennmt_sd.onmt.input_faults import input_faults
+from opennmt_sd.onmt.input_faults import corpus_warnings, input_faults
 from opennmt_sd.onmt.names import is_ours
 from opennmt_sd.onmt.options import accept_override_opts, unknown_faults
 from opennmt_sd.onmt.plain_errors import show_plainly
-from opennmt_sd.onmt.refusals import command_line_faults, resume_file_faults
+from opennmt_sd.onmt.refusals import command_line_faults, resume_file_faults, trains_ours
 from opennmt_sd.onmt.run_faults import head_faults
 from opennmt_sd.onmt.translation import mend_translation
 from opennmt_sd.onmt.translation_checks import command_faults, place_faults
@@ -88,16 +88,17 @@ def _with_files_looked_at(validate: _Function) -> _Function:
 
     @functools.wraps(validate)
     def wrapped(cls: Any, opt: Namespace, build_vocab_only: bool = False) -> None:
-        faults = input_faults(opt, builds_vocabulary=build_vocab_only)
+        ours = not build_vocab_only and trains_ours(opt)
+        faults = input_faults(opt, builds_vocabulary=build_vocab_only, ours=ours)
         if not build_vocab_only:
             faults = (head_faults(opt) if is_ours(opt) else []) + resume_file_faults(opt) + faults
         if faults:
             raise UnsupportedOptionsError(faults)
+        texts = [] if ours else corpus_warnings(opt)  # before stock fills in what is missing
         _said_plainly(validate)(cls, opt, build_vocab_only=build_vocab_only)
-        if not build_vocab_only:
-            logger = import_module("onmt.utils.logging").logger
-            for text in unread_options(opt):
-                logger.warning("opennmt_sd: %s", text)
+        texts += [] if build_vocab_only else unread_options(opt)
+        for text in texts:
+            import_module("onmt.utils.logging").logger.warning("opennmt_sd: %s", text)
 
     return wrapped
 

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from opennmt_sd.onmt.checkpoint import CheckpointError, check_file, read_pickle
-from opennmt_sd.onmt.names import is_ours
 from opennmt_sd.onmt.unknown_keys import corpus_faults
 from opennmt_sd.onmt.vocabulary_file import VocabularyError, read_vocabulary
 
 
-def input_faults(opt: Namespace, *, builds_vocabulary: bool) -> list[str]:
+def input_faults(opt: Namespace, *, builds_vocabulary: bool, ours: bool) -> list[str]:
     """Return what is wrong with the files that the options name, one text each.
 
     Args:
         opt: of ``onmt_train`` or ``onmt_build_vocab``, as parsed.
         builds_vocabulary: the command makes the vocabularies, so that they need not be there.
+        ours: a model of ours is trained.
     """
-    faults = [*_data_faults(opt)]
+    faults = [*_data_faults(opt, ours)]
     if not builds_vocabulary:
         faults += _vocabulary_faults(opt)
         faults += _vector_faults(opt)
@@ -33,9 +34,16 @@ def input_faults(opt: Namespace, *, builds_vocabulary: bool) -> list[str]:
     return faults
 
 
-def _data_faults(opt: Namespace) -> Iterator[str]:
-    import yaml  # type: ignore[import-untyped]  # it ships no types
+def corpus_warnings(opt: Namespace) -> list[str]:
+    """Return what stock takes of corpora, and may not be meant, where it is no fault: one text
+    each. The options are those of ``onmt_build_vocab``, or of a model of stock's."""
+    corpora = opt.data if isinstance(opt.data, dict) else yaml.safe_load(opt.data)
+    builds_vocabulary = not hasattr(opt, "train_from")
+    missing = _target_faults(corpora) if builds_vocabulary and not opt.share_vocab else ()
+    return [*corpus_faults(corpora), *missing]
 
+
+def _data_faults(opt: Namespace, ours: bool) -> Iterator[str]:
     try:
         corpora = opt.data if isinstance(opt.data, dict) else yaml.safe_load(opt.data)
     except yaml.YAMLError as error:
@@ -49,10 +57,10 @@ def _data_faults(opt: Namespace) -> Iterator[str]:
         return
     if not set(corpora) - {"valid"}:
         yield "data names no training corpus: add one, by any name but valid"
-    if is_ours(opt):  # of stock's: `unread_options`
+    if ours:
         yield from corpus_faults(corpora)
         yield from _target_faults(corpora)
-    yield from _weight_faults(corpora, whole=is_ours(opt))
+    yield from _weight_faults(corpora, whole=ours)
     transforms = import_module("onmt.transforms").AVAILABLE_TRANSFORMS
     for name, corpus in corpora.items():
         yield from _corpus_faults(name, corpus, transforms)
@@ -62,10 +70,17 @@ def _target_faults(corpora: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """Name corpora without a target: stock takes the source for one, and where it is the last
     corpus, trains as for a language model."""
     for name, corpus in corpora.items():
-        if corpus.get("path_tgt") is None:
+        if corpus.get("path_tgt") is not None:
+            continue
+        if corpus.get("path_src") is not None:
             yield (
                 f"data: {name}: path_tgt is missing: the source would be taken for it. Name the "
-                "file with the translations"
+                "file with the translations (or path_src's, for copies)"
+            )
+        elif corpus.get("path_txt") is not None:
+            yield (
+                f"data: {name}: path_txt is a language model's text: name path_src and path_tgt, "
+                "with a line of each for a pair"
             )
 
 

@@ -36,12 +36,14 @@ def with_all_lines(stock: Function) -> Function:
         worded = process(self.task, [item for item in bucket if any(item[0]["src"])]) or ()
         examples = {example["cid_line_number"]: example for example in worded}
         targets = any(example["tgt"] is not None for example in worded)
-        return [
-            _numbered(
-                self, examples.get(line["cid_line_number"]) or _blank(line, self.vocabs, targets)
-            )
-            for line in lines
-        ]
+        numbered = []
+        for line in lines:
+            example = examples.get(line["cid_line_number"]) or _blank(line, self.vocabs, targets)
+            if line["tgt"] is not None and not any(line["tgt"]):
+                # What a transform puts to a blank target stands alone.
+                example["tgt"]["tgt"] = example["tgt"]["tgt"].strip()
+            numbered.append(_numbered(self, example))
+        return numbered
 
     return wrapped
 

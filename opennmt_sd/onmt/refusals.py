@@ -232,9 +232,19 @@ def command_line_faults(opt: Namespace) -> list[str]:
         return [*option_faults(opt), f"train_from {error}"] if is_ours(opt) else []
     model_opt = opt if opt.override_opts else checkpoint["opt"]
     faults = training_faults(model_opt, opt)
-    if opt.override_opts and is_ours(opt):
+    if opt.override_opts and (is_ours(opt) or is_ours(checkpoint["opt"])):
         faults += shape_faults(checkpoint, opt)
     return [*faults, *step_faults(checkpoint, opt)] if is_ours(model_opt) else faults
+
+
+def trains_ours(opt: Namespace) -> bool:
+    """Return whether a model of ours is trained: a checkpoint's types win over this run's."""
+    if not opt.train_from or opt.override_opts:
+        return is_ours(opt)
+    try:
+        return is_ours(read(opt.train_from, mmap=True)["opt"])
+    except CheckpointError:
+        return is_ours(opt)  # which is about to be said
 
 
 def resume_file_faults(opt: Namespace) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.onmt.names import ENCODERS, is_bidirectional
+from opennmt_sd.onmt.names import ENCODERS, has_our_encoder, is_bidirectional
 
 RNN_ENCODERS = ("rnn", "brnn", *ENCODERS)
 _AT_LEAST_1 = ("batch_size", "valid_batch_size", "bucket_size", "valid_steps", "report_every")
@@ -160,7 +160,7 @@ def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
     if {*types} <= {*RNN_ENCODERS} and is_bidirectional(old) is not is_bidirectional(opt):
         yield (
             f"encoder_type {types[1]} is not the checkpoint's, which reads in other directions: set"
-            f" encoder_type: {'sd_brnn' if is_bidirectional(old) else 'sd_rnn'}"
+            f" encoder_type: {'sd_' * has_our_encoder(opt)}{'b' * is_bidirectional(old)}rnn"
         )
     if opt.rnn_type != old.rnn_type:
         yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"

@@ -11,9 +11,8 @@ from importlib import import_module
 from typing import Any
 
 from opennmt_sd.onmt.compat import options_of
-from opennmt_sd.onmt.names import is_ours
 from opennmt_sd.onmt.translation_checks import AFFIXES
-from opennmt_sd.onmt.unknown_keys import CORPUS_KEYS, corpus_faults, known_to_train
+from opennmt_sd.onmt.unknown_keys import CORPUS_KEYS, known_to_train
 
 # OpenNMT-py 2 cut long lines; 3 kept the names.
 NEVER = {
@@ -39,7 +38,6 @@ def unread_options(opt: Namespace) -> list[str]:
     used = {name for corpus in opt.data.values() for name in corpus["transforms"]}
     texts = [f"{key} {getattr(opt, key)} does nothing: {why}" for key, why in NEVER.items()
              if getattr(opt, key, None) is not None]  # fmt: skip
-    texts += [] if is_ours(opt) else corpus_faults(opt.data)  # with our types: `input_faults`
     for key, (default, names) in readers.items():
         value = getattr(opt, key, default)
         if value != default and not names & used:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 # A word, then white space of ASCII, then how often it was seen.
-_COUNTED = re.compile(r"(.*)[\t ]+(\d+)[\t ]*", re.DOTALL)
+_COUNTED = re.compile(r"(.*)[\t ]+(\d+)[\t ]*\r?", re.DOTALL)
 
 
 class VocabularyError(ValueError):
@@ -39,15 +39,15 @@ def read_vocabulary(path: str, min_count: int) -> list[str]:
         raise VocabularyError(
             f"{path}: holds no words: make it with onmt_build_vocab from texts that hold some"
         )
-    if all(line.endswith(b"\r") for line in lines[:-1]):  # lines end so; else words may
-        lines = [line.removesuffix(b"\r") for line in lines]
     texts = [_decoded(path, i, line) for i, line in enumerate(lines, 1)]
     counted = [_COUNTED.fullmatch(text) for text in texts]
     if sum(match is not None for match in counted) * 2 <= len(texts):
-        return texts
+        if sum(text.endswith("\r") for text in texts) * 2 < len(texts):
+            return texts  # of a word or two it is a part
+        return [text.removesuffix("\r") for text in texts]
     words = []
     for i, (text, match) in enumerate(zip(texts, counted, strict=True), 1):
-        if match is None and not text.strip(" \t"):
+        if match is None and not text.strip(" \t\r"):
             raise VocabularyError(f"{path}, line {i} is blank: remove that line")
         if match is None:
             raise VocabularyError(

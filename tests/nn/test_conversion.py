@@ -262,7 +262,11 @@ def test_a_rate_between_layers_where_there_is_one_is_warned_of(build, recwarn) -
         model = nn.Sequential(build(D, H), nn.LSTM(D, H, 2))
         convert(model, dropout={"0": 0.3, "1": 0.3})
         assert "dropout=0.3 of '0' is between layers" in str(recwarn.pop().message)
-        convert(nn.Sequential(build(D, H, 2)), dropout={"*": 0.3, "0": None})
+        for rate, other in ((0.1, 0.0), (0.2, None)):  # texts that differ: one is said once
+            model = nn.Sequential(build(D, H), nn.LSTM(D, H, 2))
+            convert(model, dropout={"*": rate, "1": other})
+            assert f"dropout={rate} of '*' is between layers" in str(recwarn.pop().message)
+        convert(nn.Sequential(build(D, H, 2)), dropout={"*": 0.3})
         assert not [*recwarn]
 
 

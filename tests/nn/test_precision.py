@@ -343,3 +343,20 @@ def test_a_cell_gives_its_states_dtype_under_autocast(kind, name: str) -> None:
         got = kind.parts(cell(torch.randn(B, D)))
         want = kind.parts(kind.stock_cell(D, H)(torch.randn(B, D)))
     assert [s.dtype for s in got] == [s.dtype for s in want]
+
+
+@pytest.mark.parametrize("lengths", [[T] * B, [T, 2, 1]], ids=str)
+def test_packed_rows_take_the_dtype_of_c(lengths: list[int]) -> None:
+    """Of h and c that differ, torch's cell gives c's."""
+    layer = StructuredLSTM(D, H, input_dropout=0.5).eval()
+    x = pack_padded_sequence(torch.randn(T, B, D), lengths)
+    h, c = torch.randn(1, B, H), torch.randn(1, B, H, dtype=torch.bfloat16)
+    with autocast():
+        y, final = layer(x, (h, c))
+        cells = [cell(x.data[:B], (h[0], c[0])) for cell in (
+            nn.LSTMCell(D, H), StructuredLSTMCell(D, H, recurrent_dropout=0.5),
+        )]  # fmt: skip
+        with ops.use("portable"):
+            cells.append(StructuredLSTMCell(D, H, recurrent_dropout=0.5)(x.data[:B], (h[0], c[0])))
+    for states in [(y.data, *final), *cells]:
+        assert {s.dtype for s in states} == {torch.bfloat16}

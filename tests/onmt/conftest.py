@@ -213,6 +213,18 @@ class Commands:
             command.train(opt)
         return run
 
+    def build_vocab(self, **options: Any) -> list[str]:
+        """Run ``onmt_build_vocab``, which writes ``src.vocab`` and ``tgt.vocab``: its log."""
+        from onmt.bin import build_vocab as command
+
+        vocabularies = {f"{side}_vocab": self.folder / f"{side}.vocab" for side in ("src", "tgt")}
+        given = {**vocabularies, "save_data": self.folder / "sample", "n_sample": -1, **options}
+        log: list[str] = []
+        with contained(log):
+            opt, _ = command._get_parser().parse_known_args(arguments(given))
+            command.build_vocab_main(opt)
+        return log
+
     def translate(self, *models: Path, source: str | None = None, **options: Any) -> Translation:
         """Translate the test sources, or a text given, on the CPU."""
         from onmt.bin import translate as command

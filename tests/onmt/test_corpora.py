@@ -185,7 +185,9 @@ def test_odd_white_space_is_read(commands: Any, sharing: bool) -> None:
         (b"3\n12\n", ["3", "12"]),
         ("x\u2028y\t3\n\u3000\t2\n".encode(), ["x\u2028y", "\u3000"]),
         (b"a\n\nb\n", ["a", "", "b"]),
-        (b"a\nb\r\n\r\n", ["a", "b\r", "\r"]),
+        (b"a\nb\nc\r\n", ["a", "b", "c\r"]),
+        (b"a\t5\r\nb\t4\r\nc\t3\nd\t2\n", ["a", "b", "c", "d"]),
+        (b"<x>\na\r\nb\r\n", ["<x>", "a", "b"]),
         (b"a\r\n\r\nb", ["a", "", "b"]),
     ],
 )

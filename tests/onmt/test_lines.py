@@ -301,6 +301,17 @@ def test_a_target_of_a_transforms_making(
         assert line == ("" if i in BLANK else next(expected))
 
 
+def test_a_blank_prefix_behind_a_transforms(commands: Any, model: Path) -> None:
+    """It adds nothing to the transform's: no unknown word either."""
+    target = commands.folder / "target"
+    options = {"transforms": "prefix", "tgt_prefix": "w1", "tgt_file_prefix": True}
+    free = commands.translate(model, source=joined(TEXT), **options).lines
+    target.write_text(joined(TARGET))
+    lines = commands.translate(model, source=joined(TEXT), tgt=target, **options).lines
+    blank = [i for i, prefix in enumerate(TARGET) if not prefix.strip()]
+    assert [lines[i] for i in blank] == [free[i] for i in blank]
+
+
 @pytest.mark.parametrize("options", [{}, {"n_best": 2}, {"gold_align": True}], ids=str)
 def test_alignments_of_blank_lines(commands: Any, options: dict[str, Any]) -> None:
     """A transformer's, which gives some."""

@@ -242,6 +242,12 @@ def test_override_opts_makes_this_run_count(
             "encoder_type: sd_brnn",
         ),
         (
+            "-encoder_type rnn -decoder_type rnn",
+            {"encoder_type": "sd_brnn"},
+            "encoder_type rnn is not the checkpoint's, which reads in other directions: set "
+            "encoder_type: brnn",
+        ),
+        (
             "-layers 1",
             {"enc_layers": 3},
             "layers 1 is not the checkpoint's: set layers: -1, enc_layers: 3, dec_layers: 2",
@@ -254,7 +260,8 @@ def test_override_opts_is_of_the_checkpoints_shapes(
     there: dict[str, object], text: str,
 ) -> None:  # fmt: skip
     """Of weights that are too large, stock would take a corner, without a word."""
-    resume = "-train_from", checkpoint(encoder_type="brnn", decoder_type="rnn", **there)
+    types = {"encoder_type": "brnn", "decoder_type": "rnn"}
+    resume = "-train_from", checkpoint(**{**types, **there})
     error = refused(*resume, "-override_opts", *asked.split())
     assert text in error
     parse(*resume, "-override_opts", yaml=error.partition(": set ")[2].replace(", ", "\n"))

@@ -273,8 +273,37 @@ def test_a_missing_target(commands: Any, split: str) -> None:
     data["data"] = json.dumps(corpus)
     assert refusal(commands, **data) == (
         f"data: {name}: path_tgt is missing: the source would be taken for it. Name the file with "
-        "the translations"
+        "the translations (or path_src's, for copies)"
     )
+
+
+def test_a_text_of_a_language_model(commands: Any) -> None:
+    data = f"{{c: {{path_txt: {commands.corpus}/train.src}}}}"
+    assert refusal(commands, data=data) == (
+        "data: c: path_txt is a language model's text: name path_src and path_tgt, with a line of "
+        "each for a pair"
+    )
+
+
+def test_a_resumed_model_of_ours_is_ours_whatever_this_run_says(commands: Any) -> None:
+    """A checkpoint's types win."""
+    path = commands.train(1, "start").checkpoint()
+    data = corpora(commands, ", weight: 0.5, comment: x")
+    with pytest.raises(UnsupportedOptionsError) as caught:
+        commands.train(2, "more", train_from=path, data=data, **STOCK)
+    assert "weight 0.5 must be a whole number" in str(caught.value)
+    assert "comment is no key of a corpus" in str(caught.value)
+
+
+def test_building_a_vocabulary_warns(commands: Any) -> None:
+    """It knows no types; without a target it would take the source's words for the target's."""
+    data = f"{{c: {{path_src: {commands.corpus}/train.src, path_tgtt: {commands.corpus}/none}}}}"
+    log = commands.build_vocab(data=data)
+    told = [line for line in log if line.startswith("opennmt_sd: ")]
+    assert [line[:46] for line in told] == [
+        "opennmt_sd: data: c: path_tgtt is no key of a ",
+        "opennmt_sd: data: c: path_tgt is missing: the ",
+    ]
 
 
 @pytest.mark.parametrize(
