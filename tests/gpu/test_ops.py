@@ -11,6 +11,7 @@ from torch import Tensor
 
 from opennmt_sd import DropoutPattern, KeepSets, ops
 from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout.staggered import StaggeredSets
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 CASES = {
@@ -18,6 +19,7 @@ CASES = {
     "Case IV": ("structured", "fixed"),
     "Case I": ("random", "random"),
     "Case II": ("random", "fixed"),
+    "staggered": ("structured", "random"),
 }
 pytestmark = pytest.mark.usefixtures("settled")
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -31,6 +33,9 @@ def draw(case: str | None, p: float | str, T: int, B: int, D: int, seed: int = 0
         return None
     space, time = CASES[case]
     pattern = DropoutPattern(0.5 if p == "all" else float(p), space, time)
+    if case == "staggered":
+        sets = draw("Case III", p, StaggeredSets.count(T, B), B, D, seed)
+        return StaggeredSets.of(sets, T, B)
     keep = pattern.draw(T, B, D, torch.Generator().manual_seed(seed))
     if p != "all":
         return keep
@@ -125,6 +130,7 @@ def layer(
 PAIRS = [
     ("Case III", "Case III"), (None, "Case III"), ("Case III", None), ("Case IV", "Case IV"),
     ("Case I", "Case I"), ("Case II", "Case II"), ("Case IV", "Case I"), (None, None),
+    ("staggered", "Case III"), ("staggered", "staggered"),
 ]  # fmt: skip
 cells = pytest.mark.parametrize("cell", GATES)
 

@@ -108,3 +108,7 @@ def test_a_language_model_in_mixed_precision(
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_a_tagger_goes_on(tagger: Callable[..., Command], cell: str) -> None:
     check_resume(tagger(f"model.cell={cell}", "model.dropout.rh.p=0.3"))
+
+
+def test_a_tagger_of_character_lstms_goes_on(tagger: Callable[..., Command]) -> None:
+    check_resume(tagger("model.chars=lstm", "model.dropout.rh.p=0.3"))
