@@ -19,6 +19,7 @@ from opennmt_sd.onmt.checkpoint import CHOICES, allow_namespace
 from opennmt_sd.onmt.command_checks import register_checks
 from opennmt_sd.onmt.corpora import register_corpora
 from opennmt_sd.onmt.input_faults import vector_size_faults
+from opennmt_sd.onmt.kept_options import kept_options, kept_weights
 from opennmt_sd.onmt.loading import register_loading
 from opennmt_sd.onmt.names import (
     DECODERS,
@@ -34,7 +35,6 @@ from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
-from opennmt_sd.seq2seq.options import DEFAULTS
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 from opennmt_sd.seq2seq.wrapping import wrap
 
@@ -155,21 +155,14 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
     attention = schedule.attention_rate_at(step)
     if (rate, attention) != (schedule.dropout[0], schedule.attention_dropout[0]):
         model.update_dropout(rate, attention)
-    keys = ["encoder_type", "decoder_type", "rnn_type", *DEFAULTS]
-    if DropoutPlan.from_opt(model_opt).staggered == DropoutPlan.from_opt(opt).staggered:
-        keys.remove("sd_output_sets")  # it has no meaning where there is nothing to stagger
-    kept = [
-        f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
-        for key in keys
-        if getattr(model_opt, key) != getattr(opt, key)
-    ]
-    asked = Schedule.of(opt)
-    if str(asked) != str(schedule):
-        kept.append(f"dropout {schedule} (this run: {asked})")
-    if asked.attention_dropout != schedule.attention_dropout and not has_our_decoder(model_opt):
-        rates = (list(of.attention_dropout) for of in (schedule, asked))
-        kept.append("attention_dropout {} (this run: {})".format(*rates))
+    kept, weights = kept_options(model_opt, opt), kept_weights(model_opt, opt)
     schedule.hand_to(opt)
+    if weights:
+        logger.warning(
+            "opennmt_sd: the checkpoint's weights are of %s; another model begins without "
+            "train_from",
+            ", ".join(weights),
+        )
     if kept:
         logger.warning(
             "opennmt_sd: kept from the checkpoint: %s; --override_opts would take this run's",

@@ -150,8 +150,8 @@ SIZES = {
 }
 
 
-def _sizes(opt: Namespace) -> dict[str, list[int]]:
-    """Give what holds on either side."""
+def sizes(opt: Namespace) -> dict[str, list[int]]:
+    """Return the sizes of :data:`SIZES` as they hold for the encoder and the decoder."""
     return {both: [either(opt, both, own) for own in sides] for both, sides in SIZES.items()}
 
 
@@ -164,8 +164,8 @@ def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
         )
     if opt.rnn_type != old.rnn_type:
         yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"
-    known = _sizes(old)
-    for both, new in _sizes(opt).items():
+    known = sizes(old)
+    for both, new in sizes(opt).items():
         if new == known[both]:
             continue
         wanted = {both: known[both][0]}
@@ -178,7 +178,7 @@ def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
 
 
 def _size_faults(opt: Namespace) -> Iterator[str]:
-    hidden, widths, layers = _sizes(opt).values()
+    hidden, widths, layers = sizes(opt).values()
     if hidden[0] != hidden[1]:
         yield (
             f"enc_hid_size {hidden[0]} and dec_hid_size {hidden[1]} must be equal: "

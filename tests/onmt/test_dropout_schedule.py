@@ -216,3 +216,36 @@ def test_the_precision_of_products(
     calls.clear()
     build(())
     assert calls == [], "it stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("-layers", "3"), "layers 2 (this run: 3)"),
+        (("-layers", "-1", "-enc_layers", "3", "-dec_layers", "2"),
+         "layers 2 (this run: 3 and 2)"),
+        (("-hidden_size", "16"), "hidden_size 8 (this run: 16)"),
+        (("-input_feed", "0", "-bridge"),
+         "input_feed 1 (this run: 0), bridge False (this run: True)"),
+    ],
+)  # fmt: skip
+def test_a_resumed_run_is_told_of_sizes_that_it_does_not_get(
+    build: Callable[..., Any], asked: tuple[str, ...], told: str
+) -> None:
+    *_, log = build(SCHEDULE, *SCHEDULE, *asked)
+    assert log.splitlines()[0] == (
+        f"opennmt_sd: the checkpoint's weights are of {told}; another model begins without "
+        "train_from"
+    )
+    assert "kept" not in log
+
+
+def test_a_resumed_run_that_is_silent_about_sizes_is_told_nothing(
+    build: Callable[..., Any],
+) -> None:
+    unset = ("-layers", "-1", "-hidden_size", "-1", "-word_vec_size", "-1")
+    *_, log = build((*SCHEDULE, "-input_feed", "0"), *SCHEDULE, *unset)
+    assert "weights" not in log
+    layers = ("-layers", "-1", "-enc_layers", "3", "-dec_layers", "3")
+    *_, log = build((*SCHEDULE, *layers), *SCHEDULE, "-layers", "3")
+    assert "weights" not in log
