@@ -16,13 +16,12 @@ from opennmt_sd.onmt.names import (
 )
 from opennmt_sd.onmt.options import ignored_faults, option_faults
 from opennmt_sd.onmt.run_faults import (
-    either,
     optimizer_faults,
     run_faults,
-    shape_faults,
     size_faults,
     step_faults,
 )
+from opennmt_sd.onmt.weights import either, loss_faults, shape_faults
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 
 
@@ -176,6 +175,8 @@ def training_faults(model_opt: Namespace, opt: Namespace) -> list[str]:
         return faults
     faults += _unknown_types(model_opt)
     faults += _schedule_faults(opt) + run_faults(opt) + size_faults(model_opt)
+    if resumed:
+        faults += loss_faults(model_opt, opt)
     refusals = list(REFUSALS)
     if has_our_decoder(model_opt) or getattr(model_opt, "decoder_type", None) == "rnn":
         refusals += RNN_DECODER_REFUSALS

@@ -19,7 +19,7 @@ from opennmt_sd.onmt.checkpoint import CHOICES, allow_namespace
 from opennmt_sd.onmt.command_checks import register_checks
 from opennmt_sd.onmt.corpora import register_corpora
 from opennmt_sd.onmt.input_faults import vector_size_faults
-from opennmt_sd.onmt.kept_options import kept_options, kept_weights
+from opennmt_sd.onmt.kept_options import kept_options
 from opennmt_sd.onmt.loading import register_loading
 from opennmt_sd.onmt.names import (
     DECODERS,
@@ -31,6 +31,7 @@ from opennmt_sd.onmt.names import (
 from opennmt_sd.onmt.options import add_options
 from opennmt_sd.onmt.refusals import check_training
 from opennmt_sd.onmt.translation import register_translation
+from opennmt_sd.onmt.weights import kept_weights
 from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
@@ -165,8 +166,9 @@ def _follow_schedule(model: Any, model_opt: Namespace, opt: Namespace, step: int
         )
     if kept:
         logger.warning(
-            "opennmt_sd: kept from the checkpoint: %s; --override_opts would take this run's",
+            "opennmt_sd: kept from the checkpoint: %s; %s--override_opts would take this run's",
             ", ".join(kept),
+            "of a model with its weights " if weights else "",
         )
     if rate != schedule.dropout[0]:
         logger.info("opennmt_sd: step %d resumes the schedule of dropout: %s", step, schedule)

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from opennmt_sd.onmt.names import ENCODERS, has_our_encoder, is_bidirectional
+from opennmt_sd.onmt.weights import either, sizes
 
-RNN_ENCODERS = ("rnn", "brnn", *ENCODERS)
 _AT_LEAST_1 = ("batch_size", "valid_batch_size", "bucket_size", "valid_steps", "report_every")
 _PACKAGES = {"fusedadam": "apex", "adamw8bit": "bitsandbytes", "pagedadamw8bit": "bitsandbytes",
              "pagedadamw32bit": "bitsandbytes"}  # fmt: skip
@@ -50,15 +49,6 @@ def step_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
             f"train_steps above {done}, or reset_optim: all to count from 1"
         ]
     return []
-
-
-def shape_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
-    """Return where the weights of a checkpoint are not those of this run's model, one text each.
-
-    Of a weight that is too large, stock's ``load_state_dict`` takes a corner, without a word.
-    """
-    old = {**vars(opt), **vars(checkpoint["opt"])}  # old ones do not hold every option
-    return [*_shape_faults(Namespace(**old), opt)]
 
 
 def optimizer_faults(checkpoint: Mapping[str, Any], opt: Namespace) -> list[str]:
@@ -142,41 +132,6 @@ def _number_faults(opt: Namespace) -> Iterator[str]:
         yield f"optim {opt.optim} needs {package}, which is not installed: set optim: adam"
 
 
-# Of both sides together, and each side's own.
-SIZES = {
-    "hidden_size": ("enc_hid_size", "dec_hid_size"),
-    "word_vec_size": ("src_word_vec_size", "tgt_word_vec_size"),
-    "layers": ("enc_layers", "dec_layers"),
-}
-
-
-def sizes(opt: Namespace) -> dict[str, list[int]]:
-    """Return the sizes of :data:`SIZES` as they hold for the encoder and the decoder."""
-    return {both: [either(opt, both, own) for own in sides] for both, sides in SIZES.items()}
-
-
-def _shape_faults(old: Namespace, opt: Namespace) -> Iterator[str]:
-    types = old.encoder_type, opt.encoder_type
-    if {*types} <= {*RNN_ENCODERS} and is_bidirectional(old) is not is_bidirectional(opt):
-        yield (
-            f"encoder_type {types[1]} is not the checkpoint's, which reads in other directions: set"
-            f" encoder_type: {'sd_' * has_our_encoder(opt)}{'b' * is_bidirectional(old)}rnn"
-        )
-    if opt.rnn_type != old.rnn_type:
-        yield f"rnn_type {opt.rnn_type} is not the checkpoint's: set rnn_type: {old.rnn_type}"
-    known = sizes(old)
-    for both, new in sizes(opt).items():
-        if new == known[both]:
-            continue
-        wanted = {both: known[both][0]}
-        if known[both][0] != known[both][1]:
-            wanted = {both: -1, **dict(zip(SIZES[both], known[both]))}
-        yield (
-            f"{both} {' and '.join(map(str, dict.fromkeys(new)))} is not the checkpoint's: set "
-            + ", ".join(f"{key}: {size}" for key, size in wanted.items())
-        )
-
-
 def _size_faults(opt: Namespace) -> Iterator[str]:
     hidden, widths, layers = sizes(opt).values()
     if hidden[0] != hidden[1]:
@@ -209,9 +164,3 @@ def _size_faults(opt: Namespace) -> Iterator[str]:
             f"encoder_type mean gives the decoder the source embeddings, {widths[0]} wide, and it "
             f"needs hidden_size {hidden[1]}: set word_vec_size: {hidden[1]}"
         )
-
-
-def either(opt: Namespace, both: str, own: str) -> int:
-    """Return the value set for both sides together, else a side's own."""
-    value: int = getattr(opt, both)
-    return value if value > 0 else getattr(opt, own)

@@ -211,6 +211,31 @@ def test_a_masked_linear_layer(same, sizes, case: str | None, p, dtype: torch.dt
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("sizes", [None, [64, 64, 50]], ids=["padded", "packed"])
+def test_staggered_sets_are_more_than_steps(same, sizes) -> None:
+    """Of 64 samples a set serves fewer rows than a step has."""
+    rows = (sum(sizes),) if sizes else (3, 64)
+    keep, batch_sizes = draw("staggered", 0.5, 3, 64, 65), sizes and torch.tensor(sizes)
+    assert isinstance(keep, StaggeredSets)
+    assert keep.sets.steps == 8
+    same(
+        lambda g: ops.masked_linear(g["x"], keep, g["weight"], g["bias"], batch_sizes=batch_sizes),
+        numbers(torch.float32, x=(*rows, 65), weight=(33, 65), bias=(33,)),
+        numbers(torch.float32, y=(*rows, 33)), torch.float32,
+    )  # fmt: skip
+    targets = torch.randint(101, rows, generator=torch.Generator().manual_seed(3))
+
+    def loss(g: Leaves) -> Tensor:
+        nll, _ = ops.projected_nll(
+            g["x"], keep, g["weight"], g["bias"], targets.to(g["x"].device), factor=0.25,
+            batch_sizes=batch_sizes,
+        )  # fmt: skip
+        return nll
+
+    same(loss, numbers(torch.float32, x=(*rows, 65), weight=(101, 65), bias=(101,)),
+         {"loss": torch.ones(())}, torch.float32)  # fmt: skip
+
+
 @dtypes
 @pytest.mark.parametrize("case", [*CASES, None])
 @pytest.mark.parametrize("sizes", [None, [4, 3, 1]], ids=["padded", "packed"])

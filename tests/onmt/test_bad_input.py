@@ -116,7 +116,8 @@ def test_our_checkpoint_with_stock_types(commands: Any) -> None:
     (line,) = [line for line in kept.log if "kept from the checkpoint" in line]
     assert "encoder_type sd_brnn (this run: brnn)" in line
     assert line.endswith(
-        "decoder_type sd_rnn (this run: rnn); --override_opts would take this run's"
+        "encoder_type sd_brnn (this run: brnn), decoder_type sd_rnn (this run: rnn); of a model "
+        "with its weights --override_opts would take this run's"
     )
     assert [line for line in kept.log if "checkpoint's weights" in line] == [
         "opennmt_sd: the checkpoint's weights are of rnn_type LSTM (this run: GRU); another model "

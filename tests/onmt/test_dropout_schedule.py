@@ -218,21 +218,27 @@ def test_the_precision_of_products(
     assert calls == [], "it stays as it is"
 
 
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        (("-layers", "3"), "layers 2 (this run: 3)"),
-        (("-layers", "-1", "-enc_layers", "3", "-dec_layers", "2"),
-         "layers 2 (this run: 3 and 2)"),
-        (("-hidden_size", "16"), "hidden_size 8 (this run: 16)"),
-        (("-input_feed", "0", "-bridge"),
-         "input_feed 1 (this run: 0), bridge False (this run: True)"),
-    ],
-)  # fmt: skip
-def test_a_resumed_run_is_told_of_sizes_that_it_does_not_get(
-    build: Callable[..., Any], asked: tuple[str, ...], told: str
+RESUMED = [
+    (("-layers", "3"), (), "layers 2 (this run: 3)"),
+    (("-layers", "2"), ("-layers", "3"), "layers 3 (this run: 2)"),  # as by default
+    (("-layers", "-1", "-enc_layers", "3", "-dec_layers", "2"), (), "layers 2 (this run: 3 and 2)"),
+    (("-hidden_size", "16"), (), "hidden_size 8 (this run: 16)"),
+    (("-input_feed", "0", "-bridge"), (),
+     "bridge False (this run: True), input_feed 1 (this run: 0)"),
+    (("-input_feed", "1"), ("-input_feed", "0"), "input_feed 0 (this run: 1)"),
+    ((), ("-rnn_type", "GRU"), "rnn_type GRU (this run: LSTM)"),
+    (("-coverage_attn", "-share_decoder_embeddings"), (),
+     "coverage_attn False (this run: True), share_decoder_embeddings False (this run: True)"),
+    (("-encoder_type", "sd_rnn"), (), "encoder_type sd_brnn (this run: sd_rnn)"),
+    (("-decoder_type", "transformer"), (), "decoder_type sd_rnn (this run: transformer)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "trained", "told"), RESUMED, ids=str)
+def test_a_resumed_run_is_told_of_weights_that_it_does_not_get(
+    build: Callable[..., Any], asked: tuple[str, ...], trained: tuple[str, ...], told: str
 ) -> None:
-    *_, log = build(SCHEDULE, *SCHEDULE, *asked)
+    *_, log = build((*SCHEDULE, *trained), *SCHEDULE, *asked)
     assert log.splitlines()[0] == (
         f"opennmt_sd: the checkpoint's weights are of {told}; another model begins without "
         "train_from"
@@ -240,12 +246,40 @@ def test_a_resumed_run_is_told_of_sizes_that_it_does_not_get(
     assert "kept" not in log
 
 
+def test_a_resumed_run_is_told_of_nothing_that_its_model_does_not_read(
+    build: Callable[..., Any],
+) -> None:
+    types = ("-decoder_type", "transformer", "-heads", "4")
+    *_, log = build(
+        (*SCHEDULE, *types), *SCHEDULE, *types, "-input_feed", "0", "-context_gate", "both"
+    )
+    assert "weights" not in log
+    assert "kept" not in log
+    mean = ("-encoder_type", "mean")
+    sizes = ("-layers", "-1", "-enc_layers", "3", "-dec_layers", "2")
+    *_, log = build(mean, *mean, *sizes, "-bridge")
+    assert "weights" not in log
+
+
 def test_a_resumed_run_that_is_silent_about_sizes_is_told_nothing(
     build: Callable[..., Any],
 ) -> None:
     unset = ("-layers", "-1", "-hidden_size", "-1", "-word_vec_size", "-1")
-    *_, log = build((*SCHEDULE, "-input_feed", "0"), *SCHEDULE, *unset)
+    *_, log = build(SCHEDULE, *SCHEDULE, *unset)
     assert "weights" not in log
     layers = ("-layers", "-1", "-enc_layers", "3", "-dec_layers", "3")
     *_, log = build((*SCHEDULE, *layers), *SCHEDULE, "-layers", "3")
     assert "weights" not in log
+
+
+def test_override_opts_is_advised_where_it_works(build: Callable[..., Any]) -> None:
+    trained = (*SCHEDULE, "-context_gate", "source")
+    asked = (*SCHEDULE, "-context_gate", "both", "-sd_time", "fixed")
+    *_, log = build(trained, *asked)
+    kept = (
+        "kept from the checkpoint: context_gate source (this run: both), "
+        "sd_time random (this run: fixed); "
+    )
+    assert f"{kept}--override_opts would take this run's" in log
+    *_, log = build(trained, *asked, "-layers", "3")
+    assert f"{kept}of a model with its weights --override_opts would take this run's" in log

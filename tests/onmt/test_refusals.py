@@ -252,6 +252,19 @@ def test_override_opts_makes_this_run_count(
             {"enc_layers": 3},
             "layers 1 is not the checkpoint's: set layers: -1, enc_layers: 3, dec_layers: 2",
         ),
+        ("-input_feed 0", {}, "input_feed 0 is not the checkpoint's: set input_feed: 1"),
+        ("-bridge", {}, "bridge True is not the checkpoint's: set bridge: false"),
+        (
+            "-global_attention mlp",
+            {},
+            "global_attention mlp is not the checkpoint's: set global_attention: general",
+        ),
+        ("-context_gate both", {}, "context_gate both is not the checkpoint's: remove context_ga"),
+        (
+            "-coverage_attn",
+            {},
+            "coverage_attn True is not the checkpoint's: set coverage_attn: false",
+        ),
     ],
     ids=str,
 )
@@ -265,6 +278,46 @@ def test_override_opts_is_of_the_checkpoints_shapes(
     error = refused(*resume, "-override_opts", *asked.split())
     assert text in error
     parse(*resume, "-override_opts", yaml=error.partition(": set ")[2].replace(", ", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [
+        ("-context_gate both", {"context_gate": "source"}),
+        ("-global_attention_function sparsemax", {}),
+        ("-input_feed 0 -update_vocab -reset_optim all", {}),  # stock draws what is lacking
+        ("-global_attention mlp -decoder_type transformer", {"decoder_type": "transformer"}),
+    ],
+    ids=str,
+)
+def test_override_opts_changes_what_leaves_the_weights(
+    parse: Parse, checkpoint: Callable[..., str], asked: str, there: dict[str, object]
+) -> None:
+    parse("-train_from", checkpoint(**there), "-override_opts", *asked.split())
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "text"),
+    [
+        ("-copy_attn", {}, "copy_attn True is not the checkpoint's: set copy_attn: false"),
+        ("", {"copy_attn": True}, "copy_attn False is not the checkpoint's: set copy_attn: true"),
+        (
+            "-coverage_attn -lambda_coverage 1",
+            {},
+            "lambda_coverage 1.0 needs coverage_attn, which the checkpoint's model does not have: "
+            "set lambda_coverage: 0",
+        ),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_asks_for_no_loss_that_the_model_cannot_give(
+    parse: Parse, refused: Refused, checkpoint: Callable[..., str], asked: str,
+    there: dict[str, object], text: str,
+) -> None:  # fmt: skip
+    resume = "-train_from", checkpoint(**there)
+    error = refused(*resume, *asked.split())
+    assert text in error
+    parse(*resume, yaml=error.partition(": set ")[2])
 
 
 @pytest.mark.parametrize(
