@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from opennmt_sd.onmt.names import has_our_decoder
-from opennmt_sd.onmt.weights import same_gates, same_types
+from opennmt_sd.onmt.weights import kept_text, same_gates, same_types
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.dropout_schedule import Schedule
 from opennmt_sd.seq2seq.options import DEFAULTS
@@ -26,7 +26,7 @@ def kept_options(model_opt: Namespace, opt: Namespace) -> list[str]:
     if DropoutPlan.from_opt(model_opt).staggered == DropoutPlan.from_opt(opt).staggered:
         keys.remove("sd_output_sets")  # it has no meaning where there is nothing to stagger
     kept = [
-        f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
+        kept_text(key, model_opt, opt)
         for key in keys
         if getattr(model_opt, key) != getattr(opt, key)
     ]

@@ -69,6 +69,11 @@ def loss_faults(model_opt: Namespace, opt: Namespace) -> Iterator[str]:
         )
 
 
+def kept_text(key: str, model_opt: Namespace, opt: Namespace) -> str:
+    """Return what a resumed run has of an option, and what it asks for."""
+    return f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
+
+
 def kept_weights(model_opt: Namespace, opt: Namespace) -> list[str]:
     """Return what a resumed run asks for that a checkpoint's weights do not have: ``"layers 2 (this
     run: 3)"``, one text each.
@@ -77,9 +82,9 @@ def kept_weights(model_opt: Namespace, opt: Namespace) -> list[str]:
     """
     kept = []
     if not same_types(model_opt, opt):
-        kept += [_kept(key, model_opt, opt) for key in ("encoder_type", "decoder_type")
+        kept += [kept_text(key, model_opt, opt) for key in ("encoder_type", "decoder_type")
                  if getattr(model_opt, key) != getattr(opt, key)]  # fmt: skip
-    kept += [_kept(key, model_opt, opt) for key in (*_parts(model_opt), *TIED)
+    kept += [kept_text(key, model_opt, opt) for key in (*_parts(model_opt), *TIED)
              if _has(model_opt, key) != _has(opt, key)]  # fmt: skip
     has, asked, usual = sizes(model_opt), sizes(opt), sizes(_defaults())
     for both in SIZES:
@@ -102,10 +107,6 @@ def _joined(values: list[int]) -> str:
 def _defaults() -> Any:
     parser = import_module("onmt.utils.parse").ArgumentParser
     return parser.defaults(import_module("onmt.opts").model_opts)
-
-
-def _kept(key: str, model_opt: Namespace, opt: Namespace) -> str:
-    return f"{key} {getattr(model_opt, key)} (this run: {getattr(opt, key)})"
 
 
 def _types(opt: Namespace) -> tuple[object, object]:
