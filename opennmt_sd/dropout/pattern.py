@@ -9,7 +9,13 @@ import torch
 from opennmt_sd._compile import traceable
 from opennmt_sd.compat import is_compiling
 from opennmt_sd.dropout.keep import Keep, KeepMask, KeepSets
-from opennmt_sd.dropout.philox import draw_exact_sets, draw_mask, draw_seed, draw_sets
+from opennmt_sd.dropout.philox import (
+    draw_exact_mask,
+    draw_exact_sets,
+    draw_mask,
+    draw_seed,
+    draw_sets,
+)
 from opennmt_sd.dropout.seeded import SeededMask
 
 SPACES = ("structured", "random")
@@ -135,14 +141,16 @@ class DropoutPattern(float):
         if not self.active:
             return KeepSets.from_mask(torch.ones((S, D), dtype=torch.bool, device="cpu"), 1.0)
         if self.exact:
-            return self._exact_sets(S, D, generator)
+            k, scale = self._exactly(D)
+            idx, count = draw_exact_sets(draw_seed(generator), S, D, k)
+            return KeepSets._trusted(idx, count, scale)
         idx, count = draw_sets(draw_seed(generator), S, D, self.p)
         return KeepSets._trusted(idx, count, self.scale)
 
-    def _exact_sets(self, S: int, D: int, generator: torch.Generator | None) -> KeepSets:
+    def _exactly(self, D: int) -> tuple[int, float]:
+        """Return how many of D units an exact set keeps, and what they are multiplied by."""
         k = kept_units(self.p, D)
-        idx, count = draw_exact_sets(draw_seed(generator), S, D, k)
-        return KeepSets._trusted(idx, count, D / k if k else 1.0)
+        return k, D / k if k else 1.0
 
     @traceable
     def draw_mask(
@@ -150,19 +158,21 @@ class DropoutPattern(float):
     ) -> KeepMask:
         """Draw a mask whatever the pattern, of what :meth:`draw` would keep: quicker where the
         input is masked and then multiplied densely."""
-        if self.exact or not self.p or is_compiling():
+        if not self.p or is_compiling():
             return self._mask(T, B, D, generator)
         # Drawn where it is used. This is as much of a small dropout as the product is.
         seed, shape = draw_seed(generator), self._differing(T, B, D)
-        return SeededMask.of(seed, shape, B, self.p, self.scale)
+        k, scale = self._exactly(D) if self.exact else (None, self.scale)
+        return SeededMask.of(seed, shape, B, self.p, scale, k)
 
     def _mask(self, T: int, B: int, D: int, generator: torch.Generator | None) -> KeepMask:
         S = self._steps(T)
         if not self.active:
             return KeepMask(torch.ones((S, B, D), dtype=torch.bool, device="cpu"), 1.0)
         if self.exact:
-            sets = self._exact_sets(S, D, generator)
-            return KeepMask(sets.mask().expand(S, B, D), sets.scale)
+            k, scale = self._exactly(D)
+            mask = draw_exact_mask(draw_seed(generator), S, D, k)
+            return KeepMask(mask[:, None].expand(S, B, D), scale)
         mask = draw_mask(draw_seed(generator), self._differing(T, B, D), self.p)
         return KeepMask(mask.expand(S, B, D), self.scale)
 

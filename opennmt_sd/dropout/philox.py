@@ -92,6 +92,13 @@ def exact_sets_of(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]
     return compact(torch.zeros((S, D), dtype=torch.bool, device="cpu").scatter_(1, first, True))
 
 
+def draw_exact_mask(seed: Tensor, S: int, D: int, k: int) -> Tensor:
+    """Return what :data:`draw_exact_sets` keeps as a boolean mask ``[S, D]``."""
+    idx, _ = draw_exact_sets(seed, S, D, k)
+    mask = torch.zeros((S, D), dtype=torch.bool, device="cpu")
+    return mask.scatter_(1, idx[:, :k].long(), True)
+
+
 def factors_for(
     x: Tensor, seed: Tensor, shape: tuple[int, ...], p: float, scale: float
 ) -> Tensor | None:

@@ -11,7 +11,7 @@ from opennmt_sd.compat import is_compiling, is_eager, is_plain
 from opennmt_sd.dropout import on_gpu
 from opennmt_sd.dropout.apply import BRANCHES
 from opennmt_sd.dropout.keep import KeepMask
-from opennmt_sd.dropout.philox import draw_mask, factors_for
+from opennmt_sd.dropout.philox import draw_exact_mask, draw_mask, factors_for
 
 
 class SeededMask(KeepMask):
@@ -24,14 +24,16 @@ class SeededMask(KeepMask):
     shape: tuple[int, int, int]
     B: int
     p: float
+    k: int | None
 
     def __new__(cls, dense: Tensor, scale: float) -> KeepMask:  # type: ignore[misc] # as it says
         return KeepMask(dense, scale)
 
     @classmethod
     def of(
-        cls, seed: Tensor, shape: tuple[int, int, int], B: int, p: float, scale: float
-    ) -> SeededMask:
+        cls, seed: Tensor, shape: tuple[int, int, int], B: int, p: float, scale: float,
+        k: int | None = None,
+    ) -> SeededMask:  # fmt: skip
         """Return the mask of a seed.
 
         Args:
@@ -39,10 +41,11 @@ class SeededMask(KeepMask):
             shape: S, how many of the samples differ (1 or B), and D.
             B: samples.
             p, scale: the rate, and what kept values are multiplied by.
+            k: how many units each set keeps, of one that samples share; None: each by itself.
         """
         mask: SeededMask = object.__new__(cls)
-        known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale, "drawn": None}
-        mask.__dict__.update(known)  # the class is frozen
+        known = {"seed": seed, "shape": shape, "B": B, "p": p, "scale": scale, "k": k}
+        mask.__dict__.update(known, drawn=None)  # the class is frozen
         return mask
 
     def apply(self, x: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
@@ -63,7 +66,8 @@ class SeededMask(KeepMask):
         Several ops, and what lies around them, would take longer than the dropping itself. Whoever
         looks on changes nothing: activation checkpointing asks that a second run saves the same.
         """
-        small = x.is_cpu and x.numel() < BRANCHES and self.__dict__["drawn"] is None
+        known = self.k is None and self.__dict__["drawn"] is None
+        small = known and x.is_cpu and x.numel() < BRANCHES
         if not (small and is_eager() and is_plain(x)):
             return None
         return factors_for(x, self.seed, shape, self.p, self.scale)
@@ -79,15 +83,21 @@ class SeededMask(KeepMask):
             # An inference tensor could not be saved for backward later. The context takes time.
             inferring = is_compiling() or torch.is_inference_mode_enabled()
             with torch.inference_mode(False) if inferring else nullcontext():
-                found = draw_mask(self.seed, self.shape, self.p)
+                found = self._draw()
             self.__dict__["drawn"] = found
         return found
+
+    def _draw(self) -> Tensor:
+        if self.k is None:
+            return draw_mask(self.seed, self.shape, self.p)
+        S, _, D = self.shape
+        return draw_exact_mask(self.seed, S, D, self.k)[:, None]
 
     def __reduce__(self) -> tuple[type[KeepMask], tuple[Tensor, float]]:
         return KeepMask, (self.dense, self.scale)
 
     def rescaled(self, scale: float) -> SeededMask:
-        return self.of(self.seed, self.shape, self.B, self.p, scale)
+        return self.of(self.seed, self.shape, self.B, self.p, scale, self.k)
 
     @property
     def steps(self) -> int:
@@ -120,4 +130,5 @@ class SeededMask(KeepMask):
         to be drawn on the CPU."""
         if self.__dict__["drawn"] is not None:
             return None  # it is there already
-        return on_gpu.draw(self.seed, self.shape, self.p, (kept, dropped), dtype, device)
+        values = (kept, dropped)
+        return on_gpu.draw(self.seed, self.shape, self.p, values, dtype, device, self.k)

@@ -64,9 +64,15 @@ def test_factors_are_of_the_precision_of_x(given: Any) -> None:
 
 
 class Launches:
-    """Stands for a kernel, and counts its launches."""
+    """Stands for the kernels, and counts their launches."""
 
     count = 0
+
+    @property
+    def draw(self) -> Launches:
+        return self
+
+    draw_exact = draw
 
     def __getitem__(self, grid: object) -> Callable[..., None]:
         def launch(out: Tensor, *_: object, **__: object) -> None:
@@ -80,7 +86,7 @@ class Launches:
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     kernel = Launches()
     monkeypatch.setattr(on_gpu, "DEVICES", ("cpu",))
-    monkeypatch.setattr(on_gpu, "_kernel", lambda: kernel)
+    monkeypatch.setattr(on_gpu, "_kernels", lambda: kernel)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return kernel
 

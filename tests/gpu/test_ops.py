@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from opennmt_sd import DropoutPattern, KeepSets, ops
-from opennmt_sd.dropout import Keep
+from opennmt_sd.dropout import Keep, KeepMask
 from opennmt_sd.dropout.staggered import StaggeredSets
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -175,6 +175,31 @@ def test_a_layer_of_which_one_gradient_is_asked(device, close) -> None:
         with ops.use("naive"):
             want = run(torch.device("cpu"), torch.float64, wanted)
         close(run(device, torch.float32, wanted), want, torch.float32)
+
+
+# ---------------------------------------------------------------- draws
+
+PATTERNS = {
+    "sets": DropoutPattern(0.5),
+    "masks": DropoutPattern(0.65, "random"),
+    "exact sets": DropoutPattern(0.3, count="exact"),
+    "one exact set": DropoutPattern(0.5, time="fixed", count="exact"),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("D", [1, 65, 1500])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_mask_drawn_on_the_card_has_the_bits_of_the_cpu(
+    device, name: str, D: int, dtype: torch.dtype
+) -> None:
+    def drawn() -> KeepMask:
+        return PATTERNS[name].draw_mask(35, 4, D, torch.Generator().manual_seed(1))
+
+    keep, want = drawn(), drawn()
+    factors = keep.factors(torch.ones(1, dtype=dtype, device=device)).cpu()
+    assert torch.equal(~keep.dropped(device).cpu(), want.narrow())
+    assert torch.equal(factors, torch.where(want.narrow(), want.scale, 0.0).to(dtype))
 
 
 # ---------------------------------------------------------------- gates

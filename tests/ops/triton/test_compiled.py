@@ -80,3 +80,25 @@ def test_hardly_a_spill_wide_loads_matrix_units(
     assert "cp.async.cg" in code, "no loads of 16 bytes"
     if dtype != "fp32" or product.float32 == "tf32x3":
         assert "mma" in code
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("out", ["fp32", "bf16", "u8"])
+@pytest.mark.parametrize("name", ["draw", "draw_exact"])
+def test_draws_compile(name: str, out: str, capability: int) -> None:
+    """As they are launched: with a seed of 64 bits and numbers that are not made constants."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from opennmt_sd.dropout import draw_kernel, on_gpu
+
+    kernel = getattr(draw_kernel, name)
+    block = on_gpu.BLOCK if name == "draw" else on_gpu.RANKED
+    special = {"out": f"*{out}", "seed": "i64", "threshold": "i64", "kept": "fp32",
+               "dropped": "fp32", "BLOCK": "constexpr"}  # fmt: skip
+    types = {name: special.get(name, "i32") for name in kernel.arg_names}
+    source = ASTSource(kernel, types, {(kernel.arg_names.index("BLOCK"),): block})
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert "st.global" in compiled.asm["ptx"]
+    assert ".local" not in compiled.asm["ptx"], "registers are spilled"
