@@ -95,7 +95,7 @@ def exact_sets_of(seed: Tensor, S: int, D: int, k: int) -> tuple[Tensor, Tensor]
 def draw_exact_mask(seed: Tensor, S: int, D: int, k: int) -> Tensor:
     """Return what :data:`draw_exact_sets` keeps as a boolean mask ``[S, D]``."""
     idx, _ = draw_exact_sets(seed, S, D, k)
-    mask = torch.zeros((S, D), dtype=torch.bool, device="cpu")
+    mask = idx.new_zeros((S, D), dtype=torch.bool)  # under vmap a batch of them, as idx is
     return mask.scatter_(1, idx[:, :k].long(), True)
 
 

@@ -119,11 +119,16 @@ def test_a_graph_that_is_captured_has_no_seed(
     assert launches.count == 0
 
 
-def test_nor_has_a_transform(launches: Launches, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("pattern", [EACH, DropoutPattern(0.3, count="exact")], ids=str)
+def test_nor_has_a_transform(
+    launches: Launches, caplog: pytest.LogCaptureFixture, pattern: DropoutPattern
+) -> None:
     def dropped(x: Tensor) -> Tensor:
-        return x * EACH.draw_mask(T, B, D).dropped(CPU)
+        return x * pattern.draw_mask(T, B, D).dropped(CPU)
 
-    torch.func.vmap(dropped, randomness="different")(torch.ones(4, T, B, D))
+    apart = torch.func.vmap(dropped, randomness="different")(torch.ones(40, T, B, D))
+    assert not torch.equal(apart[0], apart[1])
+    assert (apart.mean(0) > 0).all()
     torch.func.grad(lambda x: dropped(x).sum())(torch.ones(T, B, D))
     assert launches.count == 0
     assert not caplog.messages
