@@ -18,7 +18,8 @@ from opennmt_sd.benchmark.memory import peak_mb
 from opennmt_sd.benchmark.row import Row, gate, relative_error
 from opennmt_sd.benchmark.target import CPU, Target, on_engine
 from opennmt_sd.benchmark.translation import LAYERS, PHASES, SOURCE, TARGET, Case
-from opennmt_sd.dropout import DropoutPattern
+from opennmt_sd.dropout.staggered import StaggeredSets
+from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 
 TOLERANCE = 1e-4  # float32 along 26 and 31 dependent steps
 
@@ -199,11 +200,14 @@ class Stopwatch:
 
 def draw_ms(case: Case) -> float:
     """Time what drawing the sets of one update costs."""
-    pattern = DropoutPattern(case.p, time="fixed" if case.fixed else "random")
-    H = case.hidden
-    places = [(SOURCE[1], H)] * LAYERS + [(TARGET[1] - 1, H)] * (LAYERS + 1)  # embeddings, layers
+    plan = DropoutPlan(case.p, time="fixed" if case.fixed else "random")
+    pattern, H, T = plan.pattern("output"), case.hidden, TARGET[1] - 1
+    places = [(SOURCE[1], H)] * LAYERS + [(T, H)] * LAYERS  # embeddings, layers
+    places.append((StaggeredSets.count(T, case.sentences) if plan.staggered else T, H))
+    if plan.staggered and case.input_feed:
+        places.append((T, H))  # what is fed has a draw of its own
     if case.recurrent:
-        places += [(SOURCE[1], H // 2)] * 2 * LAYERS + [(TARGET[1] - 1, H)] * LAYERS
+        places += [(SOURCE[1], H // 2)] * 2 * LAYERS + [(T, H)] * LAYERS
 
     def draw() -> None:
         for T, width in places:

@@ -13,7 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from opennmt_sd.seq2seq.dropout_plan import BEFORE
-from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours, unknown_key_faults
+from opennmt_sd.seq2seq.options import (
+    DEFAULTS,
+    looks_like_ours,
+    settled_count,
+    unknown_key_faults,
+)
 
 HOME, NAME, CHOICES = "scorer_configs", "opennmt_sd", "opennmt_sd_calibration"
 STOCK_TYPES = {"sd_rnn": "rnn", "sd_brnn": "brnn"}  # the OpenNMT-py plugin's names
@@ -49,18 +54,26 @@ def options_of(config: Any) -> dict[str, Any] | None:
     return None if found is None else dict(found)
 
 
-def complete_options(config: Any, before: Any) -> None:
+def complete_options(
+    config: Any, before: Mapping[str, Any] | None, asked: Mapping[str, Any]
+) -> None:
     """Let a configuration that holds options say what those mean that came later: in a model that
     goes on, from before there were such, what they meant then; in another, what they mean today.
+    And where a run asks for another space and no count, the count is that of the new one.
 
     Args:
-        before: the configuration of the checkpoint that goes on, or None.
+        before: the options of the checkpoint that goes on; None where it has none.
+        asked: the options of this run, before the checkpoint's were added.
     """
-    goes_on = before is not None and options_of(before) is not None
     held = _kept(config, NAME)
-    if held is not None:
-        for key, older in BEFORE.items():
-            held.setdefault(key, older if goes_on else DEFAULTS[key])
+    if held is None:
+        return
+    then = DEFAULTS if before is None else {**DEFAULTS, **BEFORE, **before}
+    if held.get("sd_space", then["sd_space"]) != then["sd_space"] and "sd_count" not in asked:
+        held["sd_count"] = None
+    for key in BEFORE:
+        held.setdefault(key, then[key])
+    held["sd_count"] = settled_count(held)
 
 
 def choices_of(config: Any) -> dict[str, bool] | None:

@@ -68,8 +68,11 @@ def _checked(update: Function) -> Function:
 
     @functools.wraps(update)
     def wrapped(self: Any, metadata: Any) -> Any:
+        # Read first: the two become one, the checkpoint's.
+        before = options_of(metadata["config"]) if metadata else None
+        asked = options_of(self.config) or {}
         config = update(self, metadata)
-        complete_options(config, metadata and metadata["config"])
+        complete_options(config, before, asked)
         check_training(config)
         return config
 

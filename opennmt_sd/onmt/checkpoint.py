@@ -13,7 +13,7 @@ import torch
 
 from opennmt_sd import archive
 from opennmt_sd.compat import TORCH
-from opennmt_sd.onmt.names import has_our_decoder
+from opennmt_sd.onmt.names import is_ours
 from opennmt_sd.seq2seq.dropout_plan import BEFORE
 
 # Where a checkpoint holds what was chosen by measurement: see opennmt_sd.ops.calibration.
@@ -87,7 +87,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: not an OpenNMT-py checkpoint: its {key} is {getattr(opt, key)!r}, no name"
             )
-    if has_our_decoder(opt):  # stock would take today's defaults
+    if is_ours(opt):  # stock would take today's defaults
         vars(opt).update({key: value for key, value in BEFORE.items() if not hasattr(opt, key)})
     return checkpoint
 

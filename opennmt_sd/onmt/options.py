@@ -36,8 +36,8 @@ def add_options(parser: Any) -> None:
          "products shrink (at the decoder's output see sd_output_sets); random: every sample "
          "drops its own."),
         ("sd_time", "random: a new set at each time step; fixed: one set for a sequence."),
-        ("sd_count", "bernoulli: each unit by itself; exact: as many in every set, which makes the "
-         "gradient less noisy (for sd_space structured)."),
+        ("sd_count", "exact: as many units in every set, which makes the gradient less noisy (the "
+         "default, and only, with sd_space structured); bernoulli: each unit by itself."),
         ("sd_output_sets", "staggered: a set of the decoder's output serves rows of many steps, "
          "which makes the gradient much less noisy; by_step: all rows of one step (for sd_space "
          "structured with sd_time random)."),
@@ -114,9 +114,12 @@ def ignored_faults(opt: Namespace) -> list[str]:
     }
     readers["sd_output_sets"] = {"decoder"}
     readers.update({option(name): set(place.sides) for name, place in PLACES.items()})
+    # What stock's dropout is; a configuration that an older version saved says so with any type.
+    unasked = {key: {default} for key, default in DEFAULTS.items()}
+    unasked["sd_count"].add("bernoulli")
     faults = []
     for key, default in DEFAULTS.items():
-        if getattr(opt, key, default) != default and not readers[key] & sides:
+        if getattr(opt, key, default) not in unasked[key] and not readers[key] & sides:
             types = {
                 "encoder": "encoder_type: sd_brnn or sd_rnn",
                 "decoder": "decoder_type: sd_rnn",

@@ -40,12 +40,18 @@ PLACES: Mapping[str, Place] = {
 # Which rows of the decoder's output share a set: those at many steps, or those of one step.
 OUTPUTS = ("staggered", "by_step")
 # What a model without an option meant, which is from before there was one.
-BEFORE = {"sd_output_sets": "by_step"}
+BEFORE = {"sd_count": "bernoulli", "sd_output_sets": "by_step"}
 
 
 def option(place: str) -> str:
     """Return the name of the option that holds a place's own rate."""
     return f"sd_{place}_dropout"
+
+
+def usual_count(space: str) -> str:
+    """Return the count of a translator's sets where none is asked for: exact, where a batch shares
+    sets; sentences that each drop their own units have none of one size."""
+    return "exact" if space == "structured" else "bernoulli"
 
 
 class DropoutPlan:
@@ -57,7 +63,8 @@ class DropoutPlan:
             whatever a schedule does.
         space: ``"structured"`` (default) or ``"random"``.
         time: ``"random"`` (default) or ``"fixed"``.
-        count: ``"bernoulli"`` (default) or ``"exact"``.
+        count: ``"exact"`` or ``"bernoulli"``; None (default) is that of the space
+            (:func:`usual_count`).
         output: ``"staggered"`` (default) or ``"by_step"``: which rows of the decoder's output share
             a set, where there are sets and each step has new ones
             (:class:`~opennmt_sd.dropout.staggered.StaggeredSets`).
@@ -74,7 +81,7 @@ class DropoutPlan:
         *,
         space: str = "structured",
         time: str = "random",
-        count: str = "bernoulli",
+        count: str | None = None,
         output: str = "staggered",
     ) -> None:
         if output not in OUTPUTS:
@@ -82,6 +89,7 @@ class DropoutPlan:
         self._output = output
         own = {place: (rates or {}).get(place) for place in PLACES}
         self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
+        count = usual_count(space) if count is None else count
         self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time, count) for p in PLACES}
         self.follow(dropout)
 
@@ -99,7 +107,7 @@ class DropoutPlan:
             {place: getattr(opt, option(place), None) for place in PLACES},
             space=getattr(opt, "sd_space", "structured"),
             time=getattr(opt, "sd_time", "random"),
-            count=getattr(opt, "sd_count", "bernoulli"),
+            count=getattr(opt, "sd_count", BEFORE["sd_count"]),
             output=getattr(opt, "sd_output_sets", BEFORE["sd_output_sets"]),
         )
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opennmt_sd.dropout import COUNTS, SPACES, TIMES, check_rate
-from opennmt_sd.seq2seq.dropout_plan import OUTPUTS, PLACES, option
+from opennmt_sd.seq2seq.dropout_plan import BEFORE, OUTPUTS, PLACES, option, usual_count
 
 # Plain str and float (and None): a checkpoint that holds them loads with weights_only.
 DEFAULTS: dict[str, Any] = {
     "sd_space": "structured",
     "sd_time": "random",
-    "sd_count": "bernoulli",
+    "sd_count": None,  # that of the space
     "sd_output_sets": "staggered",
     **{option(name): None if place.follows else 0.0 for name, place in PLACES.items()},
     "sd_matmul_precision": None,
@@ -49,6 +49,13 @@ def unknown_key_faults(keys: Iterable[str]) -> list[str]:
     ]
 
 
+def settled_count(options: Mapping[str, Any]) -> str:
+    """Return the count that options ask for or, where it is None, that of their space: written into
+    a checkpoint, it goes on with what it meant, whatever a later default is."""
+    count: str | None = options.get("sd_count", BEFORE["sd_count"])
+    return usual_count(options.get("sd_space", DEFAULTS["sd_space"])) if count is None else count
+
+
 def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> list[str]:
     """Return what is wrong with the values of options, one text each.
 
@@ -59,7 +66,7 @@ def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> li
     faults = []
     for key, choices in CHOICES.items():
         value = options.get(key, DEFAULTS[key])
-        if value not in choices:
+        if value not in choices and value is not DEFAULTS[key]:
             faults.append(f"{key} {value!r} is unknown: use {' or '.join(choices)}")
     precision = options.get("sd_matmul_precision")
     if precision not in (None, *PRECISIONS):
@@ -70,7 +77,7 @@ def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> li
     if (options.get("sd_count"), options.get("sd_space")) == ("exact", "random"):
         faults.append(
             "sd_count exact needs sd_space structured: sentences that each drop their own units "
-            "have no set of one size to share; remove sd_count, or sd_space"
+            "have no set of one size to share; set sd_count bernoulli, or sd_space structured"
         )
     rates = [(option(place), options.get(option(place))) for place in PLACES]
     for key, value in [*rates, *(("dropout", p) for p in schedule)]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from opennmt_sd.seq2seq.dropout_plan import PLACES, option
+from opennmt_sd.seq2seq.dropout_plan import PLACES, option, usual_count
 from opennmt_sd.seq2seq.options import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +24,13 @@ def test_every_option_and_what_it_follows() -> None:
     for name, place in PLACES.items():
         assert rows[option(name)] == ("follows `dropout`" if place.follows else
                                       "0: Eole has none")  # fmt: skip
-    for name in ("sd_space", "sd_time", "sd_count", "sd_output_sets"):
+    for name in ("sd_space", "sd_time", "sd_output_sets"):
         assert f"| `{name}` | `{DEFAULTS[name]}` (default), " in text
+    exact, bernoulli = (usual_count(space) for space in ("structured", "random"))
+    row = (
+        f"| `sd_count` | `{exact}` (default with `sd_space: structured`), `{bernoulli}` (all that "
+    )
+    assert row in text
     assert set(re.findall(r"`(sd_\w+)`", text)) == set(DEFAULTS)
 
 

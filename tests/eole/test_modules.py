@@ -187,13 +187,20 @@ def masks(keep: Keep, steps: int) -> Tensor:
     ("space", "output"),
     [("structured", "by_step"), ("structured", "staggered"), ("random", "staggered")],
 )
+@pytest.mark.parametrize("count", [None, "bernoulli"])
 @pytest.mark.parametrize("option", ["input feed", "gate target", "dot"])
 def test_a_model_is_stocks_with_masks(
-    build: Build, option: str, space: str, output: str, drawn: dict[float, list[Keep]]
+    build: Build,
+    option: str,
+    space: str,
+    output: str,
+    count: str | None,
+    drawn: dict[float, list[Keep]],
 ) -> None:
     """Every place where Eole drops too but between layers of the encoder: loss, all gradients."""
     rates = {key: p for key, p in ALL.items() if "recurrent" not in key and "_encoder" not in key}
-    ours = build(**OPTIONS[option], **rates, sd_space=space, sd_output_sets=output).double()
+    own = {"sd_space": space, "sd_output_sets": output, "sd_count": count}
+    ours = build(**OPTIONS[option], **rates, **own).double()
     stock = build(**OPTIONS[option]).double()
     got, last = step(ours), T - 1
     apart = output == "staggered" and space == "structured"
@@ -259,10 +266,11 @@ def test_a_schedule_reaches_what_follows(
 
 
 def test_the_options_choose_space_time_and_count(build: Build) -> None:
-    model = build(sd_space="structured", sd_time="fixed", sd_count="exact",
-                  training={"dropout": [0.3]})  # fmt: skip
-    assert model.encoder.plan.describe() == model.decoder.plan.describe()
-    assert "encoder 0.3 structured/fixed/exact, " in model.encoder.plan.describe()
+    for count, shown in (("exact", "/exact"), (None, "/exact"), ("bernoulli", "")):
+        model = build(sd_space="structured", sd_time="fixed", sd_count=count,
+                      training={"dropout": [0.3]})  # fmt: skip
+        assert model.encoder.plan.describe() == model.decoder.plan.describe()
+        assert f"encoder 0.3 structured/fixed{shown}, " in model.encoder.plan.describe()
     assert "recurrent 0 " in model.encoder.plan.describe()
 
 

@@ -36,18 +36,47 @@ def test_what_came_later_means_in_a_checkpoint_what_it_meant() -> None:
     def config(**options: Any) -> SimpleNamespace:
         return SimpleNamespace(scorer_configs={"opennmt_sd": {"sd_space": "structured", **options}})
 
-    stock = SimpleNamespace(scorer_configs={})
-    for before, want in ((None, DEFAULTS["sd_output_sets"]), (stock, DEFAULTS["sd_output_sets"]),
-                         (config(), "by_step")):  # fmt: skip
+    today = {"sd_count": "exact", "sd_output_sets": DEFAULTS["sd_output_sets"]}
+    then = {"sd_count": "bernoulli", "sd_output_sets": "by_step"}
+    for before, want in ((None, today), ({"sd_space": "structured"}, then), ({}, then)):
         new = config()
-        complete_options(new, before)
-        assert options_of(new) == {"sd_space": "structured", "sd_output_sets": want}
-    for value in ("staggered", "by_step"):
-        chosen = config(sd_output_sets=value)
-        complete_options(chosen, config())
-        assert options_of(chosen) == {"sd_space": "structured", "sd_output_sets": value}
-    complete_options(stock, None)
+        complete_options(new, before, {})
+        assert options_of(new) == {"sd_space": "structured", **want}
+    for chosen in (today, then, {**then, "sd_count": "exact"}):
+        new = config(**chosen)
+        complete_options(new, {"sd_space": "structured"}, chosen)
+        assert options_of(new) == {"sd_space": "structured", **chosen}
+    masks = config(sd_space="random")
+    complete_options(masks, None, {})
+    assert options_of(masks)["sd_count"] == "bernoulli"
+    stock = SimpleNamespace(scorer_configs={})
+    complete_options(stock, None, {})
     assert options_of(stock) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "count"),
+    [
+        ({"sd_space": "structured", "sd_count": "exact"}, {"sd_space": "random"}, "bernoulli"),
+        ({"sd_space": "random", "sd_count": "bernoulli"}, {"sd_space": "structured"}, "exact"),
+        ({"sd_space": "random"}, {"sd_space": "structured"}, "exact"),
+        ({"sd_count": "exact"}, {"sd_space": "random"}, "bernoulli"),
+        ({"sd_space": "structured", "sd_count": "bernoulli"}, {"sd_space": "structured"},
+         "bernoulli"),
+        ({"sd_space": "structured"}, {"sd_space": "structured", "sd_count": None}, "exact"),
+        ({"sd_space": "random", "sd_count": "bernoulli"},
+         {"sd_space": "structured", "sd_count": "bernoulli"}, "bernoulli"),
+        ({"sd_space": "structured", "sd_count": "exact"},
+         {"sd_space": "random", "sd_count": "exact"}, "exact"),
+    ],
+)  # fmt: skip
+def test_another_space_has_its_own_count(
+    before: dict[str, Any], asked: dict[str, Any], count: str
+) -> None:
+    """Where this run names none; one that it names is its own, and judged as any."""
+    new = SimpleNamespace(scorer_configs={"opennmt_sd": {**before, **asked}})
+    complete_options(new, before, asked)
+    assert options_of(new)["sd_count"] == count
 
 
 @pytest.mark.parametrize("model", [{"layers": 2}, {}, None])

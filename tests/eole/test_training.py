@@ -61,8 +61,8 @@ def test_the_log_says_what_is_dropped(commands: Any) -> None:
     run = commands.train("ours", commands.model({**OURS, "sd_recurrent_dropout": 0.2}))
     (line,) = [line for line in run.log if line.startswith("opennmt_sd:")]
     assert re.fullmatch(
-        r"opennmt_sd: dropout src_embedding 0\.3 structured/random, .*recurrent 0\.2 "
-        r"structured/random; engine (cpu|portable)",
+        r"opennmt_sd: dropout src_embedding 0\.3 structured/random/exact, .*recurrent 0\.2 "
+        r"structured/random/exact; engine (cpu|portable)",
         line,
     )
 
@@ -79,7 +79,8 @@ def test_a_checkpoint_is_eoles(commands: Any) -> None:
     run = commands.train("ours", commands.model({**OURS, "sd_time": "fixed"}))
     config = json.loads((run.step(2) / "config.json").read_text())
     assert "sd_" not in json.dumps(config["model"])
-    kept = {"sd_space": "structured", "sd_time": "fixed", "sd_output_sets": "staggered"}
+    kept = {"sd_space": "structured", "sd_time": "fixed", "sd_count": "exact",
+            "sd_output_sets": "staggered"}  # fmt: skip
     assert config["scorer_configs"] == {"opennmt_sd": kept}
     stock = commands.train("stock", commands.model({}), **NOTHING)
     assert run.weights(2).keys() == stock.weights(2).keys()
@@ -128,6 +129,13 @@ def test_resume(commands: Any) -> None:
     assert any("recurrent 0.5 structured/fixed" in line for line in changed.log)
     assert any("Option: sd_recurrent_dropout, value: 0.5, overriding model: 0.3" in line
                for line in changed.log)  # fmt: skip
+    # The space's own count comes with it, both ways.
+    masks = commands.train("masks", {"sd_space": "random"}, train_from=str(first.step(2)),
+                           train_steps=3, **schedule)  # fmt: skip
+    assert any("recurrent 0.3 random/random; " in line for line in masks.log)
+    sets = commands.train("sets", {"sd_space": "structured"}, train_from=str(masks.step(3)),
+                          train_steps=4, **schedule)  # fmt: skip
+    assert any("recurrent 0.3 structured/random/exact; " in line for line in sets.log)
 
 
 def test_what_was_measured_travels(commands: Any, no_choices: None) -> None:

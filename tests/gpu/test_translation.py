@@ -82,7 +82,7 @@ MODELS = {
     "copy_attn": ["-copy_attn"],
     "coverage": ["-coverage_attn", "-global_attention", "mlp"],
     "by step": ["-sd_output_sets", "by_step"],
-    "exact": ["-sd_count", "exact"],
+    "bernoulli": ["-sd_count", "bernoulli"],
     "Case I": ["-sd_space", "random"],
 }
 

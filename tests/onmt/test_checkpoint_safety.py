@@ -27,6 +27,7 @@ OPT = {
     "encoder_type": "sd_rnn",
     "decoder_type": "sd_rnn",
     "dropout": [0.3],
+    "sd_count": "exact",
     "sd_output_sets": "staggered",
     "_all_transform": {"a"},
 }
@@ -115,17 +116,44 @@ def test_a_real_checkpoint_is_read(stack: None, commands: Any) -> None:
 
 
 def test_a_checkpoint_from_before_an_option_goes_on_with_what_it_meant(commands: Any) -> None:
-    """Its generator's sets were those of steps; a run's own default is another."""
-    path = commands.train(1, dropout=0.3, sd_output_sets="by_step").checkpoint()
+    """Its sets were of units each by itself, its output's those of steps; today's are others."""
+    path = commands.train(1, dropout=0.3).checkpoint()
     older = torch.load(path, weights_only=False)
-    del older["opt"].sd_output_sets
+    del older["opt"].sd_output_sets, older["opt"].sd_count
     torch.save(older, path)
     assert read(path)["opt"].sd_output_sets == "by_step"
-    log = commands.train(
-        2, "resumed", train_from=path, dropout=0.3, sd_output_sets="staggered"
-    ).log  # fmt: skip
-    assert any("sd_output_sets by_step (this run: staggered); --over" in line for line in log), log
-    assert any("output 0.3 structured/random, recurrent" in line for line in log), log
+    assert read(path)["opt"].sd_count == "bernoulli"
+    resumed = commands.train(2, "resumed", train_from=path, dropout=0.3)
+    said = (
+        "kept from the checkpoint: sd_count bernoulli (this run: exact), "
+        "sd_output_sets by_step (this run: staggered); --over"
+    )
+    assert any(said in line for line in resumed.log), resumed.log
+    assert any("output 0.3 structured/random, recurrent" in line for line in resumed.log)
+    again = read(resumed.checkpoint())["opt"]
+    assert (again.sd_count, again.sd_output_sets) == ("bernoulli", "by_step")
+
+
+def test_an_encoder_alone_of_before_an_option(commands: Any) -> None:
+    """Behind it, the output's sets mean nothing: nothing is said of them."""
+    types = {"encoder_type": "sd_brnn", "decoder_type": "rnn", "dropout": 0.3}
+    path = commands.train(1, **types).checkpoint()
+    older = torch.load(path, weights_only=False)
+    del older["opt"].sd_output_sets, older["opt"].sd_count
+    torch.save(older, path)
+    log = commands.train(2, "resumed", train_from=path, **types).log
+    said = "kept from the checkpoint: sd_count bernoulli (this run: exact); --over"
+    assert any(said in line for line in log), log
+
+
+@pytest.mark.parametrize(("space", "count"), [("structured", "exact"), ("random", "bernoulli")])
+def test_a_checkpoint_says_the_count_that_it_means(commands: Any, space: str, count: str) -> None:
+    run = commands.train(1, dropout=0.3, sd_space=space)
+    assert read(run.checkpoint())["opt"].sd_count == count
+    shown = "structured/random/exact/staggered" if count == "exact" else "random/random"
+    assert any(f"output 0.3 {shown}, recurrent" in line for line in run.log), run.log
+    log = commands.train(2, "resumed", train_from=run.checkpoint(), dropout=0.3, sd_space=space).log
+    assert not any("kept from" in line for line in log), log
 
 
 def test_a_checkpoint_of_stocks_gets_no_options(commands: Any) -> None:

@@ -121,8 +121,8 @@ def test_a_resumed_run_goes_on_with_the_checkpoints_schedule(build: Callable[...
         "opennmt_sd: step 15 resumes the schedule of dropout: "
         "0.4 after step 0, 0.2 after step 10, 0.1 after step 20"
     )
-    assert "encoder 0.2 structured/random" in lines[2]
-    assert "output 0.35 structured/random" in lines[2]
+    assert "encoder 0.2 structured/random/exact, " in lines[2]
+    assert "output 0.35 structured/random/exact/staggered, " in lines[2]
     assert len(lines) == 3
 
 
@@ -153,6 +153,18 @@ def test_sets_of_an_output_are_named_where_they_have_a_meaning(build: Callable[.
         assert "kept" not in log
 
 
+def test_what_a_run_of_stocks_types_did_not_ask_for_is_not_named(build: Callable[..., Any]) -> None:
+    """Of an older checkpoint's options: it drops by none of them."""
+    older = ("-sd_count", "bernoulli", "-sd_output_sets", "by_step", "-dropout", "0.3")
+    *_, log = build(older, "-encoder_type", "brnn", "-decoder_type", "rnn", "-dropout", "0.3")
+    assert "kept from the checkpoint: encoder_type sd_brnn (this run: brnn), " in log
+    assert "sd_count" not in log
+    assert "sd_output_sets" not in log
+    *_, log = build(older, "-decoder_type", "rnn", "-dropout", "0.3")
+    assert "sd_count bernoulli (this run: exact); " in log
+    assert "sd_output_sets" not in log
+
+
 def test_override_opts_takes_this_runs_schedule(build: Callable[..., Any]) -> None:
     args = ("-override_opts", "-dropout", "0.5", "0.3", "-dropout_steps", "0", "12",
             "-attention_dropout", "0", "0")  # fmt: skip
@@ -169,7 +181,7 @@ def test_reset_optim_all_starts_the_schedule_over(build: Callable[..., Any]) -> 
 
 def test_nothing_to_resume_is_one_line(build: Callable[..., Any]) -> None:
     _, _, log = build(())
-    assert log.startswith("opennmt_sd: dropout src_embedding 0.3 structured/random, ")
+    assert log.startswith("opennmt_sd: dropout src_embedding 0.3 structured/random/exact, ")
     assert len(log.splitlines()) == 1
     assert "; engine " in log
 

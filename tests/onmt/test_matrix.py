@@ -126,8 +126,8 @@ PATTERNS: dict[str, dict[str, Any]] = {
     "NR + RH": RATES,
     "random": {**RATES, "sd_space": "random"},
     "fixed": {**RATES, "sd_time": "fixed"},
-    "exact": {**RATES, "sd_count": "exact"},
-    "staggered": {**RATES, "sd_output_sets": "staggered"},
+    "bernoulli": {**RATES, "sd_count": "bernoulli"},
+    "by step": {**RATES, "sd_output_sets": "by_step"},
     "random, fixed": {**RATES, "sd_space": "random", "sd_time": "fixed"},
 }
 RUNS = list(zip([*COMBINATIONS, *MORE], itertools.cycle(PATTERNS)))

@@ -117,7 +117,11 @@ def test_a_later_rate_of_a_schedule_is_checked_too(refused: Refused) -> None:
             "sd_matmul_precision: low",
             "sd_matmul_precision 'low' is unknown: use highest, high or medium, or remove it",
         ),
-        ("sd_count: exact\nsd_space: random", "sd_count exact needs sd_space structured: "),
+        (
+            "sd_count: exact\nsd_space: random",
+            "sd_count exact needs sd_space structured: sentences that each drop their own units "
+            "have no set of one size to share; set sd_count bernoulli, or sd_space structured",
+        ),
         ("encoder_type: sd_brn", "encoder_type sd_brn is unknown: did you mean sd_brnn?"),
         ("decoder_type: sd_brnn", "decoder_type sd_brnn is unknown: did you mean sd_rnn?"),
         ("encoder_type: SD-BRNN", "encoder_type SD-BRNN is unknown: did you mean sd_brnn?"),
@@ -163,6 +167,16 @@ def test_options_that_nothing_reads_are_refused(
 def test_stock_types_keep_stocks_rules(parse: Parse) -> None:
     opt = parse("-encoder_type", "brnn", "-decoder_type", "rnn", "-dropout", "1.0")
     assert opt.dropout == [1.0]
+
+
+def test_what_older_versions_saved_of_stock_types_is_read(parse: Parse, refused: Refused) -> None:
+    """`-save_config` writes defaults too, and an older one's was what stock's dropout is."""
+    types = ("-encoder_type", "brnn", "-decoder_type", "rnn")
+    saved = "sd_space: structured\nsd_time: random\nsd_output_sets: staggered\nsd_count: {}\n"
+    assert parse(*types, yaml=saved.format("bernoulli")).sd_count == "bernoulli"
+    assert "sd_count exact would be ignored with encoder_type brnn" in refused(
+        *types, yaml=saved.format("exact")
+    )
 
 
 def test_build_vocab_takes_the_same_config(plugin: None, tmp_path: Path) -> None:

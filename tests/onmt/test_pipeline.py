@@ -164,11 +164,9 @@ def lines_of_ours(log: str) -> list[str]:
 
 def test_train_says_in_one_line_what_is_dropped(trained: str) -> None:
     (line,) = lines_of_ours(trained)
-    assert line.startswith("dropout src_embedding 0.3 structured/random, encoder 0.3 structured/")
-    assert (
-        "output 0.25 structured/random/staggered, recurrent 0.125 structured/random; engine "
-        in line
-    )
+    assert line.startswith("dropout src_embedding 0.3 structured/random/exact, encoder 0.3 struct")
+    output = "output 0.25 structured/random/exact/staggered"
+    assert f"{output}, recurrent 0.125 structured/random/exact; engine " in line
     assert "Updated dropout/attn dropout to 0.100000 0.000000 at step 11" in trained
 
 
@@ -187,8 +185,9 @@ def test_resume_goes_on_with_the_schedule_and_a_spawned_worker(
     assert kept.startswith("kept from the checkpoint: ")
     text = "step 21 resumes the schedule of dropout: 0.3 after step 0, 0.1 after step 10"
     assert schedule == text
-    assert "encoder 0.1 structured/random" in dropout
-    assert "output 0.25 structured/random/staggered, recurrent 0.125 structured/random" in dropout
+    assert "encoder 0.1 structured/random/exact, " in dropout
+    output = "output 0.25 structured/random/exact/staggered"
+    assert f"{output}, recurrent 0.125 structured/random/exact; " in dropout
     assert read(shop.folder / "resumed_step_30.pt")["optim"]["training_step"] == 31
 
 
@@ -198,7 +197,7 @@ def test_a_stock_checkpoint_resumes_as_ours_by_our_command(shop: Workshop) -> No
     log = shop.train(*OURS, "-train_steps", "4", "-save_model", "taken", "-input_feed", "0",
                      "-train_from", "stock_step_2.pt", "-override_opts",
                      name="onmt_sd_train", env=OFF)  # fmt: skip
-    assert lines_of_ours(log)[-1].startswith("dropout src_embedding 0.3 structured/random")
+    assert lines_of_ours(log)[-1].startswith("dropout src_embedding 0.3 structured/random/exact, ")
     stock, ours = read(shop.folder / "stock_step_2.pt"), read(shop.folder / "taken_step_4.pt")
     assert not [key for key in vars(stock["opt"]) if key.startswith("sd_")]
     assert ours["opt"].encoder_type == "sd_brnn"

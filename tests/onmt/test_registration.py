@@ -72,7 +72,7 @@ def test_the_package_is_light(run_python: Callable[..., Any]) -> None:
     [
         ("sd_brnn", "rnn", "decoder stock, output stock, recurrent 0 "),
         ("brnn", "sd_rnn", "src_embedding stock, encoder stock, "),
-        ("sd_rnn", "sd_rnn", "src_embedding 0.3 structured/random, "),
+        ("sd_rnn", "sd_rnn", "src_embedding 0.3 structured/random/exact, "),
         ("mean", "sd_rnn", "src_embedding stock, encoder stock, "),
     ],
 )

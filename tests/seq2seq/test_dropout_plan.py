@@ -39,6 +39,24 @@ def test_plan_of_our_options() -> None:
     assert plan.pattern("recurrent") == DropoutPattern(0.25, "random", "fixed")
 
 
+@pytest.mark.parametrize(
+    ("space", "time", "count"),
+    [("structured", "random", "exact"), ("structured", "fixed", "exact"),
+     ("random", "random", "bernoulli"), ("random", "fixed", "bernoulli")],
+)  # fmt: skip
+def test_a_count_not_asked_for_is_that_of_the_space(space: str, time: str, count: str) -> None:
+    want = {DropoutPattern(0.3, space, time, count)}
+    opt = Namespace(dropout=[0.3], sd_space=space, sd_time=time, sd_count=None)
+    for plan in (DropoutPlan(0.3, space=space, time=time), DropoutPlan.from_opt(opt)):
+        assert {plan.pattern(place) for place in FOLLOWERS} == want
+        plan.follow(0.1)
+        assert plan.pattern("output") == DropoutPattern(0.1, space, time, count)
+    asked = DropoutPlan(0.3, space=space, time=time, count="bernoulli")
+    assert asked.pattern("encoder") == DropoutPattern(0.3, space, time)
+    with pytest.raises(ValueError, match="count 'exact' needs space 'structured'"):
+        DropoutPlan(0.3, space="random", time=time, count="exact")
+
+
 def test_an_exact_count_stays_whatever_a_schedule_does() -> None:
     plan = DropoutPlan.from_opt(Namespace(dropout=[0.3], sd_count="exact", sd_output_dropout=0.2))
     plan.follow(0.1)
@@ -53,13 +71,16 @@ def test_staggered_sets_are_those_of_a_structured_output_with_new_ones_at_each_s
         plan = DropoutPlan(0.3, **{"output": "staggered", **other})
         assert not plan.staggered
         assert "staggered" not in plan.describe()
-    described = DropoutPlan(0.3, output="staggered", count="exact").describe()
-    output = "output 0.3 structured/random/exact/staggered, "
-    assert f"decoder 0.3 structured/random/exact, {output}" in described
+    for count, shown in (("exact", "/exact"), ("bernoulli", "")):
+        described = DropoutPlan(0.3, output="staggered", count=count).describe()
+        output = f"output 0.3 structured/random{shown}/staggered, "
+        assert f"decoder 0.3 structured/random{shown}, {output}" in described
 
 
-def test_a_checkpoint_without_the_option_has_sets_of_steps() -> None:
-    assert not DropoutPlan.from_opt(Namespace(dropout=[0.3])).staggered
+def test_a_checkpoint_without_options_has_sets_of_steps_and_no_exact_ones() -> None:
+    older = DropoutPlan.from_opt(Namespace(dropout=[0.3]))
+    assert not older.staggered
+    assert not older.pattern("output").exact
     assert DropoutPlan.from_opt(Namespace(dropout=[0.3], sd_output_sets="staggered")).staggered
 
 
@@ -71,7 +92,7 @@ def test_follow_moves_only_places_without_a_rate_of_their_own() -> None:
 
 
 def test_describe_is_one_line_with_rate_space_and_time_of_each_place() -> None:
-    plan = DropoutPlan(0.3, {"recurrent": 0.125}, time="fixed")
+    plan = DropoutPlan(0.3, {"recurrent": 0.125}, time="fixed", count="bernoulli")
     assert plan.describe() == (
         "src_embedding 0.3 structured/fixed, encoder 0.3 structured/fixed, "
         "tgt_embedding 0.3 structured/fixed, decoder 0.3 structured/fixed, "

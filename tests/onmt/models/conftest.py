@@ -40,10 +40,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "context_gate": "both", "bridge": True, "layers": -1, "enc_layers": 3, "dec_layers": 2,
     },
 }  # fmt: skip
-# Space, time, and what shares the output's sets.
-CASES = {"I": ("random", "random", "staggered"), "II": ("random", "fixed", "staggered"),
-         "III": ("structured", "random", "by_step"), "IV": ("structured", "fixed", "staggered"),
-         "III, staggered": ("structured", "random", "staggered")}  # fmt: skip
+# Space, time, count, and what shares the output's sets.
+CASES = {
+    "I": ("random", "random", "bernoulli", "staggered"),
+    "II": ("random", "fixed", "bernoulli", "staggered"),
+    "III": ("structured", "random", "bernoulli", "by_step"),
+    "IV": ("structured", "fixed", "exact", "staggered"),
+    "III, staggered": ("structured", "random", "bernoulli", "staggered"),
+    "the default": ("structured", "random", "exact", "staggered"),
+}
+STAGGERED = ("III, staggered", "the default")
 # A rate for each place tells the draws apart.
 RATES = {"src_embedding": 0.2, "encoder": 0.25, "tgt_embedding": 0.3, "decoder": 0.35,
          "output": 0.4, "recurrent": 0.45}  # fmt: skip
@@ -84,7 +90,7 @@ class Translators:
     """Builds models, every weight drawn as ``param_init`` does it; trains them for a step."""
 
     B, S, T, H, E = B, S, T, H, E
-    OPTIONS, CASES, RATES = OPTIONS, CASES, RATES
+    OPTIONS, CASES, STAGGERED, RATES = OPTIONS, CASES, STAGGERED, RATES
 
     def __init__(self) -> None:
         from onmt import opts
@@ -118,8 +124,8 @@ class Translators:
 
     def rated(self, case: str, **rates: float) -> dict[str, Any]:
         """Options: a case and rates for places."""
-        space, time, output = CASES[case]
-        return {"sd_space": space, "sd_time": time, "sd_output_sets": output,
+        space, time, count, output = CASES[case]
+        return {"sd_space": space, "sd_time": time, "sd_count": count, "sd_output_sets": output,
                 **{f"sd_{place}_dropout": p for place, p in rates.items()}}  # fmt: skip
 
     def batch(self, padded: bool = True) -> dict[str, Tensor]:
@@ -162,7 +168,7 @@ class Translators:
 
     def output_masks(self, case: str, keep: Keep) -> Tensor:
         """The same of the decoder's output, where what was drawn may be staggered."""
-        if case != "III, staggered":
+        if case not in STAGGERED:
             return self.masks(keep)
         (sets,) = keep.mask().double().mul(keep.scale).unbind(1)
         S = len(sets)

@@ -42,7 +42,7 @@ def play(
     if not feed:
         stock.dropout = Player([nmt.output_masks(case, out).transpose(0, 1)])
         return
-    if case == "III, staggered":
+    if case in nmt.STAGGERED:
         play_apart(stock, nmt.output_masks(case, out), nmt.masks(*fed))
     else:
         assert not fed
