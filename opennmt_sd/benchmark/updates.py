@@ -198,16 +198,25 @@ class Stopwatch:
         self._enter("generator+loss")
 
 
-def draw_ms(case: Case) -> float:
-    """Time what drawing the sets of one update costs."""
-    plan = DropoutPlan(case.p, time="fixed" if case.fixed else "random")
-    pattern, H, T = plan.pattern("output"), case.hidden, TARGET[1] - 1
+def draws(case: Case) -> list[tuple[int, int]]:
+    """Return for how many steps, and of how many units, sets are drawn in one update."""
+    plan, H, T = _plan(case), case.hidden, TARGET[1] - 1
     places = [(SOURCE[1], H)] * LAYERS + [(T, H)] * LAYERS  # embeddings, layers
     places.append((StaggeredSets.count(T, case.sentences) if plan.staggered else T, H))
     if plan.staggered and case.input_feed:
         places.append((T, H))  # what is fed has a draw of its own
     if case.recurrent:
         places += [(SOURCE[1], H // 2)] * 2 * LAYERS + [(T, H)] * LAYERS
+    return places
+
+
+def _plan(case: Case) -> DropoutPlan:
+    return DropoutPlan(case.p, time="fixed" if case.fixed else "random")
+
+
+def draw_ms(case: Case) -> float:
+    """Time what drawing the sets of one update costs."""
+    pattern, places = _plan(case).pattern("output"), draws(case)
 
     def draw() -> None:
         for T, width in places:

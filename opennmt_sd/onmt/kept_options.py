@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator
 
-from opennmt_sd.onmt.names import has_our_decoder, is_ours
+from opennmt_sd.onmt.names import has_our_decoder
 from opennmt_sd.onmt.weights import kept_text, same_gates, same_types
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.dropout_schedule import Schedule
@@ -23,12 +23,11 @@ def kept_options(model_opt: Namespace, opt: Namespace) -> list[str]:
     types = ("encoder_type", "decoder_type") if same_types(model_opt, opt) else ()
     gates = ("context_gate",) if same_gates(model_opt, opt) else ()
     keys = [*types, *gates, "global_attention_function", *DEFAULTS]
-    # These have no meaning where nothing is counted, and where there is nothing to stagger.
-    if not (is_ours(model_opt) and is_ours(opt)):
-        keys.remove("sd_count")
+    if opt.sd_count is None:
+        keys.remove("sd_count")  # of a run with stock's types, which asks for none
     same_sets = DropoutPlan.from_opt(model_opt).staggered == DropoutPlan.from_opt(opt).staggered
     if same_sets or not (has_our_decoder(model_opt) and has_our_decoder(opt)):
-        keys.remove("sd_output_sets")
+        keys.remove("sd_output_sets")  # it has no meaning where there is nothing to stagger
     kept = [
         kept_text(key, model_opt, opt)
         for key in keys

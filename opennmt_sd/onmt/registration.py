@@ -36,7 +36,6 @@ from opennmt_sd.ops import calibration
 from opennmt_sd.seq2seq.dropout_mixin import DropoutMixin
 from opennmt_sd.seq2seq.dropout_plan import DropoutPlan
 from opennmt_sd.seq2seq.dropout_schedule import Schedule, next_step
-from opennmt_sd.seq2seq.options import settled_count
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError
 from opennmt_sd.seq2seq.wrapping import wrap
 
@@ -117,8 +116,6 @@ def _with_plan(build_model: _Function) -> _Function:
         if faults:
             raise UnsupportedOptionsError(faults)
         _multiply_as_told(model_opt, opt)
-        for options in (model_opt, opt):
-            options.sd_count = settled_count(vars(options))
         step = next_step(checkpoint, opt)  # before stock empties the checkpoint
         _tell_of_a_new_optimizer(checkpoint, opt)
         calibration.take((checkpoint or {}).get(CHOICES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -56,6 +57,18 @@ def test_a_row_for_the_step_and_for_each_phase(case, caplog, capsys, recwarn) ->
     for row in rows[1:]:
         assert row.draw_ms is row.units_per_s is row.peak_mb is None
     assert (caplog.messages, capsys.readouterr(), recwarn.list) == ([], ("", ""), [])
+
+
+def test_what_an_update_draws() -> None:
+    S, T = translation.SOURCE[1], translation.TARGET[1] - 1
+    layers = [(S, 8)] * 2 + [(T, 8)] * 2
+    staggered = T * 64 // 24, 8
+    made = functools.partial(translation.Case, "", 8, 10, 0.3)
+    assert updates.draws(made()) == [*layers, staggered, (T, 8)]
+    assert updates.draws(made(input_feed=False)) == [*layers, staggered]
+    assert updates.draws(made(fixed=True)) == [*layers, (T, 8)]
+    recurrent = [(S, 4)] * 4 + [(T, 8)] * 2
+    assert updates.draws(made(recurrent=True)) == [*layers, staggered, (T, 8), *recurrent]
 
 
 def test_cases() -> None:
@@ -117,7 +130,13 @@ def test_batches_are_those_of_the_issue() -> None:
 def test_options_are_stocks_but_for_what_is_said() -> None:
     stock, ours = (translator.options(CASES[0], ours=ours, p=0.5) for ours in (False, True))
     differences = {key for key in vars(ours) if getattr(ours, key) != getattr(stock, key)}
-    assert differences == {"encoder_type", "decoder_type", "brnn", "sd_recurrent_dropout"}
+    assert differences == {
+        "encoder_type",
+        "decoder_type",
+        "brnn",
+        "sd_count",
+        "sd_recurrent_dropout",
+    }
     assert (stock.encoder_type, stock.decoder_type, stock.input_feed) == ("brnn", "rnn", 1)
     assert (ours.encoder_type, ours.decoder_type) == ("sd_brnn", "sd_rnn")
     assert (ours.dropout, ours.sd_recurrent_dropout) == ([0.5], 0.5)

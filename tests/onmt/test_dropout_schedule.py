@@ -160,6 +160,9 @@ def test_what_a_run_of_stocks_types_did_not_ask_for_is_not_named(build: Callable
     assert "kept from the checkpoint: encoder_type sd_brnn (this run: brnn), " in log
     assert "sd_count" not in log
     assert "sd_output_sets" not in log
+    stock = ("-encoder_type", "brnn", "-decoder_type", "rnn", "-dropout", "0.3")
+    *_, log = build(("-dropout", "0.3"), *stock, "-sd_count", "bernoulli")
+    assert "sd_count exact (this run: bernoulli)" in log, "what it did ask for is"
     *_, log = build(older, "-decoder_type", "rnn", "-dropout", "0.3")
     assert "sd_count bernoulli (this run: exact); " in log
     assert "sd_output_sets" not in log

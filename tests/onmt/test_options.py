@@ -30,6 +30,9 @@ def test_defaults(parse: Parse) -> None:
     opt = parse()
     assert opt.sd_space == "structured"
     assert opt.sd_time == "random"
+    assert opt.sd_count == "exact"
+    assert parse("-sd_space", "random").sd_count == "bernoulli"
+    assert parse("-encoder_type", "brnn", "-decoder_type", "rnn").sd_count is None
     assert opt.sd_recurrent_dropout == 0.0
     followers = [place for place in PLACES if place != "recurrent"]
     assert [getattr(opt, option(place)) for place in followers] == [None] * 5
