@@ -12,13 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opennmt_sd.seq2seq.dropout_plan import BEFORE
-from opennmt_sd.seq2seq.options import (
-    DEFAULTS,
-    looks_like_ours,
-    settled_count,
-    unknown_key_faults,
-)
+from opennmt_sd.seq2seq.dropout_plan import BEFORE, settled_count
+from opennmt_sd.seq2seq.options import DEFAULTS, looks_like_ours, unknown_key_faults
 
 HOME, NAME, CHOICES = "scorer_configs", "opennmt_sd", "opennmt_sd_calibration"
 STOCK_TYPES = {"sd_rnn": "rnn", "sd_brnn": "brnn"}  # the OpenNMT-py plugin's names
@@ -73,7 +68,7 @@ def complete_options(
         held["sd_count"] = None
     for key in BEFORE:
         held.setdefault(key, then[key])
-    held["sd_count"] = settled_count(held)
+    held["sd_count"] = settled_count(held["sd_count"], held.get("sd_space", DEFAULTS["sd_space"]))
 
 
 def choices_of(config: Any) -> dict[str, bool] | None:

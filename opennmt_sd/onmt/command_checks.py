@@ -19,7 +19,8 @@ from opennmt_sd.onmt.translation import mend_translation
 from opennmt_sd.onmt.translation_checks import command_faults, place_faults
 from opennmt_sd.onmt.unknown_keys import dropped_keys
 from opennmt_sd.onmt.unread_options import unread_options
-from opennmt_sd.seq2seq.options import DEFAULTS, settled_count
+from opennmt_sd.seq2seq.dropout_plan import settled_count
+from opennmt_sd.seq2seq.options import DEFAULTS
 from opennmt_sd.seq2seq.refusals import UnsupportedOptionsError, explain
 from opennmt_sd.seq2seq.wrapping import wrap
 
@@ -64,7 +65,8 @@ def _with_checks(parse: _Function) -> _Function:
         if getattr(opt, "rnn_type", None) == "SRU":
             require_sru(abort=True)
         if trains and is_ours(opt):
-            opt.sd_count = settled_count(vars(opt))
+            # So that a checkpoint goes on with what it meant, whatever a later default is.
+            opt.sd_count = settled_count(opt.sd_count, opt.sd_space)
         return opt, unknown
 
     return wrapped

@@ -48,9 +48,11 @@ def option(place: str) -> str:
     return f"sd_{place}_dropout"
 
 
-def usual_count(space: str) -> str:
-    """Return the count of a translator's sets where none is asked for: exact, where a batch shares
-    sets; sentences that each drop their own units have none of one size."""
+def settled_count(count: str | None, space: str) -> str:
+    """Return the count of a translator's sets; where None is asked for, exact where a batch shares
+    sets: sentences that each drop their own units have none of one size."""
+    if count is not None:
+        return count
     return "exact" if space == "structured" else "bernoulli"
 
 
@@ -64,7 +66,7 @@ class DropoutPlan:
         space: ``"structured"`` (default) or ``"random"``.
         time: ``"random"`` (default) or ``"fixed"``.
         count: ``"exact"`` or ``"bernoulli"``; None (default) is that of the space
-            (:func:`usual_count`).
+            (:func:`settled_count`).
         output: ``"staggered"`` (default) or ``"by_step"``: which rows of the decoder's output share
             a set, where there are sets and each step has new ones
             (:class:`~opennmt_sd.dropout.staggered.StaggeredSets`).
@@ -89,7 +91,7 @@ class DropoutPlan:
         self._output = output
         own = {place: (rates or {}).get(place) for place in PLACES}
         self._followers = [p for p in PLACES if own[p] is None and PLACES[p].follows]
-        count = usual_count(space) if count is None else count
+        count = settled_count(count, space)
         self._patterns = {p: DropoutPattern(own[p] or 0.0, space, time, count) for p in PLACES}
         self.follow(dropout)
 

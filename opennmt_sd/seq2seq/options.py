@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opennmt_sd.dropout import COUNTS, SPACES, TIMES, check_rate
-from opennmt_sd.seq2seq.dropout_plan import BEFORE, OUTPUTS, PLACES, option, usual_count
+from opennmt_sd.seq2seq.dropout_plan import OUTPUTS, PLACES, option
 
 # Plain str and float (and None): a checkpoint that holds them loads with weights_only.
 DEFAULTS: dict[str, Any] = {
@@ -47,13 +47,6 @@ def unknown_key_faults(keys: Iterable[str]) -> list[str]:
         for key in dict.fromkeys(keys)
         if key not in DEFAULTS
     ]
-
-
-def settled_count(options: Mapping[str, Any]) -> str:
-    """Return the count that options ask for or, where it is None, that of their space: written into
-    a checkpoint, it goes on with what it meant, whatever a later default is."""
-    count: str | None = options.get("sd_count", BEFORE["sd_count"])
-    return usual_count(options.get("sd_space", DEFAULTS["sd_space"])) if count is None else count
 
 
 def value_faults(options: Mapping[str, Any], schedule: Iterable[Any] = ()) -> list[str]:

@@ -115,12 +115,18 @@ def test_a_real_checkpoint_is_read(stack: None, commands: Any) -> None:
     assert len(got["optim"]["optimizer"]["state"]) > 0
 
 
+def forget(path: Path, *options: str) -> None:
+    """Let a checkpoint be one of a version that did not have these options."""
+    older = torch.load(path, weights_only=False)
+    for option in options:
+        delattr(older["opt"], option)
+    torch.save(older, path)
+
+
 def test_a_checkpoint_from_before_an_option_goes_on_with_what_it_meant(commands: Any) -> None:
     """Its sets were of units each by itself, its output's those of steps; today's are others."""
     path = commands.train(1, dropout=0.3).checkpoint()
-    older = torch.load(path, weights_only=False)
-    del older["opt"].sd_output_sets, older["opt"].sd_count
-    torch.save(older, path)
+    forget(path, "sd_count", "sd_output_sets")
     assert read(path)["opt"].sd_output_sets == "by_step"
     assert read(path)["opt"].sd_count == "bernoulli"
     resumed = commands.train(2, "resumed", train_from=path, dropout=0.3)
@@ -138,9 +144,7 @@ def test_an_encoder_alone_of_before_an_option(commands: Any) -> None:
     """Behind it, the output's sets mean nothing: nothing is said of them."""
     types = {"encoder_type": "sd_brnn", "decoder_type": "rnn", "dropout": 0.3}
     path = commands.train(1, **types).checkpoint()
-    older = torch.load(path, weights_only=False)
-    del older["opt"].sd_output_sets, older["opt"].sd_count
-    torch.save(older, path)
+    forget(path, "sd_count", "sd_output_sets")
     log = commands.train(2, "resumed", train_from=path, **types).log
     said = "kept from the checkpoint: sd_count bernoulli (this run: exact); --over"
     assert any(said in line for line in log), log
@@ -158,9 +162,7 @@ def test_a_checkpoint_says_the_count_that_it_means(commands: Any, space: str, co
 
 def test_a_checkpoint_of_stocks_gets_no_options(commands: Any) -> None:
     path = commands.train(1, encoder_type="brnn", decoder_type="rnn").checkpoint()
-    stock = torch.load(path, weights_only=False)
-    del stock["opt"].sd_output_sets
-    torch.save(stock, path)
+    forget(path, "sd_output_sets")
     assert not hasattr(read(path)["opt"], "sd_output_sets")
 
 

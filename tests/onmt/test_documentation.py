@@ -18,7 +18,7 @@ def section(title: str) -> str:
 
 
 def test_every_option_and_what_it_follows() -> None:
-    from opennmt_sd.seq2seq.dropout_plan import PLACES, option, usual_count
+    from opennmt_sd.seq2seq.dropout_plan import PLACES, option, settled_count
     from opennmt_sd.seq2seq.options import DEFAULTS
 
     text = section("What is dropped where")
@@ -29,7 +29,7 @@ def test_every_option_and_what_it_follows() -> None:
                                       "0: stock has none")  # fmt: skip
     for name in ("sd_space", "sd_time", "sd_output_sets"):
         assert f"| `{name}` | `{DEFAULTS[name]}` (default), " in text
-    exact, bernoulli = (usual_count(space) for space in ("structured", "random"))
+    exact, bernoulli = (settled_count(None, space) for space in ("structured", "random"))
     row = (
         f"| `sd_count` | `{exact}` (default with `sd_space: structured`), `{bernoulli}` (all that "
     )
